@@ -1,0 +1,247 @@
+"""What a data set is to the rest of the toolchain: cases with a role, read and fitted to the network.
+
+Shape legend: C channels, H height, W width; a mask_HW holds one class index a pixel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pydantic
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from pydantic import ConfigDict, Field
+from rich.progress import track
+
+from compress.errors import DataError
+
+Role = Literal["train", "calibration", "val", "test"]
+ROLES: tuple[Role, ...] = ("train", "calibration", "val", "test")
+FloatArray = NDArray[np.float32]
+MaskArray = NDArray[np.uint8]
+
+# Images larger than any scanner or endoscope makes are decompression bombs; Pillow would only warn.
+MOST_PIXELS = 178_956_970
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Normalization:
+    """input = (pixel / largest pixel value - mean) / std, one mean and std for each channel."""
+
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+
+    def __call__(self, pixels_CHW: FloatArray) -> FloatArray:
+        """Normalize pixels already scaled to 0..1."""
+        mean = np.asarray(self.mean, np.float32)[:, None, None]
+        std = np.asarray(self.std, np.float32)[:, None, None]
+        return (pixels_CHW - mean) / std
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One image and its mask."""
+
+    name: str
+    image: Path
+    mask: Path
+    patient: str | None = None
+
+    @property
+    def unit(self) -> str:
+        """What is resampled and averaged as one: the patient where known, else the case."""
+        return self.patient or self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How an image of any size meets a network of one input size, and the way back."""
+
+    size: tuple[int, int]
+    """Height and width of the network's input, in pixels."""
+    how: Literal["resize", "pad"] = "resize"
+    """resize squashes to the size; pad keeps the aspect and fills the bottom and right with zeros."""
+
+    def image(self, pixels: Image.Image) -> Image.Image:
+        """The image at the network's size (bilinear, antialiased)."""
+        return self._fitted(pixels, Image.Resampling.BILINEAR, fill=0)
+
+    def mask(self, mask_HW: MaskArray, fill: int = 0) -> MaskArray:
+        """The mask at the network's size (nearest neighbour)."""
+        return np.asarray(self._fitted(Image.fromarray(mask_HW), Image.Resampling.NEAREST, fill))
+
+    def restore(self, labels_HW: MaskArray, original: tuple[int, int]) -> MaskArray:
+        """Labels of the network's size, brought back to the original (height, width)."""
+        if self.how == "pad":
+            height, width = self._inner(original)
+            labels_HW = labels_HW[:height, :width]
+        if labels_HW.shape == original:
+            return labels_HW
+        back = Image.fromarray(labels_HW).resize((original[1], original[0]), Image.Resampling.NEAREST)
+        return np.asarray(back)
+
+    def _inner(self, original: tuple[int, int]) -> tuple[int, int]:
+        if self.how == "resize":
+            return self.size
+        scale = min(self.size[0] / original[0], self.size[1] / original[1])
+        return max(1, round(original[0] * scale)), max(1, round(original[1] * scale))
+
+    def _fitted(self, pixels: Image.Image, resampling: Image.Resampling, fill: int) -> Image.Image:
+        height, width = self._inner((pixels.height, pixels.width))
+        if pixels.size != (width, height):
+            pixels = pixels.resize((width, height), resampling)
+        if (height, width) == self.size:
+            return pixels
+        padded = Image.new(pixels.mode, (self.size[1], self.size[0]), fill)
+        padded.paste(pixels, (0, 0))
+        return padded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Cases by role, and how they are read. Roles never share a case."""
+
+    cases: Mapping[Role, Sequence[Case]]
+    class_names: tuple[str, ...]
+    """The name of every mask index, background first."""
+    channels: int
+    fit: Fit
+    normalization: Normalization
+    ignore: int | None = None
+    """Mask index whose pixels count neither in training nor in any score."""
+    spacing: tuple[float, float] | None = None
+    """Height and width of one pixel of the original image in mm; None when unknown."""
+    tolerance: float = 2.0
+    """Distance under which two surfaces agree (normalized surface Dice), in mm, or pixels without spacing."""
+    source: str = field(default="", compare=False)
+    """Where the data came from, for messages and the report."""
+
+    def pixels(self, case: Case) -> FloatArray:
+        """The image at the network's size, scaled to 0..1 but not normalized (CHW)."""
+        image = _open_image(case.image)
+        if image.mode.startswith("I"):
+            # 16-bit gray: resized as float, since Pillow resizes integers over 8 bits coarsely.
+            gray = Image.fromarray(np.asarray(image).astype(np.float32))
+            return np.repeat(np.asarray(self.fit.image(gray))[None] / 65535, self.channels, axis=0)
+        fitted = np.asarray(self.fit.image(_as_8bit(image, self.channels)), np.float32) / 255
+        return np.ascontiguousarray(fitted[None] if fitted.ndim == 2 else fitted.transpose(2, 0, 1))
+
+    def image(self, case: Case) -> FloatArray:
+        """The network's input for this case: normalized, float32, CHW."""
+        return self.normalization(self.pixels(case))
+
+    def mask(self, case: Case) -> MaskArray:
+        """Class indices at the original size (HW)."""
+        return read_mask(case.mask)
+
+    def fitted_mask(self, case: Case) -> MaskArray:
+        """Class indices at the network's size; padding gets the ignore index where there is one."""
+        return self.fit.mask(self.mask(case), fill=self.ignore or 0)
+
+    def images(self, cases: Sequence[Case]) -> Iterator[FloatArray]:
+        """Network inputs one at a time as 1CHW: constant memory, however many cases."""
+        return (self.image(case)[None] for case in cases)
+
+    def normalized_by(self, normalization: Normalization) -> Dataset:
+        """The same data under another normalization."""
+        return replace(self, normalization=normalization)
+
+    def fingerprint(self) -> str:
+        """Changes when a case, a file (size or time of change) or the way of reading changes."""
+        text = [repr((self.class_names, self.channels, self.fit, self.normalization, self.ignore, self.spacing))]
+        for role in ROLES:
+            for case in self.cases[role]:
+                stats = [path.stat() for path in (case.image, case.mask)]
+                text.append(repr((role, case, [(stat.st_size, stat.st_mtime_ns) for stat in stats])))
+        return hashlib.sha256("\n".join(text).encode()).hexdigest()
+
+    def check(self, roles: Sequence[Role] = ROLES) -> None:
+        """Decode every image and mask of these roles once, so that nothing is found out half-way.
+
+        Raises:
+            DataError: naming the first file (in split order) that is damaged, does not match its
+                partner in size, or holds a class index that is not in `class_names`.
+        """
+        cases = [case for role in roles for case in self.cases[role]]
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            found = pool.map(self._fault, cases)
+            faults = [
+                fault
+                for fault in track(found, "checking the data", total=len(cases), transient=True)
+                if fault is not None
+            ]
+        if faults:
+            more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
+            raise DataError(faults[0] + more)
+
+    def _fault(self, case: Case) -> str | None:
+        try:
+            image = _open_image(case.image)
+            mask_HW = read_mask(case.mask)
+        except DataError as error:
+            return str(error)
+        if image.size != (mask_HW.shape[1], mask_HW.shape[0]):
+            return (
+                f"{case.mask}: the mask is {mask_HW.shape[1]}x{mask_HW.shape[0]}, its image "
+                f"{case.image.name} is {image.width}x{image.height}: they must be equal"
+            )
+        indices = set(np.unique(mask_HW).tolist()) - {self.ignore}
+        wrong = sorted(index for index in indices if index >= len(self.class_names))
+        if wrong:
+            return (
+                f"{case.mask}: class {wrong[0]} is outside the {len(self.class_names)} classes "
+                f"0..{len(self.class_names) - 1}; correct the mask, the number of classes, or set ignore: {wrong[0]}"
+            )
+        return None
+
+
+def read_mask(path: Path) -> MaskArray:
+    """The class indices of a mask file (HW, uint8); palette masks give their palette index.
+
+    Raises:
+        DataError: if the file is damaged or has more than one channel.
+    """
+    mask = _decoded(path)
+    if mask.mode not in ("L", "P", "1", "I;16", "I"):
+        raise DataError(f"{path}: a mask holds one class index a pixel, but this one is {mask.mode}")
+    mask_HW = np.asarray(mask)
+    if mask_HW.max(initial=0) > 255:
+        raise DataError(f"{path}: class {mask_HW.max()} does not fit in 0..255")
+    return mask_HW.astype(np.uint8)
+
+
+def _open_image(path: Path) -> Image.Image:
+    image = _decoded(path)
+    if image.mode == "F":
+        raise DataError(f"{path}: floating-point pixels have no known range; save it as 8-bit or 16-bit")
+    return image
+
+
+def _decoded(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        if image.width * image.height > MOST_PIXELS:
+            raise DataError(f"{path}: {image.width}x{image.height} is too large to be a medical frame")
+        image.load()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file, but the split lists it") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not an image that can be read (PNG, JPEG or TIFF)") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: damaged or unreadable image ({error})") from None
+    return image
+
+
+def _as_8bit(image: Image.Image, channels: int) -> Image.Image:
+    """Gray (ITU-R 601 luma) for one channel, RGB for three."""
+    if channels == 1:
+        return image if image.mode == "L" else image.convert("RGB").convert("L")
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,0 +1,151 @@
+"""A folder of images/ and masks/ with a split.csv (columns image, mask, split; optionally patient)."""
+
+import csv
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from compress.data.cases import Case, Dataset, Fit, Normalization, Role
+from compress.errors import DataError
+
+SPLITS = ("train", "calibration", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Folder:
+    """Images and class-index masks on disk, and how they are fitted to the network.
+
+    split.csv gives each case's role: train, val or test, and calibration if it likes. Where it
+    names no calibration case, `calibration` of the train cases are set aside, the same ones in
+    `compress train` and `compress run`, so that ranges are never taken from cases trained on.
+    """
+
+    root: Path
+    classes: tuple[str, ...] | None = None
+    """The name of every mask index, background first; None names them "class 1", "class 2", ..."""
+    size: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] = (256, 256)
+    """Height and width of the network's input."""
+    fit: Literal["resize", "pad"] = "resize"
+    ignore: Annotated[int, Field(ge=1, le=255)] | None = None
+    """Mask index whose pixels count neither in training nor in any score."""
+    normalization: Normalization | None = None
+    """None takes the one stored with the weights, else the one measured on the train cases."""
+    calibration: Annotated[int, Field(ge=0)] = 32
+    """How many train cases to set aside for calibration."""
+    spacing: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
+    """Height and width of one pixel of the original images in mm."""
+    tolerance: Annotated[float, Field(gt=0)] = 2.0
+    """Surface distance that still counts as agreement, in mm (pixels where spacing is not given)."""
+
+    def __call__(self, *, channels: int, classes: int) -> Dataset:
+        """The data set for a network with this many input channels and classes.
+
+        Raises:
+            DataError: if a file is missing, the split is empty or lists a file twice, or the
+                number of class names does not match the network.
+        """
+        cases = read_split(self.root)
+        if not cases["calibration"]:
+            cases = _with_calibration(cases, self.calibration, self.root)
+        return Dataset(
+            cases=cases,
+            class_names=class_names(self.classes, classes, f"{self.root}"),
+            channels=channels,
+            fit=Fit(size=self.size, how=self.fit),
+            normalization=self.normalization or Normalization(mean=(0.0,) * channels, std=(1.0,) * channels),
+            ignore=self.ignore,
+            spacing=self.spacing,
+            tolerance=self.tolerance,
+            source=str(self.root),
+        )
+
+
+def class_names(given: tuple[str, ...] | None, classes: int, source: str) -> tuple[str, ...]:
+    """The names given, or plain ones; one logit means two classes (a sigmoid's off and on)."""
+    count = max(classes, 2)
+    if given is None:
+        return ("background", *(f"class {index}" for index in range(1, count)))
+    if len(given) != count:
+        raise DataError(
+            f"{source}: {len(given)} class names ({', '.join(given)}), but the network has {count} classes"
+        )
+    return given
+
+
+def read_split(root: Path) -> dict[Role, list[Case]]:
+    """The cases of every role, from root/split.csv.
+
+    Raises:
+        DataError: naming the file and line that is wrong.
+    """
+    table = root / "split.csv"
+    if not table.is_file():
+        raise DataError(f"{table}: no such file; a data folder holds images/, masks/ and split.csv")
+    cases: dict[Role, list[Case]] = {"train": [], "calibration": [], "val": [], "test": []}
+    seen: dict[str, str] = {}
+    names: set[str] = set()
+    with table.open(newline="", encoding="utf-8-sig") as lines:
+        rows = csv.DictReader(lines)
+        lacking = {"image", "mask", "split"} - set(rows.fieldnames or ())
+        if lacking:
+            raise DataError(f"{table}: lacks the column {sorted(lacking)[0]}; it needs image, mask, split")
+        for number, row in enumerate(rows, start=2):
+            role = (row["split"] or "").strip()
+            if role not in SPLITS:
+                raise DataError(f"{table}:{number}: split is '{role}'; it must be one of {', '.join(SPLITS)}")
+            case = _case(root, row, f"{table}:{number}")
+            for file in (case.image, case.mask):
+                # A mask may serve two images of one split (two frames of one still scene).
+                before = seen.setdefault(str(file), role)
+                if before != role:
+                    raise DataError(f"{table}:{number}: {file} is in two splits, {before} and {role}")
+            if case.name in names:
+                raise DataError(f"{table}:{number}: {case.image} is listed twice")
+            names.add(case.name)
+            cases[role].append(case)  # type: ignore[index]
+    if not seen:
+        raise DataError(f"{table}: lists no case")
+    return cases
+
+
+def _case(root: Path, row: dict[str, str | None], place: str) -> Case:
+    image, mask = (row["image"] or "").strip(), (row["mask"] or "").strip()
+    if not image:
+        raise DataError(f"{place}: names no image")
+    if not mask:
+        raise DataError(f"{place}: {image} has no mask")
+    for path in (image, mask):
+        if not (root / path).is_file():
+            what = "image" if path == image else f"mask of {image}"
+            raise DataError(f"{place}: the {what}, {root / path}, does not exist")
+    patient = (row.get("patient") or "").strip() or None
+    return Case(name=Path(image).as_posix(), image=root / image, mask=root / mask, patient=patient)
+
+
+def _with_calibration(cases: dict[Role, list[Case]], count: int, root: Path) -> dict[Role, list[Case]]:
+    """Sets `count` train cases aside, whole patients at a time, chosen by a hash of the name.
+
+    A hash rather than a seed: training and compressing must agree, whatever their recipes' seeds.
+    """
+    train = cases["train"]
+    if count == 0 or not train:
+        return cases
+    if count >= len(train):
+        raise DataError(
+            f"{root}/split.csv: {count} cases are to be set aside for calibration, but there are "
+            f"only {len(train)} train cases; lower data calibration"
+        )
+    units = sorted({case.unit for case in train}, key=lambda unit: hashlib.sha256(unit.encode()).digest())
+    aside: set[str] = set()
+    for unit in units:
+        if sum(case.unit in aside for case in train) >= count:
+            break
+        aside.add(unit)
+    return {
+        **cases,
+        "train": [case for case in train if case.unit not in aside],
+        "calibration": [case for case in train if case.unit in aside],
+    }

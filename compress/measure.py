@@ -1,0 +1,192 @@
+"""Scores of a segmentation, case by case and class by class.
+
+Legend: H height, W width, N cases, K foreground classes, M the six metrics of `METRICS`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice, get_confusion_matrix
+from numpy.typing import NDArray
+from torch import Tensor
+
+METRICS = ("dice", "iou", "hd95", "nsd", "precision", "recall")
+OVERLAP = (0, 1, 4, 5)
+"""Places in METRICS of those that count pixels; the others measure distances between surfaces."""
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruler:
+    """What distances are measured in."""
+
+    spacing: tuple[float, float] | None = None
+    """Height and width of a pixel in mm; None measures in pixels."""
+    tolerance: float = 2.0
+    """Distance (mm, or pixels) under which two surfaces agree."""
+
+    @property
+    def unit(self) -> str:
+        return "px" if self.spacing is None else "mm"
+
+    def diagonal(self, shape: tuple[int, int]) -> float:
+        """The image's diagonal: the distance reported where a surface is missing altogether."""
+        height, width = self.spacing or (1.0, 1.0)
+        return math.hypot(shape[0] * height, shape[1] * width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Every metric for every case and foreground class; NaN where truth and prediction are both empty."""
+
+    cases: tuple[str, ...]
+    units: tuple[str, ...]
+    """The patient of each case, or the case itself where patients are not known."""
+    class_names: tuple[str, ...]
+    """Foreground classes only."""
+    values_NKM: Values
+    false_alarms: tuple[int, ...]
+    """For each class, the cases without it in which it was predicted."""
+    absent: tuple[int, ...]
+    """For each class, the cases excluded because neither truth nor prediction has it."""
+
+    def mean(self, metric: str) -> float:
+        """Mean over cases, then over foreground classes; NaN if no case has any."""
+        per_class = [self.class_mean(name, metric) for name in self.class_names]
+        defined = [value for value in per_class if not math.isnan(value)]
+        return float(np.mean(defined)) if defined else math.nan
+
+    def class_mean(self, class_name: str, metric: str) -> float:
+        """Mean over the cases where the class is defined."""
+        column = self.column(class_name, metric)
+        return float(np.nanmean(column)) if not np.isnan(column).all() else math.nan
+
+    def column(self, class_name: str, metric: str) -> Values:
+        """One metric of one class for every case (N)."""
+        return self.values_NKM[:, self.class_names.index(class_name), METRICS.index(metric)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that report.json holds; NaN becomes null."""
+        per_class: dict[str, Any] = {}
+        for place, name in enumerate(self.class_names):
+            per_class[name] = {metric: _plain(self.class_mean(name, metric)) for metric in METRICS}
+            per_class[name] |= {"absent": self.absent[place], "false_alarms": self.false_alarms[place]}
+        per_case: dict[str, Any] = {}
+        for case, unit, values_KM in zip(self.cases, self.units, self.values_NKM, strict=True):
+            per_case[case] = {
+                name: {metric: _plain(value) for metric, value in zip(METRICS, values_M, strict=True)}
+                for name, values_M in zip(self.class_names, values_KM, strict=True)
+            }
+            if unit != case:
+                per_case[case]["patient"] = unit
+        means = {metric: _plain(self.mean(metric)) for metric in METRICS}
+        return {**means, "per_class": per_class, "per_case": per_case}
+
+    @staticmethod
+    def from_dict(read: dict[str, Any]) -> Scores:
+        """The inverse of `as_dict`, to the digits that it keeps."""
+        names = tuple(read["per_class"])
+        values = [
+            [[math.nan if case[name][metric] is None else case[name][metric] for metric in METRICS] for name in names]
+            for case in read["per_case"].values()
+        ]
+        return Scores(
+            cases=tuple(read["per_case"]),
+            units=tuple(case.get("patient", name) for name, case in read["per_case"].items()),
+            class_names=names,
+            values_NKM=np.asarray(values, float).reshape(-1, len(names), len(METRICS)),
+            false_alarms=tuple(read["per_class"][name]["false_alarms"] for name in names),
+            absent=tuple(read["per_class"][name]["absent"] for name in names),
+        )
+
+
+def scores_of(
+    cases: Sequence[tuple[str, str]], values: Sequence[Values], class_names: Sequence[str], alarms: Sequence[Values]
+) -> Scores:
+    """Scores from each case's (name, unit), values_KM and false alarms_K."""
+    values_NKM = np.stack(values)
+    return Scores(
+        cases=tuple(name for name, _ in cases),
+        units=tuple(unit for _, unit in cases),
+        class_names=tuple(class_names),
+        values_NKM=values_NKM,
+        false_alarms=tuple(int(count) for count in np.sum(alarms, axis=0)),
+        absent=tuple(int(count) for count in np.isnan(values_NKM[:, :, 0]).sum(axis=0)),
+    )
+
+
+def score_case(
+    labels_HW: NDArray[np.integer[Any]],
+    truth_HW: NDArray[np.integer[Any]],
+    *,
+    classes: int,
+    ruler: Ruler | None,
+    ignore: int | None = None,
+) -> tuple[Values, Values]:
+    """All metrics of one case, and which classes are false alarms: values_KM, alarms_K.
+
+    The rules for empty masks ("Understanding metric-related pitfalls", Nature Methods 2024):
+    both empty leaves the class undefined (NaN); a prediction where the truth is empty scores 0 and
+    is a false alarm; a missing prediction scores 0, its HD95 being the image's diagonal.
+
+    Args:
+        classes: number of classes, background included.
+        ruler: None leaves the two surface metrics out (NaN), which is much faster.
+        ignore: pixels with this truth count as background in both.
+    """
+    if ignore is not None:
+        counted = truth_HW != ignore
+        labels_HW = np.where(counted, labels_HW, 0)
+        truth_HW = np.where(counted, truth_HW, 0)
+    predicted, true = _one_hot(labels_HW, classes), _one_hot(truth_HW, classes)
+    counts = get_confusion_matrix(predicted, true, include_background=False)[0].numpy().astype(float)
+    hits, extra, missed = counts[:, 0], counts[:, 1], counts[:, 3]
+    values_KM = np.full((classes - 1, len(METRICS)), math.nan)
+    absent = hits + extra + missed == 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values_KM[:, 0] = 2 * hits / (2 * hits + extra + missed)
+        values_KM[:, 1] = hits / (hits + extra + missed)
+        values_KM[:, 4] = np.where(hits + extra > 0, hits / (hits + extra), 0)
+        values_KM[:, 5] = np.where(hits + missed > 0, hits / (hits + missed), 0)
+    values_KM[absent] = math.nan
+    if ruler is not None:
+        shape = (labels_HW.shape[0], labels_HW.shape[1])
+        one_empty = ~absent & ((hits + extra == 0) | (hits + missed == 0))
+        values_KM[one_empty, 2], values_KM[one_empty, 3] = ruler.diagonal(shape), 0.0
+        both = ~absent & ~one_empty
+        if both.any():
+            values_KM[both, 2], values_KM[both, 3] = _surfaces(predicted, true, both, ruler)
+    alarms_K = (hits + missed == 0) & (extra > 0)
+    return values_KM, alarms_K.astype(float)
+
+
+def _one_hot(labels_HW: NDArray[np.integer[Any]], classes: int) -> Tensor:
+    index = torch.from_numpy(np.ascontiguousarray(labels_HW)).long()
+    return torch.nn.functional.one_hot(index, classes).movedim(-1, 0)[None]
+
+
+def _surfaces(predicted: Tensor, true: Tensor, both: NDArray[np.bool_], ruler: Ruler) -> tuple[Values, Values]:
+    """HD95 and normalized surface Dice of the classes that truth and prediction both have."""
+    keep = [0, *(1 + np.flatnonzero(both))]
+    spacing = list(ruler.spacing or (1.0, 1.0))
+    with warnings.catch_warnings():
+        # MONAI warns of its own use of a deprecated argument.
+        warnings.simplefilter("ignore")
+        hd95 = compute_hausdorff_distance(predicted[:, keep], true[:, keep], percentile=95, spacing=spacing)
+        nsd = compute_surface_dice(
+            predicted[:, keep], true[:, keep], class_thresholds=[ruler.tolerance] * (len(keep) - 1), spacing=spacing
+        )
+    return hd95[0].numpy(), nsd[0].numpy()
+
+
+def _plain(value: float) -> float | None:
+    """Six digits keep a drop of 1e-5 and do not show noise as precision."""
+    return None if math.isnan(value) else round(float(value), 6)

@@ -1,0 +1,1 @@
+"""One network a file; a recipe's word is the file's name."""

@@ -1,0 +1,1 @@
+"""One pass a file; a recipe's word is the file's name."""

@@ -1,0 +1,1 @@
+"""What was measured, and the forms people and programs read it in."""

@@ -1,0 +1,105 @@
+"""The report: one row for each step on each backend and device, and one verdict for each gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Status = Literal["measured", "built", "not measured"]
+Ruling = Literal["holds", "fails", "inconclusive"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One step's network on one backend of one device."""
+
+    step: str
+    """"baseline", "01-int8", ..."""
+    backend: str
+    device: str
+    status: Status
+    reason: str | None = None
+    """Why it was not measured."""
+    artifact: str | None = None
+    """Path relative to the run's folder."""
+    params: int
+    macs: int
+    """Multiply-accumulates of one image."""
+    size_mb: float | None = None
+    scores: Mapping[str, Any] | None = None
+    """`Scores.as_dict()`."""
+    latency_ms: Mapping[str, Any] | None = None
+    """p50, p90, p95, p99, max, n of the network alone; end_to_end_p50; "screening" where n is too small for p99."""
+    peak_memory_mb: float | None = None
+    parity: Mapping[str, Any] | None = None
+    """Against the torch network of the same step: relative_error, flipped (share of pixels), cases."""
+    layers: Mapping[str, int] | None = None
+    """Convolutions in "integer" and in "float", as placed in the artifact."""
+    flags: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a gate says of one artifact."""
+
+    name: str
+    limit: float
+    value: float | None
+    upper: float | None
+    """One-sided 95 % upper limit of a drop; None for gates on a single number."""
+    device: str | None
+    backend: str | None
+    class_name: str | None
+    verdict: Ruling
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        record = asdict(self)
+        record["class"] = record.pop("class_name")
+        return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything that a run found out; `as_dict` is report.json."""
+
+    name: str
+    seed: int
+    recipe: Mapping[str, Any]
+    versions: Mapping[str, str]
+    host: Mapping[str, Any]
+    cases: Mapping[str, int]
+    data: Mapping[str, Any]
+    """Source, classes, unit of distances, what the cases of each role were used for, test looks."""
+    rows: Sequence[Row]
+    gates: Sequence[Verdict]
+
+    def as_dict(self) -> dict[str, Any]:
+        record = {key: getattr(self, key) for key in ("name", "seed", "recipe", "versions", "host", "cases", "data")}
+        return {**record, "rows": [asdict(row) for row in self.rows], "gates": [gate.as_dict() for gate in self.gates]}
+
+    @property
+    def exit_code(self) -> int:
+        """0 every gate holds, 1 one fails, 3 none fails but one is inconclusive."""
+        rulings = {gate.verdict for gate in self.gates}
+        return 1 if "fails" in rulings else 3 if "inconclusive" in rulings else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlay:
+    """One test case to look at: the image, the truth, and both networks' answers, all of one size."""
+
+    case: str
+    image_HWC: NDArray[np.uint8]
+    """C is 1 or 3."""
+    truth_HW: NDArray[np.uint8]
+    before_HW: NDArray[np.uint8]
+    after_HW: NDArray[np.uint8]
+    dice_before: float | None
+    dice_after: float | None
+    after: str
+    """Which artifact "after" is, such as "01-int8 on openvino"."""

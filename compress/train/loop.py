@@ -1,0 +1,227 @@
+"""The one training loop (Lightning Fabric): epochs, validation, best state, resume.
+
+Legend: B batch, C channels, K classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from compress.data.cases import Dataset
+from compress.errors import WeightsError
+from compress.measure import score_case
+from compress.train.augment import Strength, augmentation, augmented
+from compress.train.losses import DiceCrossEntropy
+from export.files import PARTIAL, make_folder
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Training:
+    """How a network is trained: Dice + cross entropy, AdamW, a moving average of the weights."""
+
+    epochs: Annotated[int, Field(ge=1)] = 60
+    batch: Annotated[int, Field(ge=1)] = 8
+    rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    schedule: Literal["one_cycle", "poly"] = "one_cycle"
+    """one_cycle: Smith 2017 (arXiv 1708.07120); poly: (1 - t)^0.9, as DeepLab (arXiv 1606.00915)."""
+    augment: Strength = "strong"
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the exponential moving average that is validated and kept; 0 keeps the plain weights."""
+
+    def __call__(self, net: nn.Module, data: Dataset, folder: Path, seed: int, log: Log = print) -> float:
+        """Train `net` in place to its best validation state; returns that mean foreground Dice.
+
+        Each epoch ends in `folder`/training.pt; a run that was interrupted goes on after the last
+        whole epoch and ends where an uninterrupted one ends.
+
+        Raises:
+            WeightsError: if training.pt belongs to another network.
+        """
+        fabric = Fabric(accelerator="auto", devices=1, precision=_precision())
+        checkpoint = make_folder(folder) / "training.pt"
+        torch.manual_seed(seed)
+        steps = math.ceil(len(data.cases["train"]) / self.batch)
+        state = _State.fresh(net.to(memory_format=torch.channels_last), self, steps)
+        if checkpoint.exists():
+            state.load(checkpoint)
+            log(f"going on after epoch {state.epoch} (best validation Dice {state.best:.4f})")
+        model, optimizer = fabric.setup(state.net, state.optimizer)
+        state.average.to(fabric.device)
+        lose = DiceCrossEntropy(data.ignore)
+        with _progress() as bar:
+            task = bar.add_task("training", total=self.epochs * steps, completed=state.epoch * steps)
+            for epoch in range(state.epoch, self.epochs):
+                model.train()
+                total = 0.0
+                for image_BCHW, mask_BHW in batches(data, self, epoch, seed):
+                    logits_BKHW = model(fabric.to_device(image_BCHW))
+                    loss = lose(logits_BKHW, centre_crop(fabric.to_device(mask_BHW), logits_BKHW))
+                    fabric.backward(loss)
+                    fabric.clip_gradients(model, optimizer, max_norm=5.0)
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                    state.schedule.step()
+                    state.average.update_parameters(state.net)
+                    total += loss.item()
+                    bar.advance(task)
+                score = validation_dice(state.average.module, data, fabric)
+                state.note(epoch + 1, score)
+                state.save(checkpoint)
+                log(f"epoch {epoch + 1}/{self.epochs}  loss {total / steps:.4f}  val Dice {score:.4f}")
+        net.load_state_dict(state.best_weights)
+        return state.best
+
+
+@plain_dataclass(kw_only=True)
+class _State:
+    """Everything that an interrupted training needs to go on as if nothing had happened."""
+
+    net: nn.Module
+    average: AveragedModel
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    epoch: int = 0
+    best: float = -1.0
+    best_weights: Mapping[str, Tensor]
+
+    @staticmethod
+    def fresh(net: nn.Module, training: Training, steps: int) -> _State:
+        optimizer = torch.optim.AdamW(net.parameters(), lr=training.rate, weight_decay=training.weight_decay)
+        total = training.epochs * steps
+        schedule: torch.optim.lr_scheduler.LRScheduler
+        if training.schedule == "poly":
+            schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=total, power=0.9)
+        else:
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, max_lr=training.rate, total_steps=total + 1, pct_start=0.15
+            )
+        average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(training.average), use_buffers=True)
+        return _State(net=net, average=average, optimizer=optimizer, schedule=schedule, best_weights={})
+
+    def note(self, epoch: int, score: float) -> None:
+        self.epoch = epoch
+        if score > self.best or not self.best_weights:
+            self.best = score
+            self.best_weights = {
+                name: tensor.detach().cpu().clone() for name, tensor in self.average.module.state_dict().items()
+            }
+
+    def save(self, path: Path) -> None:
+        beside = path.with_name(path.name + PARTIAL)
+        torch.save(
+            {
+                "net": self.net.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "epoch": self.epoch,
+                "best": self.best,
+                "best_weights": dict(self.best_weights),
+            },
+            beside,
+        )
+        beside.replace(path)
+
+    def load(self, path: Path) -> None:
+        try:
+            read = torch.load(path, map_location="cpu", weights_only=True)
+            self.net.load_state_dict(read["net"])
+        except (RuntimeError, KeyError) as error:
+            raise WeightsError(
+                f"{path}: does not belong to this network ({str(error).splitlines()[0]}); --fresh starts over"
+            ) from None
+        self.average.load_state_dict(read["average"])
+        self.optimizer.load_state_dict(read["optimizer"])
+        self.schedule.load_state_dict(read["schedule"])
+        self.epoch, self.best, self.best_weights = read["epoch"], read["best"], read["best_weights"]
+
+
+def batches(data: Dataset, training: Training, epoch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of augmented (image_BCHW, mask_BHW); a function of seed and epoch alone."""
+    transform = augmentation(training.augment)
+    order = np.random.default_rng((seed, epoch)).permutation(len(data.cases["train"]))
+    for start in range(0, len(order), training.batch):
+        chosen = order[start : start + training.batch]
+        if len(chosen) == 1 and len(order) > 1:
+            # BatchNorm has no variance over a single case at the deepest level.
+            chosen = np.append(chosen, order[0])
+        images, masks = [], []
+        for index in chosen:
+            case = data.cases["train"][index]
+            image_CHW, mask_HW = augmented(transform, data.pixels(case), data.fitted_mask(case), (seed, epoch, int(index)))
+            images.append(torch.from_numpy(data.normalization(image_CHW.clamp(0, 1).numpy())))
+            masks.append(mask_HW)
+        yield torch.stack(images).contiguous(memory_format=torch.channels_last), torch.stack(masks)
+
+
+@torch.no_grad()
+def validation_dice(net: nn.Module, data: Dataset, fabric: Fabric) -> float:
+    """Mean foreground Dice over the validation cases at the network's size."""
+    net.eval()
+    classes = len(data.class_names)
+    values = []
+    for case in data.cases["val"]:
+        with fabric.autocast():
+            logits_BKHW = net(fabric.to_device(torch.from_numpy(data.image(case)[None]))).float()
+        truth_HW = centre_crop(torch.from_numpy(data.fitted_mask(case))[None], logits_BKHW)[0].numpy()
+        labels_HW = labels_from_logits(logits_BKHW.cpu().numpy())[0]
+        values.append(score_case(labels_HW, truth_HW, classes=classes, ruler=None, ignore=data.ignore)[0][:, 0])
+    per_class = np.nanmean(np.stack(values), axis=0)
+    return float(np.nanmean(per_class))
+
+
+def labels_from_logits(logits_BKHW: np.ndarray) -> np.ndarray:
+    """The class of every pixel (BHW uint8); a single logit is a sigmoid's, on above 0."""
+    if logits_BKHW.shape[1] == 1:
+        return (logits_BKHW[:, 0] > 0).astype(np.uint8)
+    return logits_BKHW.argmax(1).astype(np.uint8)
+
+
+def centre_crop(mask_BHW: Tensor, logits_BKHW: Tensor) -> Tensor:
+    """The part of a mask that an unpadded network predicts; the whole mask for a padded one."""
+    height, width = logits_BKHW.shape[-2:]
+    top, left = (mask_BHW.shape[-2] - height) // 2, (mask_BHW.shape[-1] - width) // 2
+    return mask_BHW[..., top : top + height, left : left + width]
+
+
+def measured_normalization(data: Dataset) -> Any:
+    """Mean and deviation of every channel over the train cases (at most 200 of them)."""
+    from compress.data.cases import Normalization
+
+    cases = data.cases["train"][:: max(1, len(data.cases["train"]) // 200)]
+    sums = np.zeros((2, data.channels))
+    for case in cases:
+        pixels = data.pixels(case).reshape(data.channels, -1)
+        sums += np.stack([pixels.mean(1), np.square(pixels).mean(1)]) / len(cases)
+    mean, std = sums[0], np.sqrt(np.maximum(sums[1] - sums[0] ** 2, 1e-8))
+    return Normalization(mean=tuple(mean.round(4).tolist()), std=tuple(std.round(4).tolist()))
+
+
+def _precision() -> Literal["bf16-mixed", "32-true"]:
+    """bf16 where the hardware multiplies in it; emulated bf16 is slower than fp32."""
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
+    )

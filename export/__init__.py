@@ -1,0 +1,1 @@
+"""Everything below ONNX: export, artifacts, runtimes, devices. Useful alone; never imports compress."""

@@ -1,0 +1,120 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.artifact import Artifact, Infer
+from export.device import Device
+from export.devices.cpu import CPU
+from export.errors import BackendError, MissingExtra
+from export.files import write_bytes
+from export.placement import Rules
+
+if TYPE_CHECKING:
+    import openvino
+
+# One scale for a concatenation and no second pair behind an operator that only moves values: each such pair
+# becomes a requantization of its own in the compiled graph. Signed activations are converted to unsigned
+# ones on CPUs without AMX and cost accuracy there, so they are uint8 with a zero point.
+RULES = Rules(
+    activations="uint8",
+    carriers=frozenset({"max_pool", "concat", "shuffle", "nearest"}),
+    behind_carriers=False,
+    outputs=False,
+    adds="both",
+    one_scale_concat=True,
+    transposed_as_convolution=False,
+    per_channel_transposed=True,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenVino:
+    """Converts to OpenVINO's IR (.xml and .bin) and runs it in the precision the file states."""
+
+    device: Device = CPU
+    threads: int = 1
+
+    def build(self, onnx: Artifact, folder: Path) -> Artifact:
+        """The IR of an ONNX file; float weights stay in 32 bits unless the file has them in 16."""
+        ov = _openvino()
+        xml = folder / f"{onnx.path.stem}.xml"
+        try:
+            model = ov.Core().read_model(onnx.path)
+            # OpenVINO writes in place; written elsewhere and moved, a full disk leaves no half artifact.
+            with tempfile.TemporaryDirectory() as scratch:
+                ov.save_model(model, Path(scratch) / xml.name, compress_to_fp16=False)
+                for suffix in (".bin", ".xml"):
+                    write_bytes(xml.with_suffix(suffix), (Path(scratch) / xml.name).with_suffix(suffix).read_bytes())
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO refuses {onnx.path.name}: {_reason(error)}") from None
+        made = {**onnx.made, "openvino": ov.__version__, "onnx_sha256": onnx.made.get("sha256")}
+        return replace(onnx, path=xml, format="openvino", made=made).sealed()
+
+    @contextmanager
+    def open(self, artifact: Artifact) -> Iterator[Infer]:
+        """A compiled model with one stream."""
+        artifact.verify()
+        request = self._compiled(artifact).create_infer_request()
+
+        def infer(image_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+            # A copy: the request's own output buffer is overwritten by the next call.
+            return np.array(request.infer({0: image_BCHW})[0])
+
+        yield infer
+
+    def flags(self) -> dict[str, object]:
+        """What was set, for the report."""
+        return {"threads": self.threads, "inference_precision": "f32", "streams": 1}
+
+    def executed(self, artifact: Artifact) -> Counter[tuple[str, str]]:
+        """How many layers of each (type, precision) the compiled graph really has.
+
+        The proof that convolutions run in integers: ("Convolution", "u8") or "i8", against "f32".
+        """
+        counts: Counter[tuple[str, str]] = Counter()
+        for layer in self._compiled(artifact).get_runtime_model().get_ordered_ops():
+            info = layer.get_rt_info()
+            counts[_text(info["layerType"]), _text(info["runtimePrecision"])] += 1
+        return counts
+
+    def _compiled(self, artifact: Artifact) -> openvino.CompiledModel:
+        ov = _openvino()
+        # By default OpenVINO computes float layers in bf16 where the CPU has it; precision is the file's matter.
+        settings = {
+            "INFERENCE_NUM_THREADS": self.threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        try:
+            return ov.Core().compile_model(artifact.path, "CPU", settings)
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO cannot compile {artifact.path.name}: {_reason(error)}") from None
+
+
+def _openvino() -> Any:
+    try:
+        import openvino as ov
+    except ModuleNotFoundError:
+        raise MissingExtra("openvino", "openvino") from None
+    return ov
+
+
+def _reason(error: RuntimeError) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Exception from" not in line]
+    return " ".join(lines)[:300]
+
+
+def _text(value: Any) -> str:
+    return str(value.astype(str)) if hasattr(value, "astype") else str(value)

@@ -1,0 +1,97 @@
+"""A place where an artifact runs, and finding the constants in devices/ and the classes in backends/."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import pkgutil
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from export.errors import NotHere
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """Where a runtime runs, and what is known of it without measuring."""
+
+    name: str
+    title: str
+    """How people call it."""
+    kind: Literal["cpu", "cuda", "remote"]
+    backends: tuple[str, ...]
+    """The runtimes worth building for it: files of export/backends/."""
+    compute_capability: str | None = None
+    """Of an NVIDIA GPU, such as "8.6"; None takes that of the GPU in this host."""
+
+    def check_here(self) -> None:
+        """Whether this host is or has the device.
+
+        Raises:
+            NotHere: with the reason, as a report prints it.
+        """
+        if self.kind == "remote":
+            raise NotHere(f"{self.title} is another machine, and it was not reached from here")
+        if self.kind == "cuda":
+            found = cuda_capabilities()
+            if not found:
+                raise NotHere("no NVIDIA driver")
+            if self.compute_capability is not None and self.compute_capability not in found:
+                raise NotHere(f"this host's GPU has compute capability {found[0]}, not {self.compute_capability}")
+
+
+def usable_cpus() -> int:
+    """The CPUs this process may run on, which can be fewer than the host has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cuda_capabilities() -> list[str]:
+    """The compute capability of every NVIDIA GPU the driver offers; empty without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return []
+    if driver.cuInit(0) != 0:
+        return []
+    count = ctypes.c_int()
+    if driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return []
+    found = []
+    for index in range(count.value):
+        parts = []
+        for attribute in (75, 76):  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+            value = ctypes.c_int()
+            driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, index)
+            parts.append(str(value.value))
+        found.append(".".join(parts))
+    return found
+
+
+def words(package: str) -> list[str]:
+    """The words a folder offers: its files."""
+    folder = importlib.import_module(package)
+    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if not module.name.startswith("_"))
+
+
+def named(package: str, word: str) -> Any:
+    """The class or constant that bears the name of its file: backends/onnxruntime.py has OnnxRuntime.
+
+    Capitals and underscores do not count. The word must be one of `words(package)`.
+    """
+    module = importlib.import_module(f"{package}.{word}")
+    plain = word.replace("_", "")
+    (found,) = (
+        value
+        for name, value in vars(module).items()
+        if name.replace("_", "").lower() == plain
+        and ((isinstance(value, type) and value.__module__ == module.__name__) or isinstance(value, Device))
+    )
+    return found
+
+
+def find_device(word: str) -> Device:
+    """The constant in export/devices/`word`.py."""
+    device = named("export.devices", word)
+    assert isinstance(device, Device)
+    return device

@@ -1,0 +1,5 @@
+"""The CPU this process runs on."""
+
+from export.device import Device
+
+CPU = Device(name="cpu", title="this host's CPU", kind="cpu", backends=("torch", "onnxruntime", "openvino"))

@@ -1,0 +1,44 @@
+"""The root of every error meant for a person, and the ones raised below ONNX.
+
+    SegpressError                    one sentence: where, what is wrong, what would be right
+    ├── ExportError                  the network does not leave torch, or leaves it changed
+    ├── BackendError                 a runtime refuses to build or to open an artifact
+    │   └── MissingExtra             ... because its package is not installed
+    ├── NotHere                      this host lacks what a measurement needs (a driver, a device)
+    └── SurroundingsError            disk full, device unreachable: nothing the recipe could mend
+
+`compress/errors.py` adds the branches above this floor and draws the whole tree.
+"""
+
+
+class SegpressError(ValueError):
+    """An error whose text is for a person; its subclass decides the exit code of the command line."""
+
+    exit_code = 2
+
+
+class ExportError(SegpressError):
+    """The network could not be written as ONNX, or the ONNX file does not compute what torch computes."""
+
+
+class BackendError(SegpressError):
+    """A runtime refused to build or open an artifact; the text names the node and the runtime's reason."""
+
+
+class MissingExtra(BackendError):
+    """An optional package is not installed; the text says how to install it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'segpress[{extra}]'")
+
+
+class NotHere(SegpressError):
+    """What is asked for exists, but not on this host; a row with this reason says "not measured"."""
+
+    exit_code = 3
+
+
+class SurroundingsError(SegpressError):
+    """The host failed (disk full, device unreachable); running again may work."""
+
+    exit_code = 4

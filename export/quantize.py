@@ -1,0 +1,80 @@
+"""Quantize-dequantize: one torch op that ONNX knows as QuantizeLinear + DequantizeLinear.
+
+q = clip(round_half_even(x / scale) + zero_point), x' = (q - zero_point) * scale, the ONNX
+definition (opset 13 and later); whether q is uint8 or int8 is the zero point's dtype. Fixed scales
+in the file, weights stored as int8: precision is decided here and in no engine's flags.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from onnxscript import opset20 as op
+from torch import Tensor
+
+Integer = Literal["uint8", "int8"]
+
+
+@torch.library.custom_op("segpress::quantize_dequantize", mutates_args=())
+def quantize_dequantize(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
+    """Round x to the grid that scale and zero_point give.
+
+    Args:
+        x: any shape, float32.
+        scale: a scalar, or one value for each index of `axis`.
+        zero_point: like scale; its dtype, uint8 or int8, is the integer type.
+    """
+    shape = [1] * x.dim()
+    if scale.dim():
+        shape[axis] = -1
+    limits = torch.iinfo(zero_point.dtype)
+    step, zero = scale.reshape(shape), zero_point.reshape(shape).to(x.dtype)
+    return (torch.clamp(torch.round(x / step) + zero, limits.min, limits.max) - zero) * step
+
+
+@quantize_dequantize.register_fake
+def _(x: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _to_onnx(x: Any, scale: Any, zero_point: Any, axis: int) -> Any:
+    return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero_point, axis=axis), scale, zero_point, axis=axis)
+
+
+TRANSLATION = {torch.ops.segpress.quantize_dequantize.default: _to_onnx}
+"""For `torch.onnx.export(custom_translation_table=...)`."""
+
+
+def store_integers(model: ir.Model) -> int:
+    """Replace QuantizeLinear of a stored tensor by the integers themselves; returns how many.
+
+    The exporter leaves weights in float32 with a QuantizeLinear behind them, four times the size.
+    """
+    stored = 0
+    for node in list(model.graph):
+        if node.op_type != "QuantizeLinear" or node.inputs[0] is None:
+            continue
+        values = [None if value is None else ir.convenience.get_const_tensor(value) for value in node.inputs]
+        if any(value is None for value in values):
+            continue
+        weight, scale, zero = (value.numpy() for value in values if value is not None)
+        axis = node.attributes.get_int("axis", 1)
+        shape = [1] * weight.ndim
+        if scale.ndim:
+            shape[axis] = -1
+        limits = np.iinfo(zero.dtype)
+        grid = np.rint(weight / scale.reshape(shape)) + zero.reshape(shape).astype(np.float32)
+        integers = np.clip(grid, limits.min, limits.max).astype(zero.dtype)
+        output = node.outputs[0]
+        name = f"{node.inputs[0].name}.{zero.dtype}"
+        constant = ir.Value(name=name, const_value=ir.tensor(integers, name=name))
+        constant.shape, constant.dtype = ir.Shape(integers.shape), ir.DataType.from_numpy(integers.dtype)
+        model.graph.initializers[name] = constant
+        ir.convenience.replace_all_uses_with(output, constant)
+        weights = node.inputs[0]
+        model.graph.remove(node, safe=True)
+        if not weights.uses():
+            model.graph.initializers.pop(weights.name, None)
+        stored += 1
+    return stored
