@@ -1,15 +1,15 @@
 """Every error meant for a person. Anything else that escapes is our own bug.
 
-    SegpressError                    exit 2 unless said otherwise
-    ├── RecipeError                  the recipe: a word, an option or a value
-    ├── DataError                    the images, the masks or their split
-    ├── WeightsError                 a checkpoint: missing, damaged, unsafe, or of another network
-    ├── PassError                    a pass that cannot do what it was asked, with the reason
-    ├── ExportError                  the network does not leave torch, or leaves it changed
-    ├── BackendError                 a runtime refuses an artifact
-    │   └── MissingExtra             ... because its package is not installed
-    ├── NotHere                      exit 3: this host lacks what the measurement needs
-    └── SurroundingsError            exit 4: disk full, device unreachable
+SegpressError                    exit 2 unless said otherwise
+├── RecipeError                  the recipe: a word, an option or a value
+├── DataError                    the images, the masks or their split
+├── WeightsError                 a checkpoint: missing, damaged, unsafe, or of another network
+├── PassError                    a pass that cannot do what it was asked, with the reason
+├── ExportError                  the network does not leave torch, or leaves it changed
+├── BackendError                 a runtime refuses an artifact
+│   └── MissingExtra             ... because its package is not installed
+├── NotHere                      exit 3: this host lacks what the measurement needs
+└── SurroundingsError            exit 4: disk full, device unreachable
 """
 
 from export.errors import BackendError, ExportError, MissingExtra, NotHere, SegpressError, SurroundingsError

@@ -6,6 +6,7 @@ them: the network's word and options, class names, normalization and where they 
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from compress.data.cases import Normalization
 from compress.errors import WeightsError
+from export.device import named, words
 from export.files import write_bytes, write_json
 
 FORMAT = 1
@@ -57,6 +59,33 @@ def save_net(net: nn.Module, description: Description, path: Path, *, half: bool
             "made": description.made,
         },
     )
+
+
+def build_net(network: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """The module that a description's word and options speak of, freshly initialised.
+
+    A word is a network (`unet`) or a pass that leaves a network of its own kind (`int8`). The module
+    carries its description as `net.description`.
+    """
+    ((word, options),) = network.items()
+    if word in words("compress.networks"):
+        net: nn.Module = named("compress.networks", word)(**options)()
+    elif word in words("compress.passes"):
+        net = importlib.import_module(f"compress.passes.{word}").rebuild(options, build_net)
+    else:
+        raise WeightsError(f"'{word}' is no network known here; was it made by a newer segpress?")
+    net.description = {word: dict(options)}  # type: ignore[assignment]
+    return net
+
+
+def load_net(path: Path) -> nn.Module:
+    """A network saved by `save_net`: built from its description, its tensors loaded, in evaluation mode."""
+    description = read_description(path)
+    if description is None:
+        raise WeightsError(f"{path}: has no {path.with_suffix('.json').name} beside it to say which network it is")
+    net = build_net(description.network)
+    load_weights(net, path)
+    return net.eval()
 
 
 def _stored(tensor: Tensor, half: bool) -> Tensor:

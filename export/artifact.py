@@ -83,7 +83,9 @@ class Artifact:
             if not file.is_file():
                 raise BackendError(f"{file}: the file is gone; --fresh builds it again")
             if sha256(file) != known:
-                raise BackendError(f"{file}: not the file that was built (its SHA-256 differs); --fresh builds it again")
+                raise BackendError(
+                    f"{file}: not the file that was built (its SHA-256 differs); --fresh builds it again"
+                )
 
     @staticmethod
     def read(path: Path) -> Artifact:

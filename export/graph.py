@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -43,11 +43,26 @@ def capture(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) ->
         with warnings.catch_warnings():
             # torch.export warns about its own deprecated internals.
             warnings.simplefilter("ignore")
-            program = torch.export.export(net.eval(), (example,), dynamic_shapes=_shapes(example, dynamic), strict=False)
-            return program.run_decompositions({}).module(check_guards=False)
+            program = torch.export.export(
+                net.eval(), (example,), dynamic_shapes=_shapes(example, dynamic), strict=False
+            )
+            module = program.run_decompositions({}).module(check_guards=False)
     except _REFUSALS as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ExportError(f"{type(net).__name__} cannot be captured by torch.export: {reason[:300]}") from error
+    return _plain(module, type(net).__name__)
+
+
+def _plain(module: Any, name: str) -> fx.GraphModule:
+    """The captured graph as an ordinary module: one tensor in, one out, and eval() allowed."""
+    (output,) = (node for node in module.graph.nodes if node.op == "output")
+    if len(output.args[0]) != 1:
+        raise ExportError(
+            f"{name} returns {len(output.args[0])} tensors; a network for export returns its logits alone"
+        )
+    output.args = (output.args[0][0],)
+    module.graph.set_codegen(fx.graph.CodeGen())
+    return fx.GraphModule(module, module.graph)
 
 
 def _shapes(example: Tensor, dynamic: Sequence[Dynamic]) -> tuple[dict[int, Any]] | None:
@@ -55,16 +70,16 @@ def _shapes(example: Tensor, dynamic: Sequence[Dynamic]) -> tuple[dict[int, Any]
     if "batch" in dynamic:
         axes[0] = Dim.DYNAMIC
     if "size" in dynamic:
-        axes |= {axis: Dim.DYNAMIC for axis in range(2, example.dim())}
+        axes |= dict.fromkeys(range(2, example.dim()), Dim.DYNAMIC)
     return (axes,) if axes else None
 
 
 def convolutions(graph: fx.GraphModule) -> Iterator[fx.Node]:
     """Every convolution, transposed convolution and linear layer whose weight is a parameter, in order."""
     for node in graph.graph.nodes:
-        if node.op == "call_function" and node.target in (*CONVS, *TRANSPOSED, *LINEAR):
-            if isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr":
-                yield node
+        known = node.op == "call_function" and node.target in (*CONVS, *TRANSPOSED, *LINEAR)
+        if known and isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr":
+            yield node
 
 
 def layer_name(node: fx.Node) -> str:
@@ -142,10 +157,14 @@ def transposed_as_convolution(graph: fx.GraphModule) -> int:
         node.args = (*node.args[:3],) if len(node.args) > 2 else (*node.args[:2],)
         with graph.graph.inserting_after(node):
             shuffle = graph.graph.call_function(aten.pixel_shuffle.default, (node, step))
-        node.replace_all_uses_with(shuffle, delete_user_cb=lambda user, new=shuffle: user is not new)
+        node.replace_all_uses_with(shuffle, delete_user_cb=_other_than(shuffle))
         rewritten += 1
     clean(graph)
     return rewritten
+
+
+def _other_than(node: fx.Node) -> Callable[[fx.Node], bool]:
+    return lambda user: user is not node
 
 
 def _non_overlapping(graph: fx.GraphModule, node: fx.Node) -> bool:

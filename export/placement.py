@@ -1,4 +1,4 @@
-"""Where Quantize-Dequantize pairs go: each runtime fuses another pattern, and states its own `Rules`.
+"""Puts Quantize-Dequantize pairs into a graph where a runtime's `Rules` want them.
 
 A pair stands on a tensor: whoever makes the tensor sees the Quantize, whoever reads it the
 Dequantize, and a runtime that fuses both sides runs the operator between two pairs in integers.
@@ -9,15 +9,13 @@ from __future__ import annotations
 import copy
 import fnmatch
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from export.graph import (
     CONVS,
-    LINEAR,
     TRANSPOSED,
     aten,
     clean,
@@ -26,10 +24,10 @@ from export.graph import (
     transposed_as_convolution,
     weight_of,
 )
-from export.quantize import Integer
+from export.quantize import PAIR
+from export.rules import Carrier, Rules
 
 Range = tuple[float, float]
-Carrier = Literal["max_pool", "concat", "shuffle", "nearest"]
 
 _CARRIERS: dict[Any, Carrier] = {
     aten.max_pool2d.default: "max_pool",
@@ -39,42 +37,25 @@ _CARRIERS: dict[Any, Carrier] = {
     aten.upsample_nearest2d.vec: "nearest",
     aten.upsample_nearest3d.vec: "nearest",
 }
-_PAIR = torch.ops.segpress.quantize_dequantize.default
+# The union of what any rules choose.
+_ANY = Rules(
+    activations="uint8",
+    carriers=frozenset(_CARRIERS.values()),
+    behind_carriers=True,
+    outputs=True,
+    adds="both",
+    one_scale_concat=False,
+    transposed_as_convolution=False,
+    per_channel_transposed=False,
+)
 # Fused into the convolution before them by every runtime: the pair stands behind, never between.
 _ACTIVATIONS = (aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default)
 _ADDS = (aten.add.Tensor,)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """The placement that one runtime fuses; a constant in that runtime's file."""
-
-    activations: Literal["uint8", "int8", "by_sign"]
-    """uint8: any zero point; int8: symmetric, zero point 0; by_sign: uint8 with zero point 0 where
-    nothing is negative, else symmetric int8."""
-    carriers: frozenset[Carrier]
-    """Operators that only move values: they stay in integers, their inputs quantized like their output."""
-    behind_carriers: bool
-    """A second pair behind a carrier whose input already lies on the same grid: some runtimes need it to
-    see that the carrier is an integer operator, others run it as work of its own."""
-    outputs: bool
-    """Quantize what a convolution (and its activation) puts out, even where no convolution reads it."""
-    adds: Literal["both", "skip", "none"]
-    """Of a residual addition: quantize both inputs, only the one no convolution makes, or neither."""
-    one_scale_concat: bool
-    """All inputs and the output of a concatenation share one scale."""
-    transposed_as_convolution: bool
-    """Write 2x2 stride-2 transposed convolutions as 1x1 convolution + DepthToSpace (exact)."""
-    per_channel_transposed: bool
-    least_channels: int = 0
-    """Convolutions with fewer input or output channels stay in float."""
-
-    @property
-    def integer(self) -> Integer:
-        return "uint8" if self.activations == "uint8" else "int8"
-
-
-def place(graph: fx.GraphModule, ranges: Mapping[str, Range], keep_float: Collection[str], rules: Rules) -> fx.GraphModule:
+def place(
+    graph: fx.GraphModule, ranges: Mapping[str, Range], keep_float: Collection[str], rules: Rules
+) -> fx.GraphModule:
     """A copy of a folded graph with Quantize-Dequantize pairs where `rules` want them.
 
     Args:
@@ -106,6 +87,11 @@ def float_layers(graph: fx.GraphModule, keep_float: Collection[str], rules: Rule
     return [layer_name(node) for node in convolutions(graph) if _kept(graph, node, keep_float, rules)]
 
 
+def candidates(graph: fx.GraphModule) -> set[str]:
+    """The names of all activations that the rules of some runtime may choose: what calibration watches."""
+    return _chosen(graph, list(convolutions(graph)), _ANY)
+
+
 def matches(name: str, pattern: str) -> bool:
     """Whether a layer is the one named, lies below the module named, or fits the pattern."""
     return name == pattern or name.startswith(f"{pattern}.") or fnmatch.fnmatchcase(name, pattern)
@@ -127,7 +113,9 @@ def _chosen(graph: fx.GraphModule, integer: list[fx.Node], rules: Rules) -> set[
     if rules.adds != "none":
         for node in graph.graph.nodes:
             if node.target in _ADDS and all(isinstance(arg, fx.Node) for arg in node.args[:2]):
-                inputs = [arg for arg in node.args[:2] if rules.adds == "both" or arg.target not in (*CONVS, *TRANSPOSED)]
+                inputs = [
+                    arg for arg in node.args[:2] if rules.adds == "both" or arg.target not in (*CONVS, *TRANSPOSED)
+                ]
                 if any(_comes_from(arg, integer) for arg in node.args[:2]):
                     chosen |= {arg.name for arg in inputs}
                     if rules.adds == "both":
@@ -204,7 +192,7 @@ def _moves_one_grid(graph: fx.GraphModule, name: str, scales: Mapping[str, froze
     if node.target not in _CARRIERS:
         return False
     # By now the inputs are read through their pairs.
-    sources = [source.args[0] if source.target is _PAIR else source for source in _tensors_into(node)]
+    sources = [source.args[0] if source.target is PAIR else source for source in _tensors_into(node)]
     return all(scales.get(_source(source).name) == scales[name] for source in sources)
 
 
@@ -236,7 +224,7 @@ def _quantize_tensor(graph: fx.GraphModule, name: str, span: Range, rules: Rules
     scale, zero = grid(span, rules)
     with graph.graph.inserting_after(node):
         # Inserted in reverse order, since each lands right behind the node.
-        pair = graph.graph.call_function(_PAIR)
+        pair = graph.graph.call_function(PAIR)
     with graph.graph.inserting_before(pair):
         constants = [_constant(graph, f"{name}_{what}", value) for what, value in (("scale", scale), ("zero", zero))]
     readers = [user for user in node.users if user is not pair and user.op != "output"]
@@ -248,7 +236,7 @@ def _quantize_tensor(graph: fx.GraphModule, name: str, span: Range, rules: Rules
 def grid(span: Range, rules: Rules) -> tuple[Tensor, Tensor]:
     """Scale (float32) and zero point (uint8 or int8) of a tensor with this range; zero is always on the grid."""
     low, high = min(span[0], 0.0), max(span[1], 0.0)
-    if rules.activations == "uint8" or (rules.activations == "by_sign" and low == 0):
+    if rules.activations == "uint8":
         scale = (high - low) / 255 or 1.0
         return torch.tensor(scale), torch.tensor(round(-low / scale), dtype=torch.uint8)
     scale = max(-low, high) / 127 or 1.0
@@ -258,7 +246,7 @@ def grid(span: Range, rules: Rules) -> tuple[Tensor, Tensor]:
 def _pair(graph: fx.GraphModule, node: fx.Node, scale: Tensor, zero: Tensor, axis: int) -> fx.Node:
     stem = str(node.target).replace(".", "_")
     constants = [_constant(graph, f"{stem}_{what}", value) for what, value in (("scale", scale), ("zero", zero))]
-    return graph.graph.call_function(_PAIR, (node, *constants, axis))
+    return graph.graph.call_function(PAIR, (node, *constants, axis))
 
 
 def _constant(graph: fx.GraphModule, name: str, value: Tensor) -> fx.Node:

@@ -5,15 +5,14 @@ definition (opset 13 and later); whether q is uint8 or int8 is the zero point's 
 in the file, weights stored as int8: precision is decided here and in no engine's flags.
 """
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
 from onnxscript import opset20 as op
 from torch import Tensor
-
-Integer = Literal["uint8", "int8"]
 
 
 @torch.library.custom_op("segpress::quantize_dequantize", mutates_args=())
@@ -42,7 +41,10 @@ def _to_onnx(x: Any, scale: Any, zero_point: Any, axis: int) -> Any:
     return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero_point, axis=axis), scale, zero_point, axis=axis)
 
 
-TRANSLATION = {torch.ops.segpress.quantize_dequantize.default: _to_onnx}
+PAIR = torch.ops.segpress.quantize_dequantize.default
+"""The op as it appears in a graph."""
+
+TRANSLATION: dict[Callable[..., Any], Callable[..., Any]] = {PAIR: _to_onnx}
 """For `torch.onnx.export(custom_translation_table=...)`."""
 
 
@@ -74,7 +76,7 @@ def store_integers(model: ir.Model) -> int:
         ir.convenience.replace_all_uses_with(output, constant)
         weights = node.inputs[0]
         model.graph.remove(node, safe=True)
-        if not weights.uses():
+        if not weights.uses() and weights.name is not None:
             model.graph.initializers.pop(weights.name, None)
         stored += 1
     return stored

@@ -69,7 +69,9 @@ def to_onnx(
         raise ExportError(f"{path.name}: the exported file is not valid ONNX: {error}") from None
     write_bytes(path, data)
     made = {"opset": style.opset, "dynamic": list(style.dynamic), "torch": torch.__version__, "onnx": onnx.__version__}
-    return Artifact(path=path, format="onnx", input=_port(proto.graph.input), output=_port(proto.graph.output), made=made)
+    return Artifact(
+        path=path, format="onnx", input=_port(proto.graph.input), output=_port(proto.graph.output), made=made
+    )
 
 
 def _exported(net: nn.Module, example: Tensor, style: Style) -> ir.Model:
@@ -77,7 +79,7 @@ def _exported(net: nn.Module, example: Tensor, style: Style) -> ir.Model:
     if "batch" in style.dynamic:
         axes[0] = Dim.DYNAMIC
     if "size" in style.dynamic:
-        axes |= {axis: Dim.DYNAMIC for axis in range(2, example.dim())}
+        axes |= dict.fromkeys(range(2, example.dim()), Dim.DYNAMIC)
     if 0 in axes and example.shape[0] == 1:
         # torch.export takes a length of 1 as fixed.
         example = example.expand(2, *example.shape[1:]).contiguous()

@@ -17,9 +17,9 @@ import pydantic
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from pydantic import ConfigDict, Field
-from rich.progress import track
 
 from compress.errors import DataError
+from compress.progress import bar
 
 Role = Literal["train", "calibration", "val", "test"]
 ROLES: tuple[Role, ...] = ("train", "calibration", "val", "test")
@@ -119,6 +119,8 @@ class Dataset:
     """Height and width of one pixel of the original image in mm; None when unknown."""
     tolerance: float = 2.0
     """Distance under which two surfaces agree (normalized surface Dice), in mm, or pixels without spacing."""
+    batch: int = 8
+    """Cases in one step of training."""
     source: str = field(default="", compare=False)
     """Where the data came from, for messages and the report."""
 
@@ -139,6 +141,11 @@ class Dataset:
     def mask(self, case: Case) -> MaskArray:
         """Class indices at the original size (HW)."""
         return read_mask(case.mask)
+
+    def size_of(self, case: Case) -> tuple[int, int]:
+        """Height and width of the original image, from its header alone."""
+        with Image.open(case.image) as image:
+            return image.height, image.width
 
     def fitted_mask(self, case: Case) -> MaskArray:
         """Class indices at the network's size; padding gets the ignore index where there is one."""
@@ -171,11 +178,7 @@ class Dataset:
         cases = [case for role in roles for case in self.cases[role]]
         with ThreadPoolExecutor(max_workers=2) as pool:
             found = pool.map(self._fault, cases)
-            faults = [
-                fault
-                for fault in track(found, "checking the data", total=len(cases), transient=True)
-                if fault is not None
-            ]
+            faults = [fault for fault in bar(found, "checking the data", len(cases)) if fault is not None]
         if faults:
             more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
             raise DataError(faults[0] + more)

@@ -40,6 +40,9 @@ class Folder:
     tolerance: Annotated[float, Field(gt=0)] = 2.0
     """Surface distance that still counts as agreement, in mm (pixels where spacing is not given)."""
 
+    batch: Annotated[int, Field(ge=1)] = 8
+    """Cases in one step of training."""
+
     def __call__(self, *, channels: int, classes: int) -> Dataset:
         """The data set for a network with this many input channels and classes.
 
@@ -59,6 +62,7 @@ class Folder:
             ignore=self.ignore,
             spacing=self.spacing,
             tolerance=self.tolerance,
+            batch=self.batch,
             source=str(self.root),
         )
 
@@ -69,9 +73,7 @@ def class_names(given: tuple[str, ...] | None, classes: int, source: str) -> tup
     if given is None:
         return ("background", *(f"class {index}" for index in range(1, count)))
     if len(given) != count:
-        raise DataError(
-            f"{source}: {len(given)} class names ({', '.join(given)}), but the network has {count} classes"
-        )
+        raise DataError(f"{source}: {len(given)} class names ({', '.join(given)}), but the network has {count} classes")
     return given
 
 

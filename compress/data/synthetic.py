@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from rich.progress import track
 from scipy import ndimage
 
 from compress.data.cases import Dataset, MaskArray, Normalization
 from compress.data.folder import Folder
+from compress.progress import bar
 from export.files import write_bytes
 
 CLASSES = ("background", "nerve", "vessel")
@@ -57,6 +57,9 @@ class Synthetic:
     tolerance: Annotated[float, Field(gt=0)] = 0.5
     """Surface distance that still counts as agreement, in mm."""
 
+    batch: Annotated[int, Field(ge=1)] = 8
+    """Cases in one step of training."""
+
     def __call__(self, *, channels: int, classes: int) -> Dataset:
         """The phantom as a data set; images that are not there yet are made."""
         folder = self.root / f"v{VERSION}-seed{self.seed}-{self.size[0]}x{self.size[1]}-{self._counts()}"
@@ -70,6 +73,7 @@ class Synthetic:
             spacing=(pixel, pixel),
             tolerance=self.tolerance,
             calibration=0,
+            batch=self.batch,
         )
         return read(channels=channels, classes=classes)
 
@@ -92,7 +96,7 @@ class Synthetic:
             make = partial(_write_case, folder, self.seed, self.size)
             with ProcessPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
                 made = pool.map(make, missing, chunksize=8)
-                for _ in track(made, "making the phantom", total=len(missing), transient=True):
+                for _ in bar(made, "making the phantom", len(missing)):
                     pass
         table = folder / "split.csv"
         if not table.exists():
@@ -145,7 +149,9 @@ def _smooth_noise(rng: np.random.Generator, size: tuple[int, int], scale: float)
     """Zero-mean, unit-deviation noise whose features are `scale` image widths across."""
     coarse = (max(4, int(size[0] / size[1] / scale)), max(4, int(1 / scale)))
     noise = rng.standard_normal(coarse)
-    zoomed: Map = ndimage.zoom(noise, (size[0] / coarse[0], size[1] / coarse[1]), order=3, grid_mode=True, mode="nearest")
+    zoomed: Map = ndimage.zoom(
+        noise, (size[0] / coarse[0], size[1] / coarse[1]), order=3, grid_mode=True, mode="nearest"
+    )
     return zoomed / (zoomed.std() + 1e-9)
 
 
@@ -259,7 +265,9 @@ def _scan(rng: np.random.Generator, echo: Map, loss: Map) -> Map:
     share = (position - below)[:, None]
     rows = np.arange(height)
     stack = np.stack(blurred)
-    mixed = stack[below, :, rows].transpose(1, 0, 2) * (1 - share) + stack[below + 1, :, rows].transpose(1, 0, 2) * share
+    mixed = (
+        stack[below, :, rows].transpose(1, 0, 2) * (1 - share) + stack[below + 1, :, rows].transpose(1, 0, 2) * share
+    )
     return np.hypot(mixed[0], mixed[1])
 
 

@@ -98,7 +98,7 @@ class UNetModule(nn.Module):
             if not self.padded:
                 skip = _centre_crop(skip, x_BCHW)
             x_BCHW = block(torch.cat([skip, x_BCHW], dim=1))
-        return self.head(x_BCHW)  # type: ignore[no-any-return]
+        return self.head(x_BCHW)
 
 
 def _double_conv(before: int, after: int, shape: UNet) -> nn.Sequential:

@@ -32,6 +32,8 @@ class Row:
     size_mb: float | None = None
     scores: Mapping[str, Any] | None = None
     """`Scores.as_dict()`."""
+    dice_drop: Mapping[str, Any] | None = None
+    """From the baseline, for "mean" and each class: drop, upper (95 % limit), n, collapsed cases."""
     latency_ms: Mapping[str, Any] | None = None
     """p50, p90, p95, p99, max, n of the network alone; end_to_end_p50; "screening" where n is too small for p99."""
     peak_memory_mb: float | None = None
@@ -47,6 +49,7 @@ class Verdict:
     """What a gate says of one artifact."""
 
     name: str
+    bound: Literal["at_most", "at_least"]
     limit: float
     value: float | None
     upper: float | None

@@ -1,6 +1,5 @@
 """Random changes of a training image and its mask (MONAI), reproducible case by case."""
 
-from collections.abc import Hashable
 from typing import Any, Literal
 
 import numpy as np
@@ -35,7 +34,7 @@ def augmentation(strength: Strength) -> Transform:
     if strength == "flips":
         return Compose(flips)
     space: dict[str, Any] = {**both, "mode": ["bilinear", "nearest"], "padding_mode": "zeros"}
-    image: dict[Hashable, Any] = {"keys": ["image"]}
+    image: dict[str, Any] = {"keys": ["image"]}
     return Compose(
         [
             *flips,

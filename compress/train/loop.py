@@ -5,27 +5,29 @@ Legend: B batch, C channels, K classes, H height, W width.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from compress.data.cases import Dataset
+from compress import progress
+from compress.data.cases import Dataset, Normalization
 from compress.errors import WeightsError
 from compress.measure import score_case
+from compress.task import labels_from_logits
 from compress.train.augment import Strength, augmentation, augmented
 from compress.train.losses import DiceCrossEntropy
-from export.files import PARTIAL, make_folder
+from export.files import make_folder, write_bytes
 
 Log = Callable[[str], None]
 
@@ -35,7 +37,6 @@ class Training:
     """How a network is trained: Dice + cross entropy, AdamW, a moving average of the weights."""
 
     epochs: Annotated[int, Field(ge=1)] = 60
-    batch: Annotated[int, Field(ge=1)] = 8
     rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     """Peak learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
@@ -57,16 +58,15 @@ class Training:
         fabric = Fabric(accelerator="auto", devices=1, precision=_precision())
         checkpoint = make_folder(folder) / "training.pt"
         torch.manual_seed(seed)
-        steps = math.ceil(len(data.cases["train"]) / self.batch)
-        state = _State.fresh(net.to(memory_format=torch.channels_last), self, steps)
+        steps = math.ceil(len(data.cases["train"]) / data.batch)
+        state = _State.fresh(_channels_last(net), self, steps)
         if checkpoint.exists():
             state.load(checkpoint)
             log(f"going on after epoch {state.epoch} (best validation Dice {state.best:.4f})")
         model, optimizer = fabric.setup(state.net, state.optimizer)
         state.average.to(fabric.device)
         lose = DiceCrossEntropy(data.ignore)
-        with _progress() as bar:
-            task = bar.add_task("training", total=self.epochs * steps, completed=state.epoch * steps)
+        with progress.steps("training", self.epochs * steps, done=state.epoch * steps) as step:
             for epoch in range(state.epoch, self.epochs):
                 model.train()
                 total = 0.0
@@ -80,13 +80,21 @@ class Training:
                     state.schedule.step()
                     state.average.update_parameters(state.net)
                     total += loss.item()
-                    bar.advance(task)
+                    step()
                 score = validation_dice(state.average.module, data, fabric)
                 state.note(epoch + 1, score)
                 state.save(checkpoint)
                 log(f"epoch {epoch + 1}/{self.epochs}  loss {total / steps:.4f}  val Dice {score:.4f}")
         net.load_state_dict(state.best_weights)
         return state.best
+
+
+def _channels_last(net: nn.Module) -> nn.Module:
+    """The layout in which convolutions are fastest, in bf16 above all."""
+    for parameter in net.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return net
 
 
 @plain_dataclass(kw_only=True)
@@ -124,7 +132,7 @@ class _State:
             }
 
     def save(self, path: Path) -> None:
-        beside = path.with_name(path.name + PARTIAL)
+        buffer = io.BytesIO()
         torch.save(
             {
                 "net": self.net.state_dict(),
@@ -135,9 +143,9 @@ class _State:
                 "best": self.best,
                 "best_weights": dict(self.best_weights),
             },
-            beside,
+            buffer,
         )
-        beside.replace(path)
+        write_bytes(path, buffer.getvalue())
 
     def load(self, path: Path) -> None:
         try:
@@ -157,15 +165,17 @@ def batches(data: Dataset, training: Training, epoch: int, seed: int) -> Iterato
     """One epoch of augmented (image_BCHW, mask_BHW); a function of seed and epoch alone."""
     transform = augmentation(training.augment)
     order = np.random.default_rng((seed, epoch)).permutation(len(data.cases["train"]))
-    for start in range(0, len(order), training.batch):
-        chosen = order[start : start + training.batch]
+    for start in range(0, len(order), data.batch):
+        chosen = order[start : start + data.batch]
         if len(chosen) == 1 and len(order) > 1:
             # BatchNorm has no variance over a single case at the deepest level.
             chosen = np.append(chosen, order[0])
         images, masks = [], []
         for index in chosen:
             case = data.cases["train"][index]
-            image_CHW, mask_HW = augmented(transform, data.pixels(case), data.fitted_mask(case), (seed, epoch, int(index)))
+            image_CHW, mask_HW = augmented(
+                transform, data.pixels(case), data.fitted_mask(case), (seed, epoch, int(index))
+            )
             images.append(torch.from_numpy(data.normalization(image_CHW.clamp(0, 1).numpy())))
             masks.append(mask_HW)
         yield torch.stack(images).contiguous(memory_format=torch.channels_last), torch.stack(masks)
@@ -187,13 +197,6 @@ def validation_dice(net: nn.Module, data: Dataset, fabric: Fabric) -> float:
     return float(np.nanmean(per_class))
 
 
-def labels_from_logits(logits_BKHW: np.ndarray) -> np.ndarray:
-    """The class of every pixel (BHW uint8); a single logit is a sigmoid's, on above 0."""
-    if logits_BKHW.shape[1] == 1:
-        return (logits_BKHW[:, 0] > 0).astype(np.uint8)
-    return logits_BKHW.argmax(1).astype(np.uint8)
-
-
 def centre_crop(mask_BHW: Tensor, logits_BKHW: Tensor) -> Tensor:
     """The part of a mask that an unpadded network predicts; the whole mask for a padded one."""
     height, width = logits_BKHW.shape[-2:]
@@ -201,10 +204,8 @@ def centre_crop(mask_BHW: Tensor, logits_BKHW: Tensor) -> Tensor:
     return mask_BHW[..., top : top + height, left : left + width]
 
 
-def measured_normalization(data: Dataset) -> Any:
+def measured_normalization(data: Dataset) -> Normalization:
     """Mean and deviation of every channel over the train cases (at most 200 of them)."""
-    from compress.data.cases import Normalization
-
     cases = data.cases["train"][:: max(1, len(data.cases["train"]) // 200)]
     sums = np.zeros((2, data.channels))
     for case in cases:
@@ -219,9 +220,3 @@ def _precision() -> Literal["bf16-mixed", "32-true"]:
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
-    )

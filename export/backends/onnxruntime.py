@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from export.artifact import Artifact, Infer
 from export.device import Device
 from export.devices.cpu import CPU
 from export.errors import BackendError, NotHere
-from export.placement import Rules
+from export.rules import Rules
 
 # uint8 activations: with them concatenation and max pooling stay in integers and ReLU disappears into the
 # range, which is what makes a U-Net faster at all (int8 activations gained 1.0-1.4x, uint8 1.7-2.6x).
@@ -43,14 +42,9 @@ class OnnxRuntime:
     threads: int = 1
 
     def build(self, onnx: Artifact, folder: Path) -> Artifact:
-        """A copy of the ONNX file, opened once, so that a file this runtime refuses is refused here."""
-        path = folder / f"{onnx.path.stem}.ort.onnx" if onnx.path.parent == folder else folder / onnx.path.name
-        beside = path.with_name(path.name + ".partial")
-        shutil.copyfile(onnx.path, beside)
-        beside.replace(path)
-        self._session(path, "CPUExecutionProvider")
-        made = {**onnx.made, "onnxruntime": ort.__version__}
-        return replace(onnx, path=path, made=made).sealed()
+        """The ONNX file itself, opened once, so that a file this runtime refuses is refused here."""
+        self._session(onnx.path, "CPUExecutionProvider")
+        return replace(onnx, made={**onnx.made, "onnxruntime": ort.__version__}).sealed()
 
     @contextmanager
     def open(self, artifact: Artifact) -> Iterator[Infer]:

@@ -18,7 +18,7 @@ from export.device import Device
 from export.devices.cpu import CPU
 from export.errors import BackendError, MissingExtra
 from export.files import write_bytes
-from export.placement import Rules
+from export.rules import Rules
 
 if TYPE_CHECKING:
     import openvino

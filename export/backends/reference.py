@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,6 @@ from export.artifact import Artifact, Infer
 from export.backends.onnxruntime import RULES as ONNX_RUNTIME_RULES
 from export.device import Device
 from export.devices.cpu import CPU
-from export.files import write_bytes
 
 RULES = ONNX_RUNTIME_RULES
 
@@ -29,10 +28,8 @@ class Reference:
     threads: int = 1
 
     def build(self, onnx: Artifact, folder: Path) -> Artifact:
-        """A copy of the ONNX file: there is nothing to build."""
-        path = folder / f"{onnx.path.stem}.reference.onnx"
-        write_bytes(path, onnx.path.read_bytes())
-        return replace(onnx, path=path).sealed()
+        """The ONNX file itself: there is nothing to build."""
+        return onnx
 
     @contextmanager
     def open(self, artifact: Artifact) -> Iterator[Infer]:

@@ -19,7 +19,7 @@ from export.device import Device
 from export.devices.cuda import CUDA
 from export.errors import BackendError, MissingExtra, NotHere
 from export.files import write_bytes
-from export.placement import Rules
+from export.rules import Rules
 
 # The parser takes only symmetric int8 activations. It fuses Quantize on a convolution's inputs, not its output;
 # on a residual addition's skip, not its branch; and wants one scale for all of a concatenation. Transposed
@@ -41,7 +41,7 @@ RULES = Rules(
 
 @dataclass(frozen=True, kw_only=True)
 class TensorRt:
-    """Builds an engine; runs it where there is a driver. TensorRT itself is preferred to TensorRT-RTX where both are."""
+    """Builds an engine; runs it where there is a driver. TensorRT itself goes before TensorRT-RTX."""
 
     device: Device = CUDA
     threads: int = 1
@@ -150,7 +150,7 @@ def _load_rtx_libraries() -> None:
 def _log(trt: Any) -> Any:
     """A TensorRT logger that prints nothing and keeps the last error."""
 
-    class Log(trt.ILogger):  # type: ignore[misc,name-defined]
+    class Log(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.last = ""

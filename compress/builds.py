@@ -1,0 +1,344 @@
+"""Every step's network on every runtime: exported, built, opened, scored, timed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from compress import progress
+from compress.errors import BackendError, ExportError, NotHere
+from compress.kept import Kept, key_of, versions
+from compress.latency import Timing, conditions, interleaved
+from compress.peak_memory import backend_for, peak_memory_mb
+from compress.report.report import Overlay, Row
+from compress.stages import Stage
+from compress.task import Task
+from export.artifact import Artifact, Backend, Infer, Port
+from export.backends.torch import infer_from_module
+from export.device import Device, find_device
+from export.files import make_folder, sha256
+from export.quantized import Quantized
+from export.rules import Rules
+from export.to_onnx import Style, parity, to_onnx
+
+Log = Callable[[str], None]
+
+FAITHFUL = 1e-2
+"""Relative error above which a float ONNX file does not compute the network it was exported from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A runtime on a device."""
+
+    backend: str
+    device: Device
+    threads: int
+
+    def opened(self) -> Backend:
+        return backend_for(self.backend, self.device, self.threads)
+
+    @property
+    def rules(self) -> Rules | None:
+        """How this runtime wants a quantized network written; None if it takes none."""
+        rules: Rules | None = import_module(f"export.backends.{self.backend}").RULES
+        return rules
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """What became of one step on one place: an artifact, or the reason why there is none."""
+
+    stage: Stage
+    place: Place
+    key: str
+    artifact: Artifact | None = None
+    absent: str | None = None
+    """Why there is no artifact."""
+    layers: Mapping[str, int] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage.name}-{self.place.backend}-{self.place.device.name}"
+
+
+def places(devices: Sequence[str], threads: int) -> list[Place]:
+    """Every runtime of every device of the recipe."""
+    found = [find_device(word) for word in devices]
+    return [Place(backend=backend, device=device, threads=threads) for device in found for backend in device.backends]
+
+
+class Builder:
+    """Exports and builds, keeping what is done."""
+
+    def __init__(self, task: Task, style: Style, kept: Kept, log: Log) -> None:
+        self.task, self.style, self.kept, self.log = task, style, kept, log
+
+    def build(self, stage: Stage, place: Place) -> Build | None:
+        """The stage's network on this place; None where there is nothing to build.
+
+        A quantized network has no torch artifact: torch would only simulate its integers in float.
+        """
+        quantized = "int8" in json.loads(stage.path.with_suffix(".json").read_text())["network"]
+        if place.backend == "torch" and quantized:
+            return None
+        key = key_of(stage.key, place.backend, place.device, place.threads, self.style, versions())
+        name = f"build-{stage.name}-{place.backend}-{place.device.name}"
+        record = self.kept.value(name, key, lambda: self._record(stage, place, quantized))
+        artifact = None if record["artifact"] is None else self._read(stage, self.kept.folder / record["artifact"])
+        if artifact is not None and not self._whole(artifact):
+            self.log(f"{stage.name} on {place.backend}: the kept artifact is gone or was changed; building it again")
+            again = self._record(stage, place, quantized)
+            record = self.kept.value(name, key_of(key, again), lambda: again)
+            artifact = self._read(stage, self.kept.folder / record["artifact"])
+        return Build(
+            stage=stage, place=place, key=key, artifact=artifact, absent=record["absent"], layers=record["layers"]
+        )
+
+    def _record(self, stage: Stage, place: Place, quantized: bool) -> dict[str, Any]:
+        layers = stage.net.layers(place.rules) if isinstance(stage.net, Quantized) and place.rules else None
+        try:
+            if place.backend == "torch":
+                path = stage.path
+            else:
+                onnx = self.exported(stage, place.backend if quantized else "model", place.rules)
+                path = place.opened().build(onnx, make_folder(self.kept.folder / "artifacts" / stage.name)).path
+            self.log(f"{stage.name}: built for {place.backend} on {place.device.name}")
+        except (BackendError, NotHere) as error:
+            self.log(f"{stage.name}: not built for {place.backend} on {place.device.name}: {error}")
+            return {"artifact": None, "absent": str(error), "layers": layers}
+        return {"artifact": str(path.relative_to(self.kept.folder)), "absent": None, "layers": layers}
+
+    def exported(self, stage: Stage, stem: str, rules: Rules | None) -> Artifact:
+        """The stage as an ONNX file: one for all runtimes, or, quantized, one as each runtime fuses it."""
+        path = self.kept.folder / "artifacts" / stage.name / f"{stem}.onnx"
+        key = key_of(stage.key, stem, rules, self.style, versions())
+
+        def make() -> dict[str, str]:
+            make_folder(path.parent)
+            net = placed(stage.net, rules)
+            artifact = to_onnx(net, self.task.example, path, self.style, self._metadata(stage)).sealed()
+            if not isinstance(stage.net, Quantized):
+                self._check_faithful(net, artifact)
+            return {"sha256": sha256(path)}
+
+        record = self.kept.value(f"onnx-{stage.name}-{stem}", key, make)
+        if not path.is_file() or sha256(path) != record["sha256"]:
+            make()
+        return Artifact.read(path)
+
+    def _check_faithful(self, net: nn.Module, artifact: Artifact) -> None:
+        from export.backends.onnxruntime import OnnxRuntime
+
+        with OnnxRuntime(threads=1).open(artifact) as infer:
+            found = parity(infer_from_module(net), infer, self.task.probes())
+        if not found.relative_error <= FAITHFUL:
+            raise ExportError(
+                f"{artifact.path.name}: ONNX Runtime's logits differ from torch's by {found.relative_error:.1%} on "
+                f"{found.cases} real cases ({found.flipped:.2%} of pixels change class): the export changed the network"
+            )
+
+    def _metadata(self, stage: Stage) -> dict[str, str]:
+        data = self.task.data
+        return {
+            "segpress.step": stage.name,
+            "segpress.classes": json.dumps(data.class_names),
+            "segpress.normalization": json.dumps(
+                {"scale": "pixel / largest pixel value", "mean": data.normalization.mean, "std": data.normalization.std}
+            ),
+            "segpress.size": json.dumps(data.fit.size),
+            "segpress.fit": data.fit.how,
+            "segpress.weights_sha256": sha256(stage.path),
+            "segpress.versions": json.dumps(versions()),
+        }
+
+    def _read(self, stage: Stage, path: Path) -> Artifact:
+        if path != stage.path:
+            return Artifact.read(path)
+        size = (1, self.task.data.channels, *self.task.data.fit.size)
+        return Artifact(
+            path=path,
+            format="torch",
+            input=Port(name="image", shape=size, dtype="float"),
+            output=Port(name="logits", shape=(1, -1, -1, -1), dtype="float"),
+        )
+
+    def _whole(self, artifact: Artifact) -> bool:
+        try:
+            artifact.verify()
+        except BackendError:
+            return False
+        return artifact.path.is_file()
+
+
+def placed(net: nn.Module, rules: Rules | None) -> nn.Module:
+    """The module to export for a runtime: itself, or quantized as its rules say."""
+    if isinstance(net, Quantized):
+        assert rules is not None
+        return net.placed(rules)
+    return net
+
+
+def measured(builds: Sequence[Build], task: Task, timing: Timing, kept: Kept, log: Log) -> list[Row]:
+    """A row for each build: scored one after the other, then timed in turns, all in one run."""
+    scored = {build.name: _score(build, task, kept, log) for build in builds}
+    runnable = [build for build in builds if scored[build.name]["reason"] is None]
+    times = kept.value(
+        "latency",
+        key_of([build.key for build in runnable], timing, task.seed, task.data.fingerprint(), versions()),
+        lambda: _timed(runnable, task, timing, log),
+    )
+    rows = []
+    for build in builds:
+        found = scored[build.name]
+        status = "measured" if found["reason"] is None else "not measured" if build.artifact is None else "built"
+        rows.append(
+            Row(
+                step=build.stage.name,
+                backend=build.place.backend,
+                device=build.place.device.name,
+                status=status,  # type: ignore[arg-type]
+                reason=found["reason"],
+                artifact=None if build.artifact is None else str(build.artifact.path.relative_to(kept.folder)),
+                params=build.stage.params,
+                macs=build.stage.macs,
+                size_mb=None if build.artifact is None else round(build.artifact.size_mb, 6),
+                scores=found["scores"],
+                parity=found["parity"],
+                peak_memory_mb=found["peak_memory_mb"],
+                latency_ms=times.get(build.name),
+                layers=build.layers,
+                flags=found["flags"],
+            )
+        )
+    return rows
+
+
+def _score(build: Build, task: Task, kept: Kept, log: Log) -> dict[str, Any]:
+    nothing: dict[str, Any] = {"scores": None, "parity": None, "peak_memory_mb": None, "flags": {}}
+
+    def work() -> dict[str, Any]:
+        if build.artifact is None:
+            return {**nothing, "reason": build.absent}
+        backend = build.place.opened()
+        try:
+            with backend.open(build.artifact) as infer:
+                title = f"{build.stage.name} on {build.place.backend}"
+                with progress.steps(f"scoring {title}", len(task.data.cases["test"])) as step:
+                    scores = task.measure(infer, step)
+                log(f"{title}: mean foreground Dice {scores.mean('dice'):.4f}")
+                module = infer_from_module(placed(build.stage.net, build.place.rules))
+                found = parity(module, infer, task.probes())
+        except NotHere as error:
+            return {**nothing, "reason": str(error)}
+        artifact, place = build.artifact, build.place
+        return {
+            "scores": scores.as_dict(),
+            "parity": {name: round(value, 9) for name, value in asdict(found).items()},
+            "peak_memory_mb": peak_memory_mb(place.backend, artifact, place.device, place.threads),
+            "flags": backend.flags(),  # type: ignore[attr-defined]
+            "reason": None,
+        }
+
+    key = key_of(build.key, task.data.fingerprint(), build.absent)
+    return kept.value(f"scores-{build.name}", key, work)
+
+
+def _timed(builds: Sequence[Build], task: Task, timing: Timing, log: Log) -> dict[str, Any]:
+    """Network-only and end-to-end times of every artifact, taken in turns."""
+    if not builds:
+        return {}
+    order = np.random.default_rng(task.seed).permutation(len(task.data.cases["test"]))
+    cases = [task.data.cases["test"][place] for place in order[:32]]
+    images = [task.data.image(case)[None] for case in cases]
+    shorter = Timing(
+        threads=timing.threads,
+        samples=min(44, timing.samples),
+        seconds=timing.seconds / 2,
+        warm_up=min(0.5, timing.warm_up),
+    )
+    with _all_open(builds) as infers, progress.steps("timing", None) as step:
+        alone = interleaved({n: _on_images(infer, images) for n, infer in infers.items()}, timing, task.seed, step)
+        whole = interleaved({n: _on_cases(infer, cases, task) for n, infer in infers.items()}, shorter, task.seed, step)
+    log(f"timed {len(builds)} artifacts in turns")
+    host = conditions()
+    found = {}
+    for name in infers:
+        end_to_end = whole[name].as_dict()
+        found[name] = {
+            **alone[name].as_dict(),
+            "end_to_end_p50": end_to_end["p50"],
+            "end_to_end_p95": end_to_end["p95"],
+            "conditions": host,
+        }
+    return found
+
+
+@contextlib.contextmanager
+def _all_open(builds: Sequence[Build]) -> Iterator[dict[str, Infer]]:
+    with contextlib.ExitStack() as stack:
+        infers = {}
+        for build in builds:
+            assert build.artifact is not None
+            infers[build.name] = stack.enter_context(build.place.opened().open(build.artifact))
+        yield infers
+
+
+def _on_images(infer: Infer, images: Sequence[np.ndarray]) -> Callable[[int], object]:
+    return lambda number: infer(images[number % len(images)])
+
+
+def _on_cases(infer: Infer, cases: Sequence[Any], task: Task) -> Callable[[int], object]:
+    return lambda number: task.labels(infer, cases[number % len(cases)])
+
+
+def worst_cases(builds: Sequence[Build], rows: Sequence[Row], task: Task, most: int = 6) -> list[Overlay]:
+    """The test cases that lost the most Dice from the baseline to the last step's first measured artifact."""
+    by_name = {build.name: build for build in builds}
+    ran = [(by_name[f"{row.step}-{row.backend}-{row.device}"], row) for row in rows if row.status == "measured"]
+    befores = [pair for pair in ran if pair[1].step == "baseline"]
+    afters = [pair for pair in ran if pair[1].step == rows[-1].step]
+    if not befores or not afters:
+        return []
+    (before, before_row), (after, after_row) = befores[0], afters[-1]
+    losses = {case.name: _loss(before_row, after_row, case.name) for case in task.data.cases["test"]}
+    chosen = sorted(task.data.cases["test"], key=lambda case: (-losses[case.name], case.name))[:most]
+    assert before.artifact is not None and after.artifact is not None
+    overlays = []
+    with before.place.opened().open(before.artifact) as was, after.place.opened().open(after.artifact) as now:
+        for case in chosen:
+            image, truth = task.shown(case)
+            overlays.append(
+                Overlay(
+                    case=case.name,
+                    image_HWC=image,
+                    truth_HW=truth,
+                    before_HW=task.fitted_labels(was, case),
+                    after_HW=task.fitted_labels(now, case),
+                    dice_before=_dice(before_row, case.name),
+                    dice_after=_dice(after_row, case.name),
+                    after=f"{after_row.step} on {after_row.backend}",
+                )
+            )
+    return overlays
+
+
+def _dice(row: Row, case: str) -> float | None:
+    """Mean Dice of one case over the classes it has."""
+    assert row.scores is not None
+    per_class = row.scores["per_case"][case]
+    values = [scores["dice"] for name, scores in per_class.items() if name != "patient" and scores["dice"] is not None]
+    return float(np.mean(values)) if values else None
+
+
+def _loss(before: Row, after: Row, case: str) -> float:
+    was, now = _dice(before, case), _dice(after, case)
+    return (1.0 if was is None else was) - (1.0 if now is None else now)

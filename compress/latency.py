@@ -1,0 +1,140 @@
+"""How long inference takes: artifacts measured in turn, warm, in one run.
+
+Two artifacts measured one after the other are compared across whatever the host did meanwhile.
+Here they take turns in short blocks, in an order that changes every round, so that a noisy minute
+falls on all of them alike. Blocks, rather than single runs, because a runtime's idle threads go on
+spinning for a moment and would slow down whoever comes next; each block starts with an untimed run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pydantic
+from pydantic import ConfigDict, Field
+
+Run = Callable[[int], object]
+"""Does one inference, on the input with this number."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Timing:
+    """How latency is measured: the recipe's `latency`."""
+
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of every runtime; None takes every CPU this process may use."""
+    samples: Annotated[int, Field(ge=10)] = 459
+    """Timed runs of each artifact; 459 bound the 99th percentile, 90 the 95th, 44 the 90th."""
+    seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Stop earlier when an artifact has had this much time; its row is then labelled screening."""
+    warm_up: Annotated[float, Field(ge=0)] = 2.0
+    """Seconds of warm-up at most for each artifact; it ends when three windows agree within 2 %."""
+
+
+@dataclass(kw_only=True)
+class Samples:
+    """The timed runs of one artifact, in ms."""
+
+    times_ms: list[float] = field(default_factory=list)
+    settled: bool = False
+    """Whether warm-up ended by agreement rather than by its limit."""
+
+    def as_dict(self) -> dict[str, Any]:
+        times = np.asarray(self.times_ms)
+        percentiles = {f"p{p}": round(float(np.percentile(times, p)), 3) for p in (50, 90, 95, 99)}
+        return {
+            **percentiles,
+            "max": round(float(times.max()), 3),
+            "n": len(times),
+            "screening": len(times) < samples_for(99),
+            "settled": self.settled,
+        }
+
+
+def samples_for(percentile: float) -> int:
+    """How many samples bound a percentile: the fewest of which one lies above it with 99 % probability."""
+    return math.ceil(math.log(0.01) / math.log(percentile / 100))
+
+
+def interleaved(
+    runs: Mapping[str, Run], timing: Timing, seed: int, step: Callable[[], None] = lambda: None
+) -> dict[str, Samples]:
+    """Time each run in short blocks that take turns, after each has warmed up.
+
+    Args:
+        step: called after each block, for a progress bar.
+    """
+    samples = {name: Samples() for name in runs}
+    for name, run in runs.items():
+        samples[name].settled = _warm_up(run, timing.warm_up)
+        step()
+    order = np.random.default_rng(seed)
+    waiting = list(runs)
+    spent = dict.fromkeys(runs, 0.0)
+    while waiting:
+        for place in order.permutation(len(waiting)):
+            name = waiting[place]
+            spent[name] += _block(runs[name], samples[name].times_ms, timing.samples)
+            step()
+        waiting = [n for n in waiting if len(samples[n].times_ms) < timing.samples and spent[n] < timing.seconds]
+    return samples
+
+
+def _block(run: Run, times_ms: list[float], most: int, seconds: float = 0.3) -> float:
+    """Timed runs for about `seconds`, at least three; returns the time they took."""
+    run(len(times_ms))
+    begun = time.perf_counter()
+    done = 0
+    while len(times_ms) < most and (done < 3 or time.perf_counter() - begun < seconds):
+        start = time.perf_counter()
+        run(len(times_ms))
+        times_ms.append((time.perf_counter() - start) * 1000)
+        done += 1
+    return time.perf_counter() - begun
+
+
+def _warm_up(run: Run, seconds: float, window: int = 5) -> bool:
+    """Run until the medians of three consecutive windows agree within 2 %; whether they did."""
+    medians: list[float] = []
+    begun = time.perf_counter()
+    count = 0
+    while True:
+        times = []
+        for _ in range(window):
+            start = time.perf_counter()
+            run(count)
+            times.append(time.perf_counter() - start)
+            count += 1
+        medians.append(float(np.median(times)))
+        last = medians[-3:]
+        if len(last) == 3 and max(last) <= 1.02 * min(last):
+            return True
+        if time.perf_counter() - begun > seconds:
+            return False
+
+
+def conditions(cpus: Sequence[int] = (0,)) -> dict[str, Any]:
+    """What the host was like: clock, governor, temperature, load; null where it does not say."""
+    cpu = Path(f"/sys/devices/system/cpu/cpu{cpus[0]}/cpufreq")
+    clock = _read(cpu / "scaling_cur_freq")
+    warm = _read(Path("/sys/class/thermal/thermal_zone0/temp"))
+    return {
+        "clock_mhz": int(clock) / 1000 if clock else None,
+        "governor": _read(cpu / "scaling_governor"),
+        "temperature_c": int(warm) / 1000 if warm else None,
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip() or None
+    except OSError:
+        return None

@@ -1,0 +1,423 @@
+"""YAML -> Recipe, or a plain sentence for each mistake: where it is, what is wrong, what would be right."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from compress.data.cases import Dataset, Normalization
+from compress.errors import RecipeError, WeightsError
+from compress.gates import TAKES, Gate, Name
+from compress.latency import Timing
+from compress.passes.word import Pass
+from compress.task import Task
+from compress.train.loop import Training, measured_normalization
+from compress.weights import build_net, load_weights, read_description
+from export.device import named, words
+from export.graph import Dynamic
+
+Value = TypeVar("Value")
+
+KEYS = ("name", "seed", "network", "data", "passes", "opset", "dynamic", "devices", "gates", "latency", "train")
+OPSETS = range(18, 24)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to do with one network; nothing in it has been done yet."""
+
+    name: str
+    seed: int = 7
+    network: Mapping[str, Mapping[str, Any]]
+    """One word and its options, without `weights`."""
+    weights: Path | None = None
+    data: Any
+    """A configured file of compress/data/, called to give the `Dataset`."""
+    passes: Sequence[tuple[str, Pass]] = ()
+    opset: int = 20
+    dynamic: tuple[Dynamic, ...] = ()
+    devices: tuple[str, ...] = ("cpu",)
+    gates: Sequence[tuple[Name, Gate]] = ()
+    latency: Timing = field(default_factory=Timing)
+    train: Training | None = None
+    text: Mapping[str, Any] = field(default_factory=dict)
+    """The recipe as run, overrides included, for the report."""
+
+    def task(self) -> Task:
+        """The data and the trained network, checked against each other.
+
+        Raises:
+            WeightsError: if the weights are missing, damaged, or of another network.
+            DataError: if the data is not what the network needs.
+        """
+        if self.weights is None:
+            raise WeightsError(f"{self.name}: the network has no weights; train it (compress train), then give weights")
+        described = read_description(self.weights)
+        if described is not None:
+            _check_described(self.network, described.network, self.weights)
+        net = build_net(self.network)
+        load_weights(net, self.weights)
+        data = self.dataset(stored=described.normalization if described else None)
+        if described is not None and described.classes and getattr(self.data, "classes", ()) is None:
+            data = dataclasses.replace(data, class_names=described.classes)
+        return Task(data=data, net=net.eval(), seed=self.seed, dynamic=self.dynamic)
+
+    def dataset(self, stored: Normalization | None = None) -> Dataset:
+        """The data as this network needs it; its normalization is the recipe's, else the weights', else measured."""
+        ((word, options),) = self.network.items()
+        shape = named("compress.networks", word)(**options)
+        data: Dataset = self.data(channels=shape.in_channels, classes=shape.classes)
+        fault = shape.check_size(data.fit.size)
+        if fault:
+            height, width = data.fit.size
+            raise RecipeError(self.name, [f"data: input is {height}x{width}; {fault}"])
+        if self.data.normalization is not None:
+            return data
+        if stored is None and not data.cases["train"]:
+            raise RecipeError(
+                self.name,
+                ["data: no normalization: the weights store none and there are no train cases to measure; set it"],
+            )
+        return data.normalized_by(stored or measured_normalization(data))
+
+
+def load(path: Path, data_root: Path | None = None) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        data_root: replaces the root of the recipe's data folder (`--data`).
+
+    Raises:
+        RecipeError: with every mistake found, each with its place.
+    """
+    read = _read_yaml(path)
+    text = {key: value for key, value in read.items() if value is not None}
+    if data_root is not None:
+        text = _with_root(path, text, data_root)
+    form = _Form(path)
+    recipe = form.recipe(text)
+    if form.mistakes or recipe is None:
+        raise RecipeError(str(path), form.mistakes)
+    return recipe
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        read = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise RecipeError(str(path), ["no such recipe"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(str(path), [f"cannot be read ({error})"]) from None
+    except yaml.YAMLError as error:
+        raise RecipeError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(read, dict):
+        raise RecipeError(str(path), [f"a recipe is a list of keys ({', '.join(KEYS[:5])}, ...), each with its value"])
+    return {str(key): value for key, value in read.items()}
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice and reads 3e-4 as the number it is."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"'{twice}' is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 wants a dot in a float's mantissa and a sign in its exponent; people write 3e-4.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _with_root(path: Path, text: dict[str, Any], root: Path) -> dict[str, Any]:
+    data = text.get("data")
+    if not isinstance(data, dict) or "folder" not in data:
+        raise RecipeError(str(path), ["--data gives a folder, but the recipe's data is not a folder"])
+    return {**text, "data": {"folder": {**(data["folder"] or {}), "root": str(root.absolute())}}}
+
+
+class _Form:
+    """A recipe being filled in; mistakes are collected, not raised."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.mistakes: list[str] = []
+
+    def recipe(self, text: dict[str, Any]) -> Recipe | None:
+        for key in text:
+            if key not in KEYS:
+                self.mistakes.append(f"no key '{key}'{_nearest(key, KEYS)}")
+        for key in ("network", "data"):
+            if key not in text:
+                self.mistakes.append(f"lacks the key '{key}'")
+        given: dict[str, Any] = {
+            "name": self._name(text),
+            "seed": self._seed(text),
+            "opset": self._opset(text),
+            "dynamic": self._dynamic(text),
+            "devices": self._devices(text),
+            "latency": self._options(Timing, text.get("latency", {}), "latency") or Timing(),
+            "passes": self._passes(text),
+            "gates": self._gates(text),
+            "data": self._data(text),
+            "train": self._options(Training, text["train"], "train") if "train" in text else None,
+        }
+        network = self._network(text)
+        if self.mistakes or network is None:
+            return None
+        return Recipe(**given, network=network[0], weights=network[1], text=text)
+
+    def _name(self, text: dict[str, Any]) -> str:
+        name = text.get("name", self.path.stem)
+        if not isinstance(name, str) or not re.fullmatch(r"[\w][\w.\- ]*", name):
+            self.mistakes.append(f"name: {name!r} cannot name a folder; use letters, digits, '-', '_' and '.'")
+        return str(name)
+
+    def _seed(self, text: dict[str, Any]) -> int:
+        seed = text.get("seed", 7)
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            self.mistakes.append(f"seed: {seed!r} is not a whole number of 0 or more")
+            return 7
+        return seed
+
+    def _opset(self, text: dict[str, Any]) -> int:
+        opset = text.get("opset", 20)
+        if opset not in OPSETS or isinstance(opset, bool):
+            self.mistakes.append(f"opset: {opset!r} is not one of {OPSETS[0]} to {OPSETS[-1]}")
+        return opset if isinstance(opset, int) else 20
+
+    def _dynamic(self, text: dict[str, Any]) -> tuple[Any, ...]:
+        axes = text.get("dynamic", [])
+        if not isinstance(axes, list):
+            self.mistakes.append("dynamic: a list of the axes left open: [batch], [size] or [batch, size]")
+            return ()
+        for axis in axes:
+            if axis not in ("batch", "size"):
+                self.mistakes.append(f"dynamic: no axis '{axis}'{_nearest(str(axis), ('batch', 'size'))}")
+        return tuple(axes)
+
+    def _devices(self, text: dict[str, Any]) -> tuple[str, ...]:
+        devices = text.get("devices", ["cpu"])
+        if not isinstance(devices, list) or not devices:
+            self.mistakes.append("devices: a list of words, such as [cpu]")
+            return ()
+        known = words("export.devices")
+        for place, device in enumerate(devices):
+            if device not in known:
+                self.mistakes.append(f"devices[{place}]: no device '{device}'{_nearest(str(device), known)}")
+        return tuple(str(device) for device in devices)
+
+    def _passes(self, text: dict[str, Any]) -> list[tuple[str, Any]]:
+        passes = []
+        for place, step in enumerate(self._list("passes", text)):
+            chosen = self._word(step, words_of("compress.passes"), f"passes[{place}]", "pass")
+            if chosen is not None:
+                word, options = chosen
+                made = self._options(named("compress.passes", word), options, f"passes[{place}] ({word})")
+                passes.append((word, made))
+        return passes
+
+    def _gates(self, text: dict[str, Any]) -> list[tuple[Any, Gate]]:
+        gates = []
+        for place, limit in enumerate(self._list("gates", text)):
+            chosen = self._word(limit, list(TAKES), f"gates[{place}]", "gate")
+            if chosen is None:
+                continue
+            name, options = chosen
+            where = f"gates[{place}] ({name})"
+            wrong = [key for key in options if key not in TAKES[name]]
+            for key in wrong:
+                self.mistakes.append(f"{where}: no option '{key}'{_nearest(key, TAKES[name])}")
+            gate = self._options(Gate, {key: value for key, value in options.items() if key not in wrong}, where)
+            if gate is not None:
+                self._known(gate.device, words("export.devices"), f"{where}: no device")
+                self._known(gate.backend, words("export.backends"), f"{where}: no backend")
+                self._known(gate.over, words("export.backends"), f"{where}: no backend")
+                gates.append((name, gate))
+        return gates
+
+    def _known(self, word: str | None, known: Sequence[str], what: str) -> None:
+        if word is not None and word not in known:
+            self.mistakes.append(f"{what} '{word}'{_nearest(word, known)}")
+
+    def _data(self, text: dict[str, Any]) -> Any:
+        if "data" not in text:
+            return None
+        chosen = self._word(text["data"], words_of("compress.data"), "data", "data")
+        if chosen is None:
+            return None
+        word, options = chosen
+        if isinstance(options.get("root"), str):
+            options = {**options, "root": str(self._found(options["root"]))}
+        return self._options(named("compress.data", word), options, f"data ({word})")
+
+    def _network(self, text: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], Path | None] | None:
+        if "network" not in text:
+            return None
+        chosen = self._word(text["network"], words("compress.networks"), "network", "network")
+        if chosen is None:
+            return None
+        word, options = chosen
+        weights = options.pop("weights", None)
+        if weights is not None and not isinstance(weights, str):
+            self.mistakes.append(f"network ({word}): weights: {weights!r} is not a path")
+            weights = None
+        made = self._options(named("compress.networks", word), options, f"network ({word})")
+        if made is None:
+            return None
+        return {word: dataclasses.asdict(made)}, None if weights is None else self._found(weights)
+
+    def _found(self, path: str) -> Path:
+        """A path in a recipe is relative to the recipe's folder, or, if nothing is there, to where we are."""
+        beside = self.path.parent / path
+        return beside if beside.exists() or not Path(path).exists() else Path(path)
+
+    def _list(self, key: str, text: dict[str, Any]) -> list[Any]:
+        steps = text.get(key, [])
+        if not isinstance(steps, list):
+            self.mistakes.append(f"{key}: a list, each entry one word and its options")
+            return []
+        return steps
+
+    def _word(self, entry: Any, known: Sequence[str], where: str, what: str) -> tuple[str, dict[str, Any]] | None:
+        """One word and its options, or a mistake."""
+        if isinstance(entry, str):
+            entry = {entry: {}}
+        if not isinstance(entry, dict) or len(entry) != 1:
+            self.mistakes.append(f"{where}: one word and its options, such as '{known[0]}: {{...}}', not {entry!r}")
+            return None
+        ((word, options),) = entry.items()
+        if word not in known:
+            self.mistakes.append(f"{where} ({word}): no such {what}{_nearest(str(word), known)}")
+            return None
+        if not isinstance(options or {}, dict):
+            self.mistakes.append(f"{where} ({word}): its options are names with values, not {options!r}")
+            return None
+        return word, dict(options or {})
+
+    def _options(self, kind: type[Value], options: Any, where: str) -> Value | None:
+        if not isinstance(options, dict):
+            self.mistakes.append(f"{where}: its options are names with values, not {options!r}")
+            return None
+        names = [option.name for option in dataclasses.fields(kind)]  # type: ignore[arg-type]
+        flags = [key for key, value in options.items() if isinstance(value, bool) and not _takes_bool(kind, key)]
+        self.mistakes += [f"{where}: {key}: {options[key]} is not a number or a word" for key in flags if key in names]
+        try:
+            return TypeAdapter(kind).validate_python(options)
+        except ValidationError as error:
+            self.mistakes += [_sentence(dict(fault), where, names) for fault in error.errors()]
+            return None
+
+
+def words_of(package: str) -> list[str]:
+    """The words of a folder that are choices: files with a class of their own name."""
+    return [word for word in words(package) if word not in ("cases", "word")]
+
+
+def _takes_bool(kind: type, key: str) -> bool:
+    option = next((option for option in dataclasses.fields(kind) if option.name == key), None)
+    return option is None or "bool" in str(option.type)
+
+
+def _sentence(fault: dict[str, Any], where: str, names: Sequence[str]) -> str:
+    """A pydantic error in our own words."""
+    path = ".".join(str(part) for part in fault["loc"])
+    kind, value = fault["type"], fault.get("input")
+    if kind == "unexpected_keyword_argument":
+        return f"{where}: no option '{path}'{_nearest(path, [*names, 'class'] if 'class_name' in names else names)}"
+    if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{where}: lacks the option '{path}'"
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'|(\d+)", fault["ctx"]["expected"])
+        allowed = [word or number for word, number in choices]
+        return (
+            f"{where}: {path}: {value!r} is not one of {', '.join(allowed)}{_nearest(str(value), allowed, listed=True)}"
+        )
+    message = fault["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return f"{where}: {path}: {value!r}: {message}" if path else f"{where}: {message}"
+
+
+def _nearest(word: str, known: Sequence[str] | frozenset[str], *, listed: bool = False) -> str:
+    """What was probably meant, or what there is to choose from."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return "" if listed else f"; there are {', '.join(sorted(known))}"
+
+
+def _check_described(
+    ours: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Mapping[str, Any]], path: Path
+) -> None:
+    """Whether a weights file's own description is the recipe's network."""
+    ((word, options),), ((their_word, their_options),) = ours.items(), theirs.items()
+    if word != their_word:
+        raise WeightsError(f"{path}: the weights are of a {their_word}, but the recipe's network is a {word}")
+    defaults = dataclasses.asdict(named("compress.networks", word)(**their_options))
+    wrong = [key for key in options if options[key] != defaults[key]]
+    if wrong:
+        key = wrong[0]
+        raise WeightsError(
+            f"{path}: weights of another {key}: they have {key} {defaults[key]}, the recipe's network has "
+            f"{options[key]}; set {key}: {defaults[key]} or give other weights"
+        )
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, for editors that complete and check YAML."""
+    shared: dict[str, Any] = {}
+
+    def options(kind: type, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        made = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")
+        shared.update(made.pop("$defs", {}))
+        made["properties"] = {**made.get("properties", {}), **(extra or {})}
+        return made
+
+    def one_word(choices: Mapping[str, dict[str, Any]], bare: bool) -> dict[str, Any]:
+        mappings = [
+            {"type": "object", "properties": {word: made}, "required": [word], "additionalProperties": False}
+            for word, made in choices.items()
+        ]
+        return {"anyOf": [*mappings, *([{"enum": list(choices)}] if bare else [])]}
+
+    def gate(name: str) -> dict[str, Any]:
+        made = options(Gate)
+        return {**made, "properties": {key: made["properties"][key] for key in sorted(TAKES[name])}}
+
+    weights = {"weights": {"type": "string", "description": "Trained weights: .safetensors, or a torch state dict."}}
+    networks = {word: options(named("compress.networks", word), weights) for word in words("compress.networks")}
+    kinds = {word: options(named("compress.data", word)) for word in words_of("compress.data")}
+    passes = {word: options(named("compress.passes", word)) for word in words_of("compress.passes")}
+    properties = {
+        "name": {"type": "string", "description": "Names the run's folder."},
+        "seed": {"type": "integer", "minimum": 0},
+        "network": one_word(networks, bare=False),
+        "data": one_word(kinds, bare=True),
+        "passes": {"type": "array", "items": one_word(passes, bare=True)},
+        "opset": {"enum": list(OPSETS)},
+        "dynamic": {"type": "array", "items": {"enum": ["batch", "size"]}},
+        "devices": {"type": "array", "items": {"enum": words("export.devices")}, "minItems": 1},
+        "gates": {"type": "array", "items": one_word({name: gate(name) for name in TAKES}, bare=False)},
+        "latency": options(Timing),
+        "train": options(Training),
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "segpress recipe",
+        "type": "object",
+        "properties": properties,
+        "required": ["network", "data"],
+        "additionalProperties": False,
+        "$defs": shared,
+    }

@@ -1,0 +1,316 @@
+"""Numbers that follow from a report, and the text of its numbers: all forms of the report take both from here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal
+
+Json = Mapping[str, Any]
+Pairs = Sequence[tuple[float, float]]
+"""Dice before and after, case by case."""
+
+NOTHING = "–"
+"""What a table shows where there is no number."""
+COLLAPSE = 0.10
+"""A case that loses more Dice than this is lost, whatever the mean says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One row of the report beside its baseline; None where something was not measured."""
+
+    row: Json
+    step: str
+    backend: str
+    device: str
+    measured: bool
+    dice: float | None
+    """Mean over cases, then over foreground classes."""
+    drop: float | None
+    """From the baseline under torch; positive is worse."""
+    drop_upper: float | None
+    """Upper 95 % limit of the drop."""
+    p50_ms: float | None
+    speed_up: float | None
+    """Over the baseline on the same backend and device."""
+    over_torch: float | None
+    """Over the baseline under torch on the same device."""
+    size_mb: float | None
+    size_ratio: float | None
+    """How many times smaller than the baseline for the same backend and device."""
+    peak_memory_mb: float | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.step} on {self.backend} ({self.device})"
+
+    @property
+    def note(self) -> str:
+        """Why numbers are missing, or how far the latency can be believed."""
+        if not self.measured:
+            built = "built, " if self.row["status"] == "built" else ""
+            return f"{built}not measured: {self.row.get('reason') or 'no reason was recorded'}"
+        samples, latency = self.part("latency_ms", "n"), self.row.get("latency_ms") or {}
+        facts = [
+            latency.get("screening") and "screening",
+            samples is not None and f"n = {samples:.0f}",
+            latency.get("settled", True) is False and "warm-up did not settle",
+        ]
+        return ", ".join(fact for fact in facts if fact)
+
+    def part(self, group: str, key: str) -> float | None:
+        """A number inside scores, latency_ms or parity; None unless the row was measured."""
+        return number((self.row.get(group) or {}).get(key)) if self.measured else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conclusion:
+    """What all gates together say."""
+
+    word: Literal["holds", "fails", "inconclusive", "not judged"]
+    title: str
+    sentence: str
+
+
+def lines(report: Json) -> list[Line]:
+    """Every row with its drop, speed-up and size ratio."""
+    return [_line(report, row) for row in report["rows"]]
+
+
+def _line(report: Json, row: Json) -> Line:
+    rows, p50 = report["rows"], _p50(row)
+    same, torch = (_baseline(rows, backend, row["device"]) for backend in (row["backend"], "torch"))
+    size = number(row.get("size_mb"))
+    return Line(
+        row=row,
+        step=row["step"],
+        backend=row["backend"],
+        device=row["device"],
+        measured=row["status"] == "measured",
+        dice=number(_scores(row).get("dice")),
+        drop=drop_of(report, row),
+        drop_upper=_paired(row, None, "upper"),
+        p50_ms=p50,
+        speed_up=_over(_p50(same), p50),
+        over_torch=_over(_p50(torch), p50),
+        size_mb=size,
+        size_ratio=_over(number(same.get("size_mb")), size),
+        peak_memory_mb=number(row.get("peak_memory_mb")) if row["status"] == "measured" else None,
+    )
+
+
+def baseline(report: Json) -> Line | None:
+    """The baseline under torch, which every drop is taken from."""
+    found = _reference(report["rows"])
+    return next((line for line in lines(report) if line.row is found), None)
+
+
+def last_step(report: Json) -> list[Line]:
+    """The lines of the step that the gates judge."""
+    found = lines(report)
+    return [line for line in found if line.step == found[-1].step]
+
+
+def class_names(report: Json) -> list[str]:
+    """Foreground classes."""
+    return list(report["data"].get("classes") or [])[1:]
+
+
+def pairs_of(report: Json, row: Json, class_name: str) -> Pairs:
+    """Dice of the baseline under torch and of `row`, for each case where one of them is defined.
+
+    The other is then perfect, as in the paired drop: it rightly found nothing where there is nothing.
+    """
+    before, after = (_scores(each).get("per_case") or {} for each in (_reference(report["rows"]), row))
+    found = [
+        (_case_dice(before[case], class_name), _case_dice(after[case], class_name)) for case in after if case in before
+    ]
+    return [(_or_perfect(old), _or_perfect(new)) for old, new in found if (old, new) != (None, None)]
+
+
+def _or_perfect(dice: float | None) -> float:
+    return 1.0 if dice is None else dice
+
+
+def collapsed(of: Pairs) -> int:
+    """How many cases lose more than COLLAPSE."""
+    return sum(before - after > COLLAPSE for before, after in of)
+
+
+def drop_of(report: Json, row: Json, class_name: str | None = None) -> float | None:
+    """How much Dice was lost since the baseline under torch: of one class, or of the mean over classes.
+
+    It is the paired drop where the row has one; a baseline has none, and shows the difference of its means.
+    """
+    paired = _paired(row, class_name, "drop")
+    before, after = (class_score(each, class_name, "dice") for each in (_reference(report["rows"]), row))
+    return paired if paired is not None or before is None or after is None else before - after
+
+
+def upper_of(row: Json, class_name: str) -> float | None:
+    """The upper 95 % limit of the drop of one class."""
+    return _paired(row, class_name, "upper")
+
+
+def collapsed_of(report: Json, row: Json, class_name: str) -> float | None:
+    """How many patients (or cases, where patients are not known) lose more than COLLAPSE."""
+    paired, pairs = _paired(row, class_name, "collapsed"), pairs_of(report, row, class_name)
+    return paired if paired is not None or not pairs else float(collapsed(pairs))
+
+
+def _paired(row: Json, class_name: str | None, key: str) -> float | None:
+    drops = (row.get("dice_drop") or {}) if row["status"] == "measured" else {}
+    return number((drops.get(class_name or "mean") or {}).get(key))
+
+
+def class_score(row: Json, class_name: str | None, metric: str) -> float | None:
+    """A mean over cases, or a count, of one class; of the mean over classes where it is None."""
+    scores = _scores(row)
+    return number((scores if class_name is None else (scores.get("per_class") or {}).get(class_name) or {}).get(metric))
+
+
+def conclusion(report: Json) -> Conclusion:
+    """The verdict in one plain sentence."""
+    gates = report["gates"]
+    failing = [gate for gate in gates if gate["verdict"] == "fails"]
+    unsure = [gate for gate in gates if gate["verdict"] != "holds" and gate not in failing]
+    if not gates:
+        return Conclusion(
+            word="not judged", title="Not judged", sentence="The recipe has no gates: nothing was judged."
+        )
+    of = f"of {len(gates)} gate{'s' * (len(gates) > 1)}"
+    verb = "is" if len(unsure) == 1 else "are"
+    if failing:
+        rest = f"; {len(unsure)} {verb} inconclusive" if unsure else ""
+        text = f"{len(failing)} {of} fail{'s' * (len(failing) == 1)}: {_named(failing)}{rest}."
+        return Conclusion(word="fails", title="Fails", sentence=text)
+    if unsure:
+        text = f"No gate fails, but {len(unsure)} {of} {verb} inconclusive, which is not a pass: {_named(unsure)}."
+        return Conclusion(word="inconclusive", title="Inconclusive", sentence=text)
+    text = "The only gate holds." if len(gates) == 1 else f"All {len(gates)} gates hold."
+    return Conclusion(word="holds", title="Holds", sentence=text)
+
+
+def _named(gates: Sequence[Json]) -> str:
+    more = f" and {len(gates) - 3} more" if len(gates) > 3 else ""
+    return ", ".join(map(_name, gates[:3])) + more
+
+
+def _name(gate: Json) -> str:
+    of = f" of {gate['class']}" if gate["class"] else ""
+    return f"{gate['name']}{of}{f' on {place(gate)}' if place(gate) else ''}"
+
+
+def baseline_sentence(report: Json) -> str:
+    """The Dice that everything else is compared with."""
+    found = baseline(report)
+    if found is None or found.dice is None:
+        return "The baseline's mean foreground Dice was not measured under torch."
+    cases = report["cases"].get("test")
+    over = "" if cases is None else f" over {cases} test cases"
+    return f"{found.title}: mean foreground Dice {fixed(found.dice)}{over}."
+
+
+def drop_text(line: Line) -> str:
+    """The drop of a line with its upper limit, where it has one."""
+    upper = "" if line.drop_upper is None else f", upper limit {signed(line.drop_upper)}"
+    return f"drop {signed(line.drop)}{upper}"
+
+
+def drop_sentences(report: Json) -> list[str]:
+    """For each drop gate: the drop of every class with its upper limit."""
+    step = report["rows"][-1]["step"] if report["rows"] else "?"
+    found: dict[tuple[str, str], list[str]] = {}
+    for gate in report["gates"]:
+        if gate["name"].endswith(("_drop", "_rise")) and number(gate["value"]) is not None:
+            value, upper, _ = gate_numbers(gate)
+            text = f"{gate['class'] or 'mean'} {value} (upper limit {upper})"
+            found.setdefault((gate["name"], place(gate)), []).append(text)
+    return [
+        f"{name} of {step}{' on ' * bool(where)}{where}: {', '.join(texts)}." for (name, where), texts in found.items()
+    ]
+
+
+def place(gate: Json) -> str:
+    """Backend and device of a gate; empty if it is for the whole run."""
+    backend, device = gate["backend"], gate["device"]
+    return f"{backend} ({device})" if backend and device else backend or device or ""
+
+
+def gate_numbers(gate: Json) -> tuple[str, str, str]:
+    """Value, upper limit and limit as text, with the digits it takes to see on which side of the limit they lie."""
+    limit = float(gate["limit"])
+    bound = "at least" if gate.get("bound", "at_most") == "at_least" else "at most"
+    value, upper = (_beside(number(gate[key]), limit) for key in ("value", "upper"))
+    return value, upper, f"{bound} {limit:g}"
+
+
+def _beside(value: float | None, limit: float) -> str:
+    if value is None:
+        return NOTHING
+    places = 2 if abs(limit) >= 1 else 4
+    while places < 9 and _side(round(value, places), limit) != _side(value, limit):
+        places += 1
+    return f"{value:.{places}f}"
+
+
+def _side(value: float, limit: float) -> int:
+    return (value > limit) - (value < limit)
+
+
+def number(value: Any) -> float | None:
+    """A finite number or None: report.json has null where a report in memory can have NaN."""
+    return float(value) if isinstance(value, Real) and math.isfinite(value) else None
+
+
+def fixed(value: float | None, places: int = 4) -> str:
+    """Scores, with the same digits everywhere so that they can be compared down a column."""
+    return NOTHING if value is None else f"{value:.{places}f}"
+
+
+def signed(value: float | None) -> str:
+    """A drop; + is worse."""
+    return NOTHING if value is None else f"{value:+.4f}"
+
+
+def times(value: float | None) -> str:
+    """A ratio."""
+    return NOTHING if value is None else f"{value:.2f}×"
+
+
+def amount(value: float | None) -> str:
+    """Milliseconds and megabytes to three digits, never as a power of ten."""
+    if value is None or value == 0:
+        return NOTHING if value is None else "0"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
+def _over(before: float | None, after: float | None) -> float | None:
+    return before / after if before is not None and after else None
+
+
+def _scores(row: Json) -> Json:
+    return (row.get("scores") or {}) if row.get("status") == "measured" else {}
+
+
+def _p50(row: Json) -> float | None:
+    return number((row.get("latency_ms") or {}).get("p50")) if row.get("status") == "measured" else None
+
+
+def _case_dice(case: Json | None, class_name: str) -> float | None:
+    return number(((case or {}).get(class_name) or {}).get("dice"))
+
+
+def _baselines(rows: Sequence[Json], backend: str) -> Iterator[Json]:
+    return (row for row in rows if row["step"] == "baseline" and row["backend"] == backend)
+
+
+def _reference(rows: Sequence[Json]) -> Json:
+    return next((row for row in _baselines(rows, "torch") if _scores(row)), {})
+
+
+def _baseline(rows: Sequence[Json], backend: str, device: str) -> Json:
+    return next((row for row in _baselines(rows, backend) if row["device"] == device), {})

@@ -1,0 +1,263 @@
+"""The report as Markdown, and its tables as text, which the HTML shows too."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from compress.report import derived
+from compress.report.derived import COLLAPSE, NOTHING, Json, Line
+
+_SPECIAL = re.compile(r"[\\`*\[\]|#~]|(?<!\w)_|_(?!\w)")
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Cells as people read them."""
+
+    title: str
+    head: tuple[str, ...]
+    align: str
+    """One letter a column: l for words, r for numbers."""
+    rows: Sequence[tuple[str, ...]]
+    note: str = ""
+    """How to read it, in one or two sentences."""
+
+
+def to_markdown(report: Mapping[str, Any]) -> str:
+    """The whole report in GitHub's Markdown; `report` is `Report.as_dict()` or report.json read back."""
+    verdict = derived.conclusion(report)
+    recipe = json.dumps(report["recipe"], indent=2, ensure_ascii=False)
+    parts = [
+        f"# {escape(report['name'])}",
+        f"**Verdict: {verdict.word}.** {escape(verdict.sentence)}",
+        "\n".join(f"- {escape(sentence)}" for sentence in _summary(report)),
+        *(_section(table) for table in tables(report)),
+        # Indented rather than fenced: no text inside can end the block.
+        f"## Recipe (seed {report['seed']})\n\n" + "\n".join(f"    {line}" for line in recipe.splitlines()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(report: Json) -> list[str]:
+    """The few sentences to read first: the baseline, each last artifact, each drop that a gate judges."""
+    return [
+        derived.baseline_sentence(report),
+        *map(_artifact_sentence, derived.last_step(report)),
+        *derived.drop_sentences(report),
+    ]
+
+
+def _artifact_sentence(line: Line) -> str:
+    if not line.measured:
+        return f"{line.title}: {line.note}."
+    speed = None if line.speed_up is None else f"{derived.times(line.speed_up)} the baseline's speed on this backend"
+    size = None if line.size_ratio is None else f"{derived.times(line.size_ratio)} smaller"
+    dice = None if line.dice is None else f"Dice {derived.fixed(line.dice)} ({derived.drop_text(line)})"
+    return f"{line.title}: {', '.join(part for part in (dice, speed, size) if part) or 'nothing to compare with'}."
+
+
+def tables(report: Json) -> list[Table]:
+    """Every table of the report, in reading order."""
+    return [
+        gate_table(report),
+        stage_table(report),
+        class_table(report),
+        case_table(report),
+        artifact_table(report),
+        _pairs("Host", report["host"]),
+        _pairs("Versions", report["versions"]),
+    ]
+
+
+def gate_table(report: Json) -> Table:
+    """One row for each verdict."""
+    head = ("gate", "on", "class", "value", "upper limit", "limit", "verdict", "reason")
+    rows = [
+        (
+            gate["name"],
+            derived.place(gate) or NOTHING,
+            gate["class"] or NOTHING,
+            *derived.gate_numbers(gate),
+            gate["verdict"],
+            gate["reason"],
+        )
+        for gate in report["gates"]
+    ]
+    note = (
+        "A drop holds when its one-sided 95 % upper limit is under the limit, fails when its value is past it, "
+        "and is inconclusive in between."
+    )
+    return Table(title="Gates", head=head, align="lllrrlll", rows=rows, note=note)
+
+
+def stage_table(report: Json) -> Table:
+    """One row for each step on each backend and device."""
+    unit = report["data"].get("unit")
+    columns: list[tuple[str, str, Callable[[Line], str]]] = [
+        ("step", "l", lambda line: line.step),
+        ("backend", "l", lambda line: line.backend),
+        ("device", "l", lambda line: line.device),
+        ("status", "l", status),
+        ("Dice", "r", lambda line: derived.fixed(line.dice)),
+        ("Dice drop", "r", lambda line: derived.signed(line.drop)),
+        ("IoU", "r", lambda line: derived.fixed(line.part("scores", "iou"))),
+        (f"HD95 ({unit})" if unit else "HD95", "r", lambda line: derived.fixed(line.part("scores", "hd95"), 2)),
+        ("p50 (ms)", "r", lambda line: derived.amount(line.p50_ms)),
+        ("p95 (ms)", "r", lambda line: derived.amount(line.part("latency_ms", "p95"))),
+        ("end-to-end p50 (ms)", "r", lambda line: derived.amount(line.part("latency_ms", "end_to_end_p50"))),
+        ("speed-up", "r", lambda line: derived.times(line.speed_up)),
+        ("over torch", "r", lambda line: derived.times(line.over_torch)),
+        ("size (MB)", "r", lambda line: derived.amount(line.size_mb)),
+        ("smaller", "r", lambda line: derived.times(line.size_ratio)),
+        ("params", "r", lambda line: _large(derived.number(line.row.get("params")))),
+        ("MACs", "r", lambda line: _large(derived.number(line.row.get("macs")))),
+        ("peak (MB)", "r", lambda line: derived.amount(line.peak_memory_mb)),
+        ("parity error", "r", lambda line: _text(line.part("parity", "relative_error"), ".1e")),
+        ("flipped", "r", lambda line: _text(line.part("parity", "flipped"), ".3%")),
+    ]
+    rows = [tuple(text(line) for _, _, text in columns) for line in derived.lines(report)]
+    note = (
+        f"Dice drop is from the baseline under torch, over pairs of {_many(report)} (+ is worse). "
+        "Latency is of the network alone at batch 1; speed-up is over the baseline on the same backend and device. "
+        "Parity is with torch: the relative error of the logits, and the share of pixels whose class flipped."
+    )
+    head, align, _ = zip(*columns, strict=True)
+    return Table(title="Stage by stage", head=head, align="".join(align), rows=rows, note=note)
+
+
+def status(line: Line) -> str:
+    """Whether it was measured, and if not, why."""
+    if not line.measured:
+        return line.note
+    return f"measured ({line.note})" if line.note else "measured"
+
+
+def _text(value: float | None, form: str) -> str:
+    return NOTHING if value is None else format(value, form)
+
+
+def class_table(report: Json) -> Table:
+    """One row for each class of each measured row."""
+    unit = report["data"].get("unit")
+    hd95 = f"HD95 ({unit})" if unit else "HD95"
+    words = ("step", "backend", "device", "class")
+    numbers = (
+        "Dice",
+        "Dice drop",
+        "upper limit",
+        "IoU",
+        hd95,
+        "NSD",
+        "precision",
+        "recall",
+        "lost",
+        "absent",
+        "false alarms",
+    )
+    measured = [line for line in derived.lines(report) if line.dice is not None]
+    rows = [_class_row(report, line, name) for line in measured for name in derived.class_names(report)]
+    note = (
+        f"Upper limit: of the drop, one-sided 95 %. Lost: {_many(report)} that lose more than {COLLAPSE:.2f} Dice. "
+        "Absent: cases where neither truth nor answer has the class, which have no Dice. "
+        "False alarms: cases where only the answer has it."
+    )
+    align = "l" * len(words) + "r" * len(numbers)
+    return Table(title="Class by class", head=(*words, *numbers), align=align, rows=rows, note=note)
+
+
+def _class_row(report: Json, line: Line, name: str) -> tuple[str, ...]:
+    def score(metric: str, places: int = 4) -> str:
+        return derived.fixed(derived.class_score(line.row, name, metric), places)
+
+    drop = derived.drop_of(report, line.row, name), derived.upper_of(line.row, name)
+    lost = derived.collapsed_of(report, line.row, name)
+    words = (line.step, line.backend, line.device, name)
+    surfaces = (score("iou"), score("hd95", 2), score("nsd"), score("precision"), score("recall"))
+    counts = (derived.fixed(lost, 0), score("absent", 0), score("false_alarms", 0))
+    return (*words, score("dice"), *map(derived.signed, drop), *surfaces, *counts)
+
+
+def _many(report: Json) -> str:
+    """What drops are counted in."""
+    return f"{report['data'].get('independent') or 'case'}s"
+
+
+def case_table(report: Json) -> Table:
+    """How many cases played which role, and what each role was used for."""
+    counts, data = report["cases"], report["data"]
+    uses = data.get("roles") or {}
+    rows = [(role, _plain(counts.get(role)), uses.get(role, NOTHING)) for role in dict.fromkeys([*counts, *uses])]
+    looks = data.get("test_looks")
+    facts = [
+        data.get("source") and f"Source: {data['source']}.",
+        data.get("independent") and f"Drops are averaged and resampled by {data['independent']}.",
+        looks is not None and f"The test cases were looked at {'once' if looks == 1 else f'{looks} times'}.",
+    ]
+    note = " ".join(fact for fact in facts if fact)
+    return Table(title="Cases", head=("role", "cases", "used for"), align="lrl", rows=rows, note=note)
+
+
+def artifact_table(report: Json) -> Table:
+    """Where each artifact lies, what runs in integers in it, and the flags it was made and run with."""
+    rows = [
+        (line.title, line.row.get("artifact") or NOTHING, _layers(line), _plain(line.row.get("flags") or {}))
+        for line in derived.lines(report)
+    ]
+    return Table(
+        title="Artifacts and flags", head=("artifact", "file", "convolutions", "flags"), align="llll", rows=rows
+    )
+
+
+def _layers(line: Line) -> str:
+    layers = line.row.get("layers") or {}
+    return ", ".join(f"{count} {kind}" for kind, count in layers.items()) or NOTHING
+
+
+def _pairs(title: str, values: Json) -> Table:
+    rows = [(str(key), _plain(value)) for key, value in values.items()]
+    return Table(title=title, head=("what", "value"), align="ll", rows=rows)
+
+
+def _large(value: float | None) -> str:
+    """Parameters and multiply-accumulates: 31.0 M."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value is not None and abs(value) >= size:
+            return f"{derived.amount(value / size)} {unit}"
+    return NOTHING if value is None else f"{value:.0f}"
+
+
+def _plain(value: Any) -> str:
+    """Any value of host, versions or flags in words."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={_plain(item)}" for key, item in value.items()) or NOTHING
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(item) for item in value) or NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return NOTHING if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is, on one line, also inside a table."""
+    return _SPECIAL.sub(r"\\\g<0>", " ".join(str(text).split())).translate(_ENTITIES)
+
+
+def _section(table: Table) -> str:
+    note = f"\n{escape(table.note)}\n" if table.note else ""
+    if not table.rows:
+        return f"## {table.title}\n\nNone.\n".rstrip()
+    cells = [[escape(cell) for cell in row] for row in (table.head, *table.rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    rule = ["-" * (width - 1) + (":" if side == "r" else "-") for width, side in zip(widths, table.align, strict=True)]
+    head, *body = ([*map(_padded, row, widths, table.align)] for row in cells)
+    grid = "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
+    return f"## {table.title}\n{note}\n{grid}"
+
+
+def _padded(cell: str, width: int, side: str) -> str:
+    return cell.rjust(width) if side == "r" else cell.ljust(width)

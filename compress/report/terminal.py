@@ -1,0 +1,68 @@
+"""What a person sees at the end of `compress run`: the rows, the gates, and one closing sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from compress.report import derived
+from compress.report.derived import NOTHING, Json, Line
+
+_STYLES = {"holds": "green", "fails": "bold red", "inconclusive": "yellow", "not judged": "yellow"}
+
+
+def show(report: Mapping[str, Any], console: Console) -> None:
+    """Print the report; it needs 100 columns, and wraps notes and reasons in fewer."""
+    console.print(_stages(report))
+    console.print()
+    for sentence in (derived.baseline_sentence(report), *derived.drop_sentences(report)):
+        console.print(Text(sentence))
+    console.print()
+    if report["gates"]:
+        console.print(_gates(report))
+        console.print()
+    verdict = derived.conclusion(report)
+    console.print(Text(verdict.sentence, _STYLES[verdict.word]))
+
+
+def _stages(report: Json) -> Table:
+    table = Table(
+        title=Text(report["name"], "bold"), title_justify="left", header_style="bold", box=None, pad_edge=False
+    )
+    for head in ("step", "backend", "device"):
+        table.add_column(head, overflow="fold")
+    for head in ("Dice", "drop", "p50 ms", "speed-up", "MB"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("note", overflow="fold")
+    for line in derived.lines(report):
+        table.add_row(*_cells(line), style=None if line.measured else "dim")
+    return table
+
+
+def _cells(line: Line) -> list[Text]:
+    numbers = (derived.fixed(line.dice), derived.signed(line.drop), derived.amount(line.p50_ms))
+    sizes = (derived.times(line.speed_up), derived.amount(line.size_mb))
+    # As Text, since rich reads brackets in a plain string as markup.
+    return [Text(cell) for cell in (line.step, line.backend, line.device, *numbers, *sizes, line.note)]
+
+
+def _gates(report: Json) -> Table:
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for head in ("gate", "on", "class"):
+        table.add_column(head, overflow="fold")
+    for head in ("value", "upper\nlimit", "limit"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    for gate in report["gates"]:
+        value, upper, limit = derived.gate_numbers(gate)
+        # Signs, since the words would leave no room for the reason.
+        limit = limit.replace("at most", "≤").replace("at least", "≥")
+        words = (gate["name"], derived.place(gate) or NOTHING, gate["class"] or NOTHING, value, upper, limit)
+        ruling = Text(gate["verdict"], _STYLES[gate["verdict"]])
+        table.add_row(*map(Text, words), ruling, Text(gate["reason"]))
+    return table

@@ -1,0 +1,168 @@
+"""The story of a run: passes, then artifacts, then measurements, then judgement."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from compress.builds import Build, Builder, measured, places, worst_cases
+from compress.gates import drops, judge
+from compress.kept import Kept, claimed, code_key, key_of, versions
+from compress.measure import Ruler
+from compress.recipe import Recipe
+from compress.report.report import Report, Row
+from compress.stages import after, baseline
+from compress.task import Task
+from export.device import usable_cpus
+from export.files import sha256, write_bytes, write_json
+from export.to_onnx import Style
+
+Log = Callable[[str], None]
+
+
+def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) -> Report:
+    """Do what a recipe says, in `folder`; go on from what is already done there unless `fresh`.
+
+    Writes report.json, report.md, report.html, the artifacts, and a log. Every finished step is
+    kept, so a run that was interrupted continues, and a run repeated is answered from what is kept.
+    """
+    with claimed(folder, fresh=fresh), logged(folder, say) as log:
+        kept = Kept(folder)
+        task = recipe.task()
+        _check_data(task, kept)
+
+        stages = [baseline(task, _first_key(recipe, task), kept, log)]
+        for number, (word, step) in enumerate(recipe.passes, start=1):
+            stages.append(after(step, word, number, stages[-1], task, kept, log))
+
+        threads = recipe.latency.threads or usable_cpus()
+        builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), kept, log)
+        found = [builder.build(stage, place) for stage in stages for place in places(recipe.devices, threads)]
+        builds = [build for build in found if build is not None]
+
+        rows = with_drops(measured(builds, task, recipe.latency, kept, log))
+        report = Report(
+            name=recipe.name,
+            seed=recipe.seed,
+            recipe=recipe.text,
+            versions=versions(),
+            host=_host(threads),
+            cases={role: len(cases) for role, cases in task.data.cases.items()},
+            data=_data(recipe, task, rows),
+            rows=rows,
+            gates=judge(recipe.gates, rows),
+        )
+        publish(report, builds, task, kept)
+        return report
+
+
+def publish(report: Report, builds: list[Build], task: Task, kept: Kept) -> None:
+    """Write the report in its three forms, unless the very same one lies there already."""
+
+    def write() -> list[str]:
+        from compress.report.html import to_html
+        from compress.report.markdown import to_markdown
+
+        record = report.as_dict()
+        pages = {
+            "report.html": to_html(record, worst_cases(builds, report.rows, task)),
+            "report.md": to_markdown(record),
+        }
+        for name, page in pages.items():
+            write_bytes(kept.folder / name, page.encode())
+        # Last, so that a report.json that is there belongs to pages that are there.
+        write_json(kept.folder / "report.json", record)
+        return ["report.json", *pages]
+
+    there = all((kept.folder / name).is_file() for name in ("report.json", "report.md", "report.html"))
+    kept.value("report", key_of(report.as_dict(), there or time.time_ns()), write)
+
+
+def with_drops(rows: list[Row]) -> list[Row]:
+    """The rows, each with its drop from the baseline."""
+    from dataclasses import replace
+
+    return [replace(row, dice_drop=drops(rows, row)) for row in rows]
+
+
+def _first_key(recipe: Recipe, task: Task) -> str:
+    """What every step depends on: our code, the libraries, the network, its weights, the data, the seed."""
+    assert recipe.weights is not None
+    weights = sha256(recipe.weights)
+    return key_of(code_key(), versions(), recipe.network, weights, task.data.fingerprint(), recipe.seed, recipe.dynamic)
+
+
+def _check_data(task: Task, kept: Kept) -> None:
+    """Look at every file once, before hours are spent on what the last file would have refused."""
+
+    def check() -> bool:
+        task.check()
+        return True
+
+    kept.value("data", key_of(code_key(), task.data.fingerprint()), check)
+
+
+def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
+    words = {word for word, _ in recipe.passes}
+    quantizes = "used to calibrate int8" if "int8" in words else "set aside, not used"
+    patients = any(case.patient for case in task.data.cases["test"])
+    return {
+        "source": task.data.source,
+        "classes": list(task.data.class_names),
+        "unit": Ruler(spacing=task.data.spacing).unit,
+        "tolerance": task.data.tolerance,
+        "roles": {
+            "train": "not used by this run: no pass trains",
+            "calibration": f"{quantizes}, and to compare artifacts with torch; trained on by no pass",
+            "val": "not used for any choice in this run",
+            "test": "every score, drop and latency in this report; seen by no pass",
+        },
+        "independent": "patient" if patients else "case",
+        "test_looks": sum(row.status == "measured" for row in rows),
+    }
+
+
+def _host(threads: int) -> dict[str, Any]:
+    return {
+        "cpu": _cpu_name(),
+        "cpus": usable_cpus(),
+        "threads": threads,
+        "os": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "isa": _instruction_sets(),
+    }
+
+
+def _cpu_name() -> str:
+    return next((line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), "unknown")
+
+
+def _instruction_sets() -> list[str]:
+    """Those that decide how fast integers are."""
+    flags = next((line.split() for line in _cpuinfo() if line.startswith("flags")), [])
+    known = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "i8mm")
+    return [name for name in known if name in flags]
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@contextmanager
+def logged(folder: Path, say: Log) -> Iterator[Log]:
+    """A log that is said aloud and, with the time, appended to the folder's log.txt."""
+    with (folder / "log.txt").open("a", encoding="utf-8") as file:
+
+        def log(line: str) -> None:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            file.flush()
+            say(line)
+
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} segpress {versions()['segpress']}, process {os.getpid()}\n")
+        yield log

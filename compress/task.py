@@ -1,0 +1,141 @@
+"""What the network must do: the data, the scores, and the uncompressed network that already does it.
+
+Legend: B batch, C channels, K classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.data.cases import Case, Dataset, MaskArray
+from compress.errors import DataError, NotHere
+from compress.measure import Ruler, Scores, score_case, scores_of
+from export.artifact import Infer
+from export.graph import Dynamic
+
+Step = Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """The data, and the uncompressed network: baseline of every drop and teacher of every distillation."""
+
+    data: Dataset
+    net: nn.Module
+    seed: int
+    dynamic: tuple[Dynamic, ...] = ()
+
+    @cached_property
+    def example(self) -> Tensor:
+        """A network input of the right shape: zeros, 1CHW."""
+        return torch.zeros(1, self.data.channels, *self.data.fit.size)
+
+    def check(self) -> None:
+        """Look at every file of the roles that passes and measurements use, and that there are test cases.
+
+        Raises:
+            DataError: naming the file or the split that is wrong.
+        """
+        if not self.data.cases["test"]:
+            raise DataError(f"{self.data.source}: the split 'test' is empty, so nothing can be measured")
+        self.data.check()
+
+    def measure(self, infer: Infer, step: Step = lambda: None) -> Scores:
+        """Score a network, in whatever form it runs, on every test case.
+
+        Args:
+            step: called after each case, for a progress bar.
+
+        Raises:
+            NotHere: if the network's answer is not finite: such a row is never scored.
+        """
+        cases = self.data.cases["test"]
+        values, alarms = [], []
+        for case in cases:
+            values_KM, alarms_K = self.score(infer, case)
+            values.append(values_KM)
+            alarms.append(alarms_K)
+            step()
+        names = [(case.name, case.unit) for case in cases]
+        return scores_of(names, values, self.data.class_names[1:], alarms)
+
+    def score(self, infer: Infer, case: Case) -> tuple[np.ndarray, np.ndarray]:
+        """All metrics of one case (values_KM, alarms_K)."""
+        labels_HW, truth_HW, spacing = self._compared(infer, case)
+        return score_case(
+            labels_HW,
+            truth_HW,
+            classes=len(self.data.class_names),
+            ruler=Ruler(spacing=spacing, tolerance=self.data.tolerance),
+            ignore=self.data.ignore,
+        )
+
+    def labels(self, infer: Infer, case: Case) -> MaskArray:
+        """The network's answer at the image's original size (HW): what end-to-end latency times."""
+        labels_HW = labels_of(infer, self.data.image(case)[None])
+        truth_size = self.data.size_of(case)
+        if labels_HW.shape != self.data.fit.size:
+            return labels_HW
+        return self.data.fit.restore(labels_HW, truth_size)
+
+    def probes(self, most: int = 4) -> Iterator[np.ndarray]:
+        """A few real inputs (1CHW) to compare two forms of one network on; test cases only if there are no others."""
+        roles = (self.data.cases[role] for role in ("val", "calibration", "test"))
+        return self.data.images(next(cases for cases in roles if cases)[:most])
+
+    def shown(self, case: Case) -> tuple[MaskArray, MaskArray]:
+        """The image (HWC uint8) and its truth (HW) at the network's size, to look at."""
+        pixels_CHW = self.data.pixels(case)
+        return (pixels_CHW.transpose(1, 2, 0) * 255).round().astype(np.uint8), self.data.fitted_mask(case)
+
+    def fitted_labels(self, infer: Infer, case: Case) -> MaskArray:
+        """The network's answer at the network's size; around an unpadded network's answer there is background."""
+        labels_HW = labels_of(infer, self.data.image(case)[None])
+        around = [(full - side) // 2 for full, side in zip(self.data.fit.size, labels_HW.shape, strict=True)]
+        rest = [
+            full - side - before for full, side, before in zip(self.data.fit.size, labels_HW.shape, around, strict=True)
+        ]
+        return np.pad(labels_HW, list(zip(around, rest, strict=True)))
+
+    def _compared(self, infer: Infer, case: Case) -> tuple[MaskArray, MaskArray, tuple[float, float] | None]:
+        """Labels and truth of one size, and the pixel spacing there.
+
+        Both are of the image's original size, except for an unpadded network, whose answer covers
+        only the centre of its input and is compared there.
+        """
+        labels_HW = labels_of(infer, self.data.image(case)[None])
+        truth_HW = self.data.mask(case)
+        spacing = self.data.spacing
+        if labels_HW.shape == self.data.fit.size:
+            return self.data.fit.restore(labels_HW, (truth_HW.shape[0], truth_HW.shape[1])), truth_HW, spacing
+        fitted_HW = self.data.fitted_mask(case)
+        if spacing is not None:
+            height, width = (old / new for old, new in zip(truth_HW.shape, fitted_HW.shape, strict=True))
+            spacing = (spacing[0] * height, spacing[1] * width)
+        top, left = ((fitted_HW.shape[axis] - labels_HW.shape[axis]) // 2 for axis in (0, 1))
+        return labels_HW, fitted_HW[top : top + labels_HW.shape[0], left : left + labels_HW.shape[1]], spacing
+
+
+def labels_of(infer: Infer, image_BCHW: np.ndarray) -> MaskArray:
+    """The class of every pixel (HW uint8) for one image.
+
+    Raises:
+        NotHere: if a logit is NaN or infinite.
+    """
+    logits_BKHW = infer(image_BCHW)
+    if not np.isfinite(logits_BKHW).all():
+        raise NotHere("its logits are not finite (NaN or infinity)")
+    return labels_from_logits(logits_BKHW)[0]
+
+
+def labels_from_logits(logits_BKHW: np.ndarray) -> MaskArray:
+    """The class of every pixel (BHW uint8); a single logit is a sigmoid's, on above 0."""
+    if logits_BKHW.shape[1] == 1:
+        return (logits_BKHW[:, 0] > 0).astype(np.uint8)
+    return logits_BKHW.argmax(1).astype(np.uint8)

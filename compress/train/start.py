@@ -1,0 +1,57 @@
+"""From a recipe to trained weights: what `compress train` does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from compress.errors import DataError, RecipeError
+from compress.kept import claimed, versions
+from compress.recipe import Recipe
+from compress.weights import Description, build_net, save_net
+
+
+def train(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Callable[[str], None] = print) -> Path:
+    """Train the recipe's network and write it as 16-bit safetensors with its description.
+
+    Raises:
+        RecipeError: if the recipe has no `train`.
+        DataError: if there are no train or validation cases, or one of their files is wrong.
+    """
+    if recipe.train is None:
+        raise RecipeError(recipe.name, ["lacks the key 'train': compress train needs to know for how long, and how"])
+    with claimed(folder, fresh=fresh):
+        data = recipe.dataset()
+        for role in ("train", "val"):
+            if not data.cases[role]:
+                raise DataError(f"{data.source}: the split '{role}' is empty, and training needs it")
+        data.check(("train", "val"))
+        torch.manual_seed(recipe.seed)
+        net = build_net(recipe.network)
+        begun = time.perf_counter()
+        best = recipe.train(net, data, folder, recipe.seed, say)
+        say(f"best validation Dice {best:.4f}, {(time.perf_counter() - begun) / 60:.1f} minutes")
+        path = folder / "net.safetensors"
+        save_net(
+            net,
+            Description(
+                network=recipe.network,
+                classes=data.class_names,
+                normalization=data.normalization,
+                size=data.fit.size,
+                made={
+                    "recipe": recipe.name,
+                    "seed": recipe.seed,
+                    "epochs": recipe.train.epochs,
+                    "validation_dice": round(best, 4),
+                    "train_cases": len(data.cases["train"]),
+                    "torch": versions()["torch"],
+                },
+            ),
+            path,
+            half=True,
+        )
+        return path

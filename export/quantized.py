@@ -1,0 +1,65 @@
+"""A network with calibrated ranges: float inside, and ready to be written as each runtime wants its integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from export.graph import convolutions, layer_name
+from export.placement import Range, float_layers, place
+from export.rules import Rules
+
+# What every runtime has in common: integers into each convolution. For looking at the effect in torch only.
+_SIMULATION = Rules(
+    activations="uint8",
+    carriers=frozenset({"max_pool", "concat", "shuffle"}),
+    behind_carriers=False,
+    outputs=False,
+    adds="none",
+    one_scale_concat=False,
+    transposed_as_convolution=False,
+    per_channel_transposed=True,
+)
+
+
+class Quantized(nn.Module):
+    """A folded graph, the range of each of its activations, and the layers that stay in float.
+
+    Called, it simulates integers in float; what counts is the artifact made from `placed(rules)`.
+    """
+
+    description: Mapping[str, Any]
+    """How `compress` builds it again: the word `int8` and what belongs to it."""
+
+    def __init__(self, graph: fx.GraphModule, ranges: Mapping[str, Range], keep_float: tuple[str, ...]) -> None:
+        super().__init__()
+        self.graph = graph
+        self.names = tuple(ranges)
+        self.keep_float = keep_float
+        self.ranges: Tensor
+        self.register_buffer("ranges", torch.tensor(list(ranges.values()), dtype=torch.float64).reshape(-1, 2))
+        self._simulated: fx.GraphModule | None = None
+
+    def placed(self, rules: Rules) -> fx.GraphModule:
+        """The graph with Quantize-Dequantize pairs where a runtime fuses them."""
+        spans = {name: (low, high) for name, (low, high) in zip(self.names, self.ranges.tolist(), strict=True)}
+        return place(self.graph, spans, self.keep_float, rules)
+
+    def layers(self, rules: Rules) -> dict[str, int]:
+        """How many convolutions and linear layers run in integers and in float under these rules."""
+        in_float = len(float_layers(self.graph, self.keep_float, rules))
+        return {"integer": len(list(convolutions(self.graph))) - in_float, "float": in_float}
+
+    def layer_names(self) -> list[str]:
+        """The names that `keep_float` can use."""
+        return [layer_name(node) for node in convolutions(self.graph)]
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self._simulated is None:
+            # Not a submodule: its tensors are copies, and must not appear in the state dict.
+            object.__setattr__(self, "_simulated", self.placed(_SIMULATION))
+        assert self._simulated is not None
+        return self._simulated(image)

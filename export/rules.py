@@ -1,0 +1,30 @@
+"""How a runtime wants a quantized network written: each fuses another pattern, and states it in its own file."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Carrier = Literal["max_pool", "concat", "shuffle", "nearest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """The placement that one runtime fuses; a constant in that runtime's file."""
+
+    activations: Literal["uint8", "int8"]
+    """uint8: asymmetric, any zero point; int8: symmetric, zero point 0."""
+    carriers: frozenset[Carrier]
+    """Operators that only move values: they stay in integers, their inputs quantized like their output."""
+    behind_carriers: bool
+    """A second pair behind a carrier whose input already lies on the same grid: some runtimes need it to
+    see that the carrier is an integer operator, others run it as work of its own."""
+    outputs: bool
+    """Quantize what a convolution (and its activation) puts out, even where no convolution reads it."""
+    adds: Literal["both", "skip", "none"]
+    """Of a residual addition: quantize both inputs, only the one no convolution makes, or neither."""
+    one_scale_concat: bool
+    """All inputs and the output of a concatenation share one scale."""
+    transposed_as_convolution: bool
+    """Write 2x2 stride-2 transposed convolutions as 1x1 convolution + DepthToSpace (exact)."""
+    per_channel_transposed: bool
+    least_channels: int = 0
+    """Convolutions with fewer input or output channels stay in float."""

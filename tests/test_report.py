@@ -1,0 +1,438 @@
+"""The report as Markdown, HTML and terminal text."""
+
+import copy
+import json
+import math
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from compress.report import derived
+from compress.report.html import to_html
+from compress.report.markdown import to_markdown
+from compress.report.report import Overlay
+from compress.report.terminal import show
+
+CASES = ("case_01", "case_02", "case_03")
+METRICS = ("dice", "iou", "hd95", "nsd", "precision", "recall")
+# In the last case there is no nerve; there is no vessel either, and int8 sees one.
+BASELINE = {"nerve": (0.91, 0.88, None), "vessel": (0.95, 0.93, None)}
+INT8 = {"nerve": (0.905, 0.71, None), "vessel": (0.949, 0.93, 0.0)}
+DROPS = {
+    "mean": {"drop": 0.3165, "upper": 0.9128, "n": 3, "collapsed": 1},
+    "nerve": {"drop": 0.0875, "upper": 0.164, "n": 2, "collapsed": 1},
+    "vessel": {"drop": 0.3337, "upper": 0.9912, "n": 3, "collapsed": 1},
+}
+
+
+def scores(dice: dict[str, tuple[float | None, ...]]) -> dict[str, Any]:
+    """`Scores.as_dict()` for these values of Dice, the other metrics following from them."""
+
+    def metrics(value: float | None) -> dict[str, Any]:
+        if value is None:
+            return dict.fromkeys(METRICS)
+        near = {"dice": value, "iou": value / (2 - value), "hd95": 10 * (1 - value), "nsd": value}
+        return near | {"precision": value, "recall": value}
+
+    def mean(values: Any) -> float | None:
+        defined = [value for value in values if value is not None]
+        return sum(defined) / len(defined) if defined else None
+
+    per_class = {
+        name: metrics(mean(values)) | {"absent": values.count(None), "false_alarms": 0} for name, values in dice.items()
+    }
+    per_case = {case: {name: metrics(values[n]) for name, values in dice.items()} for n, case in enumerate(CASES)}
+    return metrics(mean(each["dice"] for each in per_class.values())) | {"per_class": per_class, "per_case": per_case}
+
+
+def row(step: str, backend: str, device: str = "cpu", **more: Any) -> dict[str, Any]:
+    small = step != "baseline"
+    empty = dict.fromkeys(
+        ("reason", "artifact", "size_mb", "scores", "latency_ms", "peak_memory_mb", "parity", "layers")
+    )
+    known = {"step": step, "backend": backend, "device": device, "params": 7_760_130, "macs": 13_650_000_000}
+    return (
+        empty
+        | known
+        | {"status": "measured", "flags": {"threads": 2, "opset": 20}, "size_mb": 7.9 if small else 31.1}
+        | more
+    )
+
+
+def measured(step: str, backend: str, p50: float, dice: dict[str, tuple[float | None, ...]]) -> dict[str, Any]:
+    latency = {"p50": p50, "p90": p50 * 1.08, "p95": p50 * 1.12, "p99": p50 * 1.3, "max": p50 * 1.6}
+    latency |= {"n": 60, "end_to_end_p50": p50 + 4.2, "screening": True, "settled": True}
+    parity = {"relative_error": 2.3e-6, "flipped": 0.00013, "cases": 3}
+    layers = {"integer": 17, "float": 2} if step != "baseline" else {"integer": 0, "float": 19}
+    return row(
+        step,
+        backend,
+        scores=scores(dice),
+        dice_drop=copy.deepcopy(DROPS) if dice is INT8 else None,
+        latency_ms=latency,
+        peak_memory_mb=212.5,
+        parity=None if backend == "torch" else parity,
+        layers=layers,
+        artifact=f"{step}/{backend}.onnx",
+    )
+
+
+def gate(
+    name: str, limit: float, value: float | None, upper: float | None, verdict: str, **more: Any
+) -> dict[str, Any]:
+    known = {"name": name, "limit": limit, "value": value, "upper": upper, "verdict": verdict, "bound": "at_most"}
+    return {**known, "device": "cpu", "backend": "onnxruntime", "class": None, "reason": "", **more}
+
+
+def report() -> dict[str, Any]:
+    """Two classes, three cases, and every state that a row and a gate can have."""
+    no_driver = {"status": "built", "reason": "no NVIDIA driver"}
+    return {
+        "name": "unet-int8",
+        "seed": 7,
+        "recipe": {"name": "unet-int8", "passes": [{"int8": {"calibrate": 64}}]},
+        "versions": {"segpress": "0.1.0", "torch": "2.13.0"},
+        "host": {"cpu": "Intel Xeon", "cpus": 2, "load": [0.5, 0.4], "throttled": False, "temperature": None},
+        "cases": {"train": 400, "calibration": 64, "val": 40, "test": 3},
+        "data": {
+            "source": "phantom, seed 0",
+            "classes": ["background", "nerve", "vessel"],
+            "unit": "mm",
+            "roles": {
+                "test": "Scores every artifact; nothing was chosen on them.",
+                "calibration": "Sets the int8 ranges.",
+            },
+            "independent": "case",
+            "test_looks": 1,
+        },
+        "rows": [
+            measured("baseline", "torch", 182.4, BASELINE),
+            measured("baseline", "onnxruntime", 121.7, BASELINE),
+            measured("baseline", "openvino", 104.2, BASELINE),
+            row("baseline", "tensorrt", "rtx_40", **no_driver),
+            measured("01-int8", "onnxruntime", 48.31, INT8),
+            measured("01-int8", "openvino", 33.87, INT8),
+            row("01-int8", "tensorrt", "rtx_40", **no_driver),
+            row(
+                "01-int8",
+                "tensorrt",
+                "orin_nano",
+                status="not measured",
+                reason="its engines are built on the device itself, which was not reached",
+                size_mb=None,
+            ),
+        ],
+        "gates": [
+            gate("size_mb", 10, 7.9, None, "holds"),
+            gate("dice_drop", 0.01, 0.0875, 0.164, "fails", **{"class": "nerve"}, reason="the drop is past the limit"),
+            gate(
+                "hd95_rise",
+                0.5,
+                0.21,
+                0.73,
+                "inconclusive",
+                **{"class": "vessel"},
+                reason="only 3 cases; 30 are needed",
+            ),
+            gate(
+                "latency_ms", 5, None, None, "inconclusive", backend="tensorrt", device="rtx_40", reason="not measured"
+            ),
+            gate("speedup", 2, 2.52, None, "holds", bound="at_least"),
+        ],
+    }
+
+
+def overlay(name: str = "case_02", channels: int = 1) -> Overlay:
+    image = np.random.default_rng(0).integers(0, 255, (32, 40, channels), np.uint8)
+    truth = np.zeros((32, 40), np.uint8)
+    truth[4:20, 0:14], truth[22:30, 25:33] = 1, 2
+    # Pixels that the truth leaves out, and an answer that misses a class.
+    truth[:, 38:] = 255
+    return Overlay(
+        case=name,
+        image_HWC=image,
+        truth_HW=truth,
+        before_HW=np.where(truth == 255, 0, truth).astype(np.uint8),
+        after_HW=np.where(truth == 1, truth, 0).astype(np.uint8),
+        dice_before=0.905,
+        dice_after=0.71,
+        after="01-int8 on openvino",
+    )
+
+
+def page(of: dict[str, Any], *overlays: Overlay) -> str:
+    return to_html(of, overlays)
+
+
+def printed(of: dict[str, Any], width: int = 100) -> str:
+    console = Console(width=width)
+    with console.capture() as capture:
+        show(of, console)
+    return capture.get()
+
+
+def seen(render: Any, of: dict[str, Any]) -> str:
+    """What a person reads of it, with line breaks and runs of spaces as one space."""
+    text = render(of)
+    return " ".join((Page(text).text if render is page else text).split())
+
+
+FORMS = pytest.mark.parametrize("render", [to_markdown, page, printed])
+
+
+class Page(HTMLParser):
+    """Tags, references and text of a page; checks that every tag is closed."""
+
+    VOID = ("meta", "br", "hr", "img", "link")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.references: list[str] = []
+        self.ids: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.references += [value or "" for key, value in attrs if key in ("href", "src", "xlink:href", "action")]
+        self.ids += [value or "" for key, value in attrs if key == "id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_needs_nothing_but_itself() -> None:
+    text = page(report(), overlay())
+    without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
+    assert not re.search(
+        r"https?:|//\w|@import|url\((?!#)", re.sub(r'"data:image/png;base64,[^"]*"', "", without_namespaces)
+    )
+    found = Page(text)
+    assert found.tags.isdisjoint({"script", "link", "iframe", "object"})
+    assert all(reference.startswith(("#", "data:")) for reference in found.references)
+
+
+def test_the_page_starts_with_its_doctype_and_every_reference_has_its_target() -> None:
+    text = page(report(), overlay("a"), overlay("b"))
+    assert text.startswith("<!DOCTYPE html>")
+    found = Page(text)
+    assert {reference[1:] for reference in found.references if reference[0] == "#"} <= set(found.ids)
+    assert len([name for name in found.ids if name.startswith("case-")]) == 2
+
+
+def test_the_page_has_both_bar_plots_the_scatter_and_every_view_of_a_worst_case() -> None:
+    text = Page(page(report(), overlay())).text
+    assert "ms an image" in text
+    assert "0.10 lost" in text
+    assert "Dice before 0.9050, after 0.7100 (drop +0.1950)" in text
+    assert "loses more than 0.10" in text
+    views = re.findall(r'aria-label="(image|truth|before|after)"', page(report(), overlay()))
+    assert views == ["image", "truth", "before", "after"]
+
+
+def test_a_color_image_is_shown_and_a_large_one_is_scaled_down() -> None:
+    large = np.zeros((900, 1200, 3), np.uint8)
+    mask = np.zeros((900, 1200), np.uint8)
+    wide = Overlay(
+        case="wide",
+        image_HWC=large,
+        truth_HW=mask,
+        before_HW=mask,
+        after_HW=mask,
+        dice_before=None,
+        dice_after=math.nan,
+        after="01-int8 on openvino",
+    )
+    text = page(report(), overlay(channels=3), wide)
+    assert 'viewBox="0 0 1200 900"' in text
+    assert "Dice before –, after –" in Page(text).text
+
+
+@FORMS
+def test_names_cannot_become_markup(render: Any) -> None:
+    bad = "<script>alert(1)</script> [bold] $x^$ `a` *b*"
+    text = json.dumps(report()).replace('"nerve"', json.dumps(bad)).replace('"case_02"', json.dumps(bad))
+    found = json.loads(text) | {"name": bad}
+    out = render(found, overlay(bad)) if render is page else render(found)
+    if render is printed:
+        assert "[bold]" in out
+    else:
+        assert "<script" not in out
+        assert "&lt;script&gt;" in out
+
+
+def test_a_bar_in_a_name_does_not_split_a_markdown_row() -> None:
+    found = json.loads(
+        json.dumps(report()).replace("nerve", "ner|ve").replace("no NVIDIA driver", "no | driver\\nfound")
+    )
+    for block in re.findall(r"(?:^\|.*\n)+", to_markdown(found), re.M):
+        columns = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(columns) == 1
+    assert r"no \| driver found" in to_markdown(found)
+
+
+@FORMS
+def test_what_was_not_measured_says_why(render: Any) -> None:
+    text = seen(render, report())
+    assert "not measured: no NVIDIA driver" in text
+    assert text.count("no NVIDIA driver") >= 2
+    assert "which was not reached" in text
+
+
+@FORMS
+def test_a_number_in_a_row_that_was_not_measured_is_not_shown(render: Any) -> None:
+    found = report()
+    found["rows"][6]["scores"] = scores({"nerve": (0.1234,) * 3, "vessel": (0.1234,) * 3})
+    found["rows"][6]["latency_ms"] = {"p50": 987.6, "p95": 987.6}
+    text = seen(render, found)
+    assert "0.1234" not in text
+    assert "988" not in text
+
+
+@FORMS
+def test_nothing_and_nan_are_no_numbers_and_no_crash(render: Any) -> None:
+    found = report()
+    found["rows"][1] |= {"latency_ms": None, "parity": {"relative_error": None, "flipped": None}}
+    found["rows"][1]["scores"] |= {"dice": math.nan, "hd95": math.nan}
+    found["rows"][2] |= {"scores": None, "peak_memory_mb": math.nan}
+    found["rows"][4]["scores"]["per_case"]["case_01"]["nerve"] = None
+    del found["rows"][4]["scores"]["per_case"]["case_02"]["vessel"]
+    found["rows"][4]["dice_drop"]["nerve"] = {"drop": None, "upper": None, "n": 0, "collapsed": 0}
+    found["gates"][1] |= {"value": math.nan, "upper": math.nan}
+    assert not re.search(r"\bnan\b|\bNone\b", seen(render, found))
+
+
+@FORMS
+def test_a_report_where_nothing_was_measured_can_be_shown(render: Any) -> None:
+    found = report()
+    found["rows"] = [row("baseline", "torch", status="not measured", reason="out of memory", size_mb=None)]
+    assert "out of memory" in render(found)
+    assert render(found | {"rows": [], "gates": [], "data": {}, "cases": {}, "host": {}, "versions": {}})
+
+
+@FORMS
+def test_the_same_report_gives_the_same_text(render: Any) -> None:
+    found = report()
+    before = copy.deepcopy(found)
+    assert render(found) == render(json.loads(json.dumps(found)))
+    assert found == before
+
+
+def test_the_same_overlays_give_the_same_page() -> None:
+    assert page(report(), overlay(), overlay("b", 3)) == page(report(), overlay(), overlay("b", 3))
+
+
+@FORMS
+def test_the_verdict_stands_in_words(render: Any) -> None:
+    found = report()
+    assert "1 of 5 gates fails: dice_drop of nerve on onnxruntime (cpu)" in seen(render, found)
+    unsure = found | {"gates": [each for each in found["gates"] if each["verdict"] != "fails"]}
+    assert "not a pass" in seen(render, unsure)
+    assert "All 2 gates hold" in seen(render, found | {"gates": [found["gates"][0], found["gates"][4]]})
+    assert "nothing was judged" in seen(render, found | {"gates": []})
+
+
+@FORMS
+def test_every_gate_shows_its_direction_and_its_word(render: Any) -> None:
+    text = seen(render, report())
+    assert re.search("(at most|≤) 0.01", text)
+    assert re.search("(at least|≥) 2", text)
+    for word in ("holds", "fails", "inconclusive"):
+        assert word in text
+
+
+def test_a_gate_value_is_never_rounded_onto_its_limit() -> None:
+    shown = derived.gate_numbers(gate("dice_drop", 0.01, 0.010004, 0.0099996, "fails"))
+    assert shown == ("0.010004", "0.0099996", "at most 0.01")
+    assert derived.gate_numbers(gate("latency_ms", 33, 33.0, None, "holds"))[:2] == ("33.00", "–")
+
+
+def test_drops_and_speed_ups_are_taken_from_the_right_rows() -> None:
+    lines = {(line.step, line.backend, line.device): line for line in derived.lines(report())}
+    int8 = lines["01-int8", "openvino", "cpu"]
+    nerve, vessel = (0.905 + 0.71) / 2, (0.949 + 0.93) / 3
+    assert int8.dice == pytest.approx((nerve + vessel) / 2)
+    assert (int8.drop, int8.drop_upper) == (0.3165, 0.9128)
+    assert int8.speed_up == pytest.approx(104.2 / 33.87)
+    assert int8.over_torch == pytest.approx(182.4 / 33.87)
+    assert int8.size_ratio == pytest.approx(31.1 / 7.9)
+    # A built engine has a size, and nothing else to compare.
+    engine = lines["01-int8", "tensorrt", "rtx_40"]
+    assert engine.size_ratio == pytest.approx(31.1 / 7.9)
+    assert (engine.speed_up, engine.over_torch, engine.drop) == (None, None, None)
+
+
+def test_without_a_paired_drop_the_drop_is_the_difference_of_the_means() -> None:
+    found = report()
+    assert derived.lines(found)[1].drop == 0
+    del found["rows"][5]["dice_drop"]
+    assert derived.drop_of(found, found["rows"][5], "nerve") == pytest.approx((0.91 + 0.88 - 0.905 - 0.71) / 2)
+    assert derived.upper_of(found["rows"][5], "nerve") is None
+    assert derived.collapsed_of(found, found["rows"][5], "vessel") == 1
+
+
+def test_a_case_that_one_network_rightly_leaves_empty_is_still_a_pair() -> None:
+    found = report()
+    int8 = found["rows"][4]
+    assert derived.pairs_of(found, int8, "nerve") == [(0.91, 0.905), (0.88, 0.71)]
+    assert derived.pairs_of(found, int8, "vessel") == [(0.95, 0.949), (0.93, 0.93), (1.0, 0.0)]
+    assert derived.collapsed(derived.pairs_of(found, int8, "vessel")) == 1
+
+
+def test_the_terminal_shows_the_baseline_the_drop_and_its_upper_limit_whole_in_100_columns() -> None:
+    text = printed(report())
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+    flat = " ".join(text.split())
+    assert "baseline on torch (cpu): mean foreground Dice 0.9175 over 3 test cases." in flat
+    assert "dice_drop of 01-int8 on onnxruntime (cpu): nerve 0.0875 (upper limit 0.1640)." in flat
+    assert "hd95_rise of 01-int8 on onnxruntime (cpu): vessel 0.2100 (upper limit 0.7300)." in flat
+    assert flat.endswith("1 of 5 gates fails: dice_drop of nerve on onnxruntime (cpu); 2 are inconclusive.")
+
+
+def test_a_narrow_terminal_still_gets_every_word() -> None:
+    assert "inconclusive" in printed(report(), 80)
+
+
+def test_large_and_small_numbers_read_well() -> None:
+    assert [derived.amount(value) for value in (None, 0.0, 0.03127, 4.2049, 48.31, 1234.4)] == [
+        "–",
+        "0",
+        "0.0313",
+        "4.20",
+        "48.3",
+        "1234",
+    ]
+    assert re.search(r"7\.76 M \| 13\.7 G", to_markdown(report()))
+
+
+def test_long_lists_of_failing_gates_are_cut_short() -> None:
+    found = report()
+    found["gates"] = [gate(f"gate_{n}", 1, 2, None, "fails") for n in range(5)]
+    assert derived.conclusion(found).sentence.endswith("gate_2 on onnxruntime (cpu) and 2 more.")
+
+
+def test_twenty_classes_still_get_a_panel_and_a_color_each() -> None:
+    found = report()
+    names = [f"class {n}" for n in range(20)]
+    found["data"]["classes"] = ["background", *names]
+    text = Page(page(found, overlay())).text
+    assert all(name in text for name in names)
