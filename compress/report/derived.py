@@ -71,7 +71,6 @@ class Conclusion:
     """What all gates together say."""
 
     word: Literal["holds", "fails", "inconclusive", "not judged"]
-    title: str
     sentence: str
 
 
@@ -178,20 +177,18 @@ def conclusion(report: Json) -> Conclusion:
     failing = [gate for gate in gates if gate["verdict"] == "fails"]
     unsure = [gate for gate in gates if gate["verdict"] != "holds" and gate not in failing]
     if not gates:
-        return Conclusion(
-            word="not judged", title="Not judged", sentence="The recipe has no gates: nothing was judged."
-        )
+        return Conclusion(word="not judged", sentence="The recipe has no gates: nothing was judged.")
     of = f"of {len(gates)} gate{'s' * (len(gates) > 1)}"
     verb = "is" if len(unsure) == 1 else "are"
     if failing:
         rest = f"; {len(unsure)} {verb} inconclusive" if unsure else ""
         text = f"{len(failing)} {of} fail{'s' * (len(failing) == 1)}: {_named(failing)}{rest}."
-        return Conclusion(word="fails", title="Fails", sentence=text)
+        return Conclusion(word="fails", sentence=text)
     if unsure:
         text = f"No gate fails, but {len(unsure)} {of} {verb} inconclusive, which is not a pass: {_named(unsure)}."
-        return Conclusion(word="inconclusive", title="Inconclusive", sentence=text)
+        return Conclusion(word="inconclusive", sentence=text)
     text = "The only gate holds." if len(gates) == 1 else f"All {len(gates)} gates hold."
-    return Conclusion(word="holds", title="Holds", sentence=text)
+    return Conclusion(word="holds", sentence=text)
 
 
 def _named(gates: Sequence[Json]) -> str:

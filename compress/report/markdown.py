@@ -97,7 +97,6 @@ def gate_table(report: Json) -> Table:
 
 def stage_table(report: Json) -> Table:
     """One row for each step on each backend and device."""
-    unit = report["data"].get("unit")
     columns: list[tuple[str, str, Callable[[Line], str]]] = [
         ("step", "l", lambda line: line.step),
         ("backend", "l", lambda line: line.backend),
@@ -106,7 +105,7 @@ def stage_table(report: Json) -> Table:
         ("Dice", "r", lambda line: derived.fixed(line.dice)),
         ("Dice drop", "r", lambda line: derived.signed(line.drop)),
         ("IoU", "r", lambda line: derived.fixed(line.part("scores", "iou"))),
-        (f"HD95 ({unit})" if unit else "HD95", "r", lambda line: derived.fixed(line.part("scores", "hd95"), 2)),
+        (_hd95(report), "r", lambda line: derived.fixed(line.part("scores", "hd95"), 2)),
         ("p50 (ms)", "r", lambda line: derived.amount(line.p50_ms)),
         ("p95 (ms)", "r", lambda line: derived.amount(line.part("latency_ms", "p95"))),
         ("end-to-end p50 (ms)", "r", lambda line: derived.amount(line.part("latency_ms", "end_to_end_p50"))),
@@ -143,22 +142,9 @@ def _text(value: float | None, form: str) -> str:
 
 def class_table(report: Json) -> Table:
     """One row for each class of each measured row."""
-    unit = report["data"].get("unit")
-    hd95 = f"HD95 ({unit})" if unit else "HD95"
     words = ("step", "backend", "device", "class")
-    numbers = (
-        "Dice",
-        "Dice drop",
-        "upper limit",
-        "IoU",
-        hd95,
-        "NSD",
-        "precision",
-        "recall",
-        "lost",
-        "absent",
-        "false alarms",
-    )
+    means = ("Dice", "Dice drop", "upper limit", "IoU", _hd95(report), "NSD", "precision", "recall")
+    counts = ("lost", "absent", "false alarms")
     measured = [line for line in derived.lines(report) if line.dice is not None]
     rows = [_class_row(report, line, name) for line in measured for name in derived.class_names(report)]
     note = (
@@ -166,8 +152,8 @@ def class_table(report: Json) -> Table:
         "Absent: cases where neither truth nor answer has the class, which have no Dice. "
         "False alarms: cases where only the answer has it."
     )
-    align = "l" * len(words) + "r" * len(numbers)
-    return Table(title="Class by class", head=(*words, *numbers), align=align, rows=rows, note=note)
+    align = "l" * len(words) + "r" * len(means + counts)
+    return Table(title="Class by class", head=words + means + counts, align=align, rows=rows, note=note)
 
 
 def _class_row(report: Json, line: Line, name: str) -> tuple[str, ...]:
@@ -180,6 +166,11 @@ def _class_row(report: Json, line: Line, name: str) -> tuple[str, ...]:
     surfaces = (score("iou"), score("hd95", 2), score("nsd"), score("precision"), score("recall"))
     counts = (derived.fixed(lost, 0), score("absent", 0), score("false_alarms", 0))
     return (*words, score("dice"), *map(derived.signed, drop), *surfaces, *counts)
+
+
+def _hd95(report: Json) -> str:
+    unit = report["data"].get("unit")
+    return f"HD95 ({unit})" if unit else "HD95"
 
 
 def _many(report: Json) -> str:
