@@ -37,7 +37,8 @@ def run(recipe: RecipePath, data: DataRoot = None, out: Out = Path("runs"), fres
 
     loaded = load(recipe, data)
     folder = out / loaded.name
-    console = Console(highlight=False)
+    # A pipe has no width of its own, and 80 columns break the tables.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     report = run_recipe(loaded, folder, fresh=fresh, say=lambda line: console.print(line, markup=False, style="dim"))
     show(report.as_dict(), console)
     console.print(f"Report: {folder / 'report.html'} (also report.md, report.json)", markup=False)
@@ -46,7 +47,7 @@ def run(recipe: RecipePath, data: DataRoot = None, out: Out = Path("runs"), fres
 
 @app.command()
 def train(recipe: RecipePath, data: DataRoot = None, out: Out = Path("runs"), fresh: Fresh = False) -> None:
-    """Train the recipe's network from scratch; writes net.safetensors and net.json into the run's folder."""
+    """Train the recipe's network; writes net.safetensors and net.json into the run's folder."""
     from compress.recipe import load
     from compress.train.start import train as train_recipe
 

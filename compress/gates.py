@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
-from scipy import stats
+from scipy.special import stdtrit
 
 from compress.latency import samples_for
 from compress.measure import Scores
@@ -94,8 +94,9 @@ def judge(gates: Sequence[tuple[Name, Gate]], rows: Sequence[Row]) -> list[Verdi
     for name, gate in gates:
         judged = [row for row in rows if row.step == rows[-1].step and _applies(gate, row)]
         if not judged:
-            where = f"device '{gate.device}'" if gate.device else f"backend '{gate.backend}'"
-            verdicts.append(_verdict(name, gate, None, "inconclusive", f"not measured: nothing was built for {where}"))
+            asked = [f"{what} '{word}'" for what, word in (("device", gate.device), ("backend", gate.backend)) if word]
+            reason = f"not measured: nothing was built for {' and '.join(asked) or 'any device'}"
+            verdicts.append(_verdict(name, gate, None, "inconclusive", reason))
         for row in judged:
             verdicts += _judge_row(name, gate, row, rows)
     return verdicts
@@ -143,7 +144,7 @@ def _too_few(gate: Gate, row: Row) -> str | None:
 def _baseline(rows: Sequence[Row], backend: str, device: str) -> Row | None:
     """The baseline on a backend of this device, or of the host's CPU."""
     found = [row for row in rows if row.step == "baseline" and row.backend == backend and row.status == "measured"]
-    return next((row for row in found if row.device == device), found[0] if found else None)
+    return next((row for place in (device, "cpu") for row in found if row.device == place), None)
 
 
 def _plain(name: Name, gate: Gate, row: Row, value: float | None) -> Verdict:
@@ -178,7 +179,7 @@ def _judge_drop(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> list[V
 def rule(drop: Drop, margin: float) -> tuple[Ruling, str]:
     """What may be said of a drop against its margin, and why."""
     label = "release" if drop.n >= RELEASE else "screening"
-    if drop.n == 0 or not math.isfinite(drop.upper):
+    if not math.isfinite(drop.mean):
         return "inconclusive", f"{drop.n} cases have this class"
     if drop.mean > margin:
         return "fails", f"{label}, {drop.n} cases"
@@ -229,26 +230,29 @@ def _differences(before: Scores, after: Scores, class_name: str, metric: str) ->
     return now - was if metric == "hd95" else was - now
 
 
-def upper_limit(drops: Values, level: float = LEVEL) -> float:
-    """One-sided upper limit of the mean of independent paired drops.
+def upper_limit(drops_N: Values, level: float = LEVEL) -> float:
+    """One-sided upper limit of the mean of independent paired drops; infinite for fewer than two.
 
     The largest of three: the percentile bootstrap (10,000 resamples, fixed seed), Student's t, and
     Johnson's t corrected for skewness (J. Am. Stat. Assoc. 73:536, 1978). At the margin and n =
     149 the first two pass 6.5 % of exponential drops and 12 % of those where few cases lose much;
     with the third it is 5.3 % (tests/test_gates.py).
     """
-    n = len(drops)
-    if n < 2:
-        return math.inf
-    mean, spread = float(drops.mean()), float(drops.std(ddof=1))
-    if spread == 0:
-        return mean
-    t = float(stats.t.ppf(level, n - 1))
-    skewness = float(((drops - mean) ** 3).mean() / drops.std() ** 3)
+    return float(upper_limits(drops_N[None], level)[0]) if len(drops_N) > 1 else math.inf
+
+
+def upper_limits(drops_SN: Values, level: float = LEVEL) -> Values:
+    """`upper_limit` of S samples of N drops each (S)."""
+    n = drops_SN.shape[1]
+    mean, spread = drops_SN.mean(axis=1), drops_SN.std(axis=1, ddof=1)
+    t = float(stdtrit(n - 1, level))
     student = mean + t * spread / math.sqrt(n)
+    # Where all drops are equal there is no skewness, and the limit is their mean.
+    third = ((drops_SN - mean[:, None]) ** 3).mean(axis=1)
+    skewness = np.divide(third, drops_SN.std(axis=1) ** 3, out=np.zeros_like(mean), where=spread > 0)
     johnson = student + skewness * (1 + 2 * t**2) * spread / (6 * n)
-    percentile = float(np.quantile(_resampling(n) @ drops, level))
-    return max(percentile, student, johnson)
+    percentile = np.quantile(_resampling(n) @ drops_SN.T, level, axis=0)
+    return np.maximum(np.maximum(percentile, student), johnson)
 
 
 @lru_cache(maxsize=8)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.metrics import compute_hausdorff_distance, compute_surface_dice, get_confusion_matrix
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -147,6 +146,8 @@ def score_case(
         labels_HW = np.where(counted, labels_HW, 0)
         truth_HW = np.where(counted, truth_HW, 0)
     predicted, true = _one_hot(labels_HW, classes), _one_hot(truth_HW, classes)
+    from monai.metrics import get_confusion_matrix
+
     counts = get_confusion_matrix(predicted, true, include_background=False)[0].numpy().astype(float)
     hits, extra, missed = counts[:, 0], counts[:, 1], counts[:, 3]
     values_KM = np.full((classes - 1, len(METRICS)), math.nan)
@@ -175,6 +176,8 @@ def _one_hot(labels_HW: NDArray[np.integer[Any]], classes: int) -> Tensor:
 
 def _surfaces(predicted: Tensor, true: Tensor, both: NDArray[np.bool_], ruler: Ruler) -> tuple[Values, Values]:
     """HD95 and normalized surface Dice of the classes that truth and prediction both have."""
+    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
     keep = [0, *(1 + np.flatnonzero(both))]
     spacing = list(ruler.spacing or (1.0, 1.0))
     with warnings.catch_warnings():

@@ -8,19 +8,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from compress.data.cases import Dataset, Normalization
+from compress.data.folder import class_names
 from compress.errors import RecipeError, WeightsError
 from compress.gates import TAKES, Gate, Name
 from compress.latency import Timing
 from compress.passes.word import Pass
 from compress.task import Task
-from compress.train.loop import Training, measured_normalization
-from compress.weights import build_net, load_weights, read_description
+from compress.train.training import Training
+from compress.weights import build_net, load_weights, read_description, shape_of
 from export.device import named, words
 from export.graph import Dynamic
 
@@ -67,13 +68,13 @@ class Recipe:
         load_weights(net, self.weights)
         data = self.dataset(stored=described.normalization if described else None)
         if described is not None and described.classes and getattr(self.data, "classes", ()) is None:
-            data = dataclasses.replace(data, class_names=described.classes)
+            names = class_names(described.classes, len(data.class_names), str(self.weights))
+            data = dataclasses.replace(data, class_names=names)
         return Task(data=data, net=net.eval(), seed=self.seed, dynamic=self.dynamic)
 
     def dataset(self, stored: Normalization | None = None) -> Dataset:
         """The data as this network needs it; its normalization is the recipe's, else the weights', else measured."""
-        ((word, options),) = self.network.items()
-        shape = named("compress.networks", word)(**options)
+        shape = shape_of(self.network)
         data: Dataset = self.data(channels=shape.in_channels, classes=shape.classes)
         fault = shape.check_size(data.fit.size)
         if fault:
@@ -86,7 +87,7 @@ class Recipe:
                 self.name,
                 ["data: no normalization: the weights store none and there are no train cases to measure; set it"],
             )
-        return data.normalized_by(stored or measured_normalization(data))
+        return data.normalized_by(stored or data.measured_normalization())
 
 
 def load(path: Path, data_root: Path | None = None) -> Recipe:
@@ -116,22 +117,35 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise RecipeError(str(path), ["no such recipe"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(str(path), [f"cannot be read ({error})"]) from None
-    except yaml.YAMLError as error:
-        raise RecipeError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # A date such as 2024-13-01 is a ValueError.
+        raise RecipeError(str(path), [f"not YAML: {_yaml_fault(error)}"]) from None
     if not isinstance(read, dict):
         raise RecipeError(str(path), [f"a recipe is a list of keys ({', '.join(KEYS[:5])}, ...), each with its value"])
-    return {str(key): value for key, value in read.items()}
+    return read
+
+
+def _yaml_fault(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}: {', '.join(part for part in (error.context, error.problem) if part)}"
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice and reads 3e-4 as the number it is."""
+    """Safe YAML whose keys are words, none given twice, and that reads 3e-4 as the number it is."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"'{twice}' is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+        keys: list[Any] = []
+        for place, _ in node.value:
+            if place.tag == "tag:yaml.org,2002:merge":
+                fault = "a recipe repeats what it needs: '<<' is not taken"
+                raise yaml.constructor.ConstructorError(None, None, fault, place.start_mark)
+            key = self.construct_object(place, deep=True)
+            if key in keys:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key}' is given twice", place.start_mark)
+            keys.append(key)
+        return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
 
 
 # YAML 1.1 wants a dot in a float's mantissa and a sign in its exponent; people write 3e-4.
@@ -142,9 +156,13 @@ _Loader.add_implicit_resolver(
 
 def _with_root(path: Path, text: dict[str, Any], root: Path) -> dict[str, Any]:
     data = text.get("data")
+    data = {data: None} if isinstance(data, str) else data
     if not isinstance(data, dict) or "folder" not in data:
         raise RecipeError(str(path), ["--data gives a folder, but the recipe's data is not a folder"])
-    return {**text, "data": {"folder": {**(data["folder"] or {}), "root": str(root.absolute())}}}
+    options = data["folder"] or {}
+    if not isinstance(options, dict):
+        return text
+    return {**text, "data": {**data, "folder": {**options, "root": str(root.absolute())}}}
 
 
 class _Form:
@@ -186,16 +204,17 @@ class _Form:
 
     def _seed(self, text: dict[str, Any]) -> int:
         seed = text.get("seed", 7)
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            self.mistakes.append(f"seed: {seed!r} is not a whole number of 0 or more")
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+            self.mistakes.append(f"seed: {seed!r} is not a whole number from 0 to 2^63 - 1")
             return 7
         return seed
 
     def _opset(self, text: dict[str, Any]) -> int:
         opset = text.get("opset", 20)
-        if opset not in OPSETS or isinstance(opset, bool):
+        if not isinstance(opset, int) or opset not in OPSETS:
             self.mistakes.append(f"opset: {opset!r} is not one of {OPSETS[0]} to {OPSETS[-1]}")
-        return opset if isinstance(opset, int) else 20
+            return 20
+        return opset
 
     def _dynamic(self, text: dict[str, Any]) -> tuple[Any, ...]:
         axes = text.get("dynamic", [])
@@ -216,6 +235,8 @@ class _Form:
         for place, device in enumerate(devices):
             if device not in known:
                 self.mistakes.append(f"devices[{place}]: no device '{device}'{_nearest(str(device), known)}")
+            elif device in devices[:place]:
+                self.mistakes.append(f"devices[{place}]: '{device}' is given twice")
         return tuple(str(device) for device in devices)
 
     def _passes(self, text: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -239,7 +260,12 @@ class _Form:
             wrong = [key for key in options if key not in TAKES[name]]
             for key in wrong:
                 self.mistakes.append(f"{where}: no option '{key}'{_nearest(key, TAKES[name])}")
-            gate = self._options(Gate, {key: value for key, value in options.items() if key not in wrong}, where)
+            bound = "at_least" if "at_least" in TAKES[name] else "at_most"
+            if bound not in options and not wrong:
+                self.mistakes.append(f"{where}: lacks the option '{bound}'")
+            # The limit that is missing or misspelt has been told of; the other options are still checked.
+            taken = {bound: 0, **{key: value for key, value in options.items() if key not in wrong}}
+            gate = self._options(Gate, taken, where)
             if gate is not None:
                 self._known(gate.device, words("export.devices"), f"{where}: no device")
                 self._known(gate.backend, words("export.backends"), f"{where}: no backend")
@@ -301,22 +327,24 @@ class _Form:
         if word not in known:
             self.mistakes.append(f"{where} ({word}): no such {what}{_nearest(str(word), known)}")
             return None
-        if not isinstance(options or {}, dict):
+        options = {} if options is None else options
+        if not isinstance(options, dict):
             self.mistakes.append(f"{where} ({word}): its options are names with values, not {options!r}")
             return None
-        return word, dict(options or {})
+        return word, dict(options)
 
     def _options(self, kind: type[Value], options: Any, where: str) -> Value | None:
         if not isinstance(options, dict):
             self.mistakes.append(f"{where}: its options are names with values, not {options!r}")
             return None
         names = [option.name for option in dataclasses.fields(kind)]  # type: ignore[arg-type]
-        flags = [key for key, value in options.items() if isinstance(value, bool) and not _takes_bool(kind, key)]
-        self.mistakes += [f"{where}: {key}: {options[key]} is not a number or a word" for key in flags if key in names]
+        flags = [key for key in names if _holds_bool(options.get(key)) and not _takes_bool(kind, key)]
+        self.mistakes += [f"{where}: {key}: {options[key]} is not a number or a word" for key in flags]
         try:
             return TypeAdapter(kind).validate_python(options)
         except ValidationError as error:
-            self.mistakes += [_sentence(dict(fault), where, names) for fault in error.errors()]
+            faults = [fault for fault in error.errors() if not set(fault["loc"][:1]) & set(flags)]
+            self.mistakes += [_sentence(dict(fault), where, _names_at(kind, fault["loc"][:-1])) for fault in faults]
             return None
 
 
@@ -326,8 +354,22 @@ def words_of(package: str) -> list[str]:
 
 
 def _takes_bool(kind: type, key: str) -> bool:
-    option = next((option for option in dataclasses.fields(kind) if option.name == key), None)
-    return option is None or "bool" in str(option.type)
+    return any(option.name == key and "bool" in str(option.type) for option in dataclasses.fields(kind))
+
+
+def _holds_bool(value: Any) -> bool:
+    """Whether yes or no is in a value: pydantic would take it for 1 or 0."""
+    if isinstance(value, list | dict):
+        return any(map(_holds_bool, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, bool)
+
+
+def _names_at(kind: Any, path: Sequence[Any]) -> list[str]:
+    """The options of a dataclass, or of one that a `path` of options leads to inside it."""
+    for part in path:
+        option = get_type_hints(kind).get(part) if kind is not None else None
+        kind = next((each for each in (option, *get_args(option)) if dataclasses.is_dataclass(each)), None)
+    return [option.name for option in dataclasses.fields(kind)] if kind is not None else []
 
 
 def _sentence(fault: dict[str, Any], where: str, names: Sequence[str]) -> str:
@@ -335,15 +377,14 @@ def _sentence(fault: dict[str, Any], where: str, names: Sequence[str]) -> str:
     path = ".".join(str(part) for part in fault["loc"])
     kind, value = fault["type"], fault.get("input")
     if kind == "unexpected_keyword_argument":
-        return f"{where}: no option '{path}'{_nearest(path, [*names, 'class'] if 'class_name' in names else names)}"
+        return f"{where}: no option '{path}'{_nearest(str(fault['loc'][-1]), names)}"
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{where}: lacks the option '{path}'"
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'|(\d+)", fault["ctx"]["expected"])
         allowed = [word or number for word, number in choices]
-        return (
-            f"{where}: {path}: {value!r} is not one of {', '.join(allowed)}{_nearest(str(value), allowed, listed=True)}"
-        )
+        near = "" if str(value) in allowed else _nearest(str(value), allowed, listed=True)
+        return f"{where}: {path}: {value!r} is not one of {', '.join(allowed)}{near}"
     message = fault["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     return f"{where}: {path}: {value!r}: {message}" if path else f"{where}: {message}"
@@ -361,10 +402,10 @@ def _check_described(
     ours: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Mapping[str, Any]], path: Path
 ) -> None:
     """Whether a weights file's own description is the recipe's network."""
-    ((word, options),), ((their_word, their_options),) = ours.items(), theirs.items()
+    ((word, options),), (their_word,) = ours.items(), theirs
     if word != their_word:
         raise WeightsError(f"{path}: the weights are of a {their_word}, but the recipe's network is a {word}")
-    defaults = dataclasses.asdict(named("compress.networks", word)(**their_options))
+    defaults = dataclasses.asdict(shape_of(theirs))
     wrong = [key for key in options if options[key] != defaults[key]]
     if wrong:
         key = wrong[0]

@@ -9,6 +9,9 @@ from __future__ import annotations
 import importlib
 import json
 import pickle
+import re
+import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from compress.data.cases import Normalization
@@ -26,6 +30,19 @@ from export.files import write_bytes, write_json
 
 FORMAT = 1
 _NESTED = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights", "params")
+# What torch.load raises on bytes that are no checkpoint, or no longer one.
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    LookupError,
+    OSError,
+    ValueError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+    struct.error,
+)
+_AGAIN = "save it again with torch.save(net.state_dict(), ...) or as safetensors"
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
 
@@ -69,13 +86,24 @@ def build_net(network: Mapping[str, Mapping[str, Any]]) -> nn.Module:
     """
     ((word, options),) = network.items()
     if word in words("compress.networks"):
-        net: nn.Module = named("compress.networks", word)(**options)()
+        net: nn.Module = shape_of(network)()
     elif word in words("compress.passes"):
         net = importlib.import_module(f"compress.passes.{word}").rebuild(options, build_net)
     else:
         raise WeightsError(f"'{word}' is no network known here; was it made by a newer segpress?")
     net.description = {word: dict(options)}  # type: ignore[assignment]
     return net
+
+
+def shape_of(network: Mapping[str, Mapping[str, Any]]) -> Any:
+    """The configured file of compress/networks/ that a word and its options name; called, it builds the module."""
+    ((word, options),) = network.items()
+    try:
+        return named("compress.networks", word)(**options)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise WeightsError(f"{word}: {where}: {fault['msg']}; was it made by a newer segpress?") from None
 
 
 def load_net(path: Path) -> nn.Module:
@@ -90,7 +118,11 @@ def load_net(path: Path) -> nn.Module:
 
 def _stored(tensor: Tensor, half: bool) -> Tensor:
     tensor = tensor.detach().cpu().contiguous().clone()
-    return tensor.half() if half and tensor.is_floating_point() else tensor
+    if not half or not tensor.is_floating_point():
+        return tensor
+    halved = tensor.half()
+    # Over 65504 there is no 16-bit number: such a tensor (a variance, say) stays as it is.
+    return halved if torch.isfinite(halved).all() else tensor
 
 
 def read_description(path: Path) -> Description | None:
@@ -101,8 +133,11 @@ def read_description(path: Path) -> Description | None:
     try:
         read = json.loads(beside.read_text())
         size = read.get("size")
+        ((word, options),) = read["network"].items()
+        if word in words("compress.networks"):
+            shape_of({word: options})
         return Description(
-            network=read["network"],
+            network={word: dict(options)},
             classes=tuple(read["classes"]) if read.get("classes") else None,
             normalization=Normalization(**read["normalization"]) if read.get("normalization") else None,
             size=(size[0], size[1]) if size else None,
@@ -143,18 +178,25 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         try:
             return safetensors.torch.load_file(path)
-        except safetensors.SafetensorError as error:
+        except (safetensors.SafetensorError, OSError) as error:
             raise WeightsError(f"{path}: damaged or truncated safetensors file ({error})") from None
     try:
-        read = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # A plain pickle is refused below, in our own words.
+            warnings.simplefilter("ignore", UserWarning)
+            read = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0].split(" Please")[0][:160]
+        # torch's text goes on to advise loading it all the same: only the name is taken from it.
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found is None:
+            raise WeightsError(f"{path}: damaged or not a torch checkpoint: {_AGAIN}") from None
         raise WeightsError(
-            f"{path}: refused, because it is a pickle of more than tensors and loading one can run any code; "
-            f"save it again with torch.save(net.state_dict(), ...) or as safetensors ({reason})"
+            f"{path}: refused, because it is a pickle of more than tensors ({found[1]}) and loading one can run any "
+            f"code: {_AGAIN}"
         ) from None
-    except (RuntimeError, EOFError, KeyError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: damaged or not a torch checkpoint ({str(error).splitlines()[0][:160]})") from None
+    except _DAMAGE as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
+        raise WeightsError(f"{path}: damaged or not a torch checkpoint ({reason}): {_AGAIN}") from None
     return _tensors(read, path)
 
 
@@ -169,7 +211,7 @@ def _tensors(read: Any, path: Path) -> dict[str, Tensor]:
         if key is None:
             break
         read = read[key]
-    keys = ", ".join(map(str, list(read)[:6])) if isinstance(read, Mapping) else type(read).__name__
+    keys = ", ".join(map(str, list(read)[:6])) or "nothing" if isinstance(read, Mapping) else type(read).__name__
     raise WeightsError(f"{path}: no state dict of tensors in it (found {keys}); looked under {', '.join(_NESTED)}")
 
 

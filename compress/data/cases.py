@@ -29,13 +29,16 @@ MaskArray = NDArray[np.uint8]
 # Images larger than any scanner or endoscope makes are decompression bombs; Pillow would only warn.
 MOST_PIXELS = 178_956_970
 
+SIXTEEN_BIT = ("I;16", "I;16B", "I;16L")
+"""Pillow's modes of 16-bit gray, in either byte order."""
+
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Normalization:
     """input = (pixel / largest pixel value - mean) / std, one mean and std for each channel."""
 
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = (0.0,)
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = (1.0,)
 
     def __call__(self, pixels_CHW: FloatArray) -> FloatArray:
         """Normalize pixels already scaled to 0..1."""
@@ -124,11 +127,20 @@ class Dataset:
     source: str = field(default="", compare=False)
     """Where the data came from, for messages and the report."""
 
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            count = len(getattr(self.normalization, name))
+            if count not in (1, self.channels):
+                raise DataError(
+                    f"{self.source}: the normalization has {count} numbers in {name}, but the network takes "
+                    f"{self.channels} channels: give one number for each channel, or one for all"
+                )
+
     def pixels(self, case: Case) -> FloatArray:
         """The image at the network's size, scaled to 0..1 but not normalized (CHW)."""
         image = _open_image(case.image)
-        if image.mode.startswith("I"):
-            # 16-bit gray: resized as float, since Pillow resizes integers over 8 bits coarsely.
+        if image.mode in SIXTEEN_BIT:
+            # Resized as float, since Pillow resizes integers over 8 bits coarsely.
             gray = Image.fromarray(np.asarray(image).astype(np.float32))
             return np.repeat(np.asarray(self.fit.image(gray))[None] / 65535, self.channels, axis=0)
         fitted = np.asarray(self.fit.image(_as_8bit(image, self.channels)), np.float32) / 255
@@ -159,9 +171,20 @@ class Dataset:
         """The same data under another normalization."""
         return replace(self, normalization=normalization)
 
+    def measured_normalization(self) -> Normalization:
+        """Mean and deviation of every channel over the train cases (at most 200 of them)."""
+        cases = self.cases["train"][:: max(1, len(self.cases["train"]) // 200)]
+        sums = np.zeros((2, self.channels))
+        for case in cases:
+            pixels = self.pixels(case).reshape(self.channels, -1)
+            sums += np.stack([pixels.mean(1), np.square(pixels).mean(1)]) / len(cases)
+        mean, std = sums[0], np.sqrt(np.maximum(sums[1] - sums[0] ** 2, 1e-8))
+        return Normalization(mean=tuple(mean.round(4).tolist()), std=tuple(std.round(4).tolist()))
+
     def fingerprint(self) -> str:
-        """Changes when a case, a file (size or time of change) or the way of reading changes."""
-        text = [repr((self.class_names, self.channels, self.fit, self.normalization, self.ignore, self.spacing))]
+        """Changes when a case, a file (size or time of change) or the way of reading or scoring changes."""
+        read = (self.class_names, self.channels, self.fit, self.normalization, self.ignore)
+        text = [repr((*read, self.spacing, self.tolerance))]
         for role in ROLES:
             for case in self.cases[role]:
                 stats = [path.stat() for path in (case.image, case.mask)]
@@ -208,43 +231,52 @@ def read_mask(path: Path) -> MaskArray:
     """The class indices of a mask file (HW, uint8); palette masks give their palette index.
 
     Raises:
-        DataError: if the file is damaged or has more than one channel.
+        DataError: if the file is damaged, has more than one channel or an index outside 0..255.
     """
     mask = _decoded(path)
-    if mask.mode not in ("L", "P", "1", "I;16", "I"):
+    if mask.mode not in ("L", "P", "1", "I", *SIXTEEN_BIT):
         raise DataError(f"{path}: a mask holds one class index a pixel, but this one is {mask.mode}")
     mask_HW = np.asarray(mask)
-    if mask_HW.max(initial=0) > 255:
-        raise DataError(f"{path}: class {mask_HW.max()} does not fit in 0..255")
+    for index in (mask_HW.min(), mask_HW.max()):
+        if not 0 <= index <= 255:
+            raise DataError(f"{path}: class {index} does not fit in 0..255")
     return mask_HW.astype(np.uint8)
 
 
 def _open_image(path: Path) -> Image.Image:
     image = _decoded(path)
-    if image.mode == "F":
-        raise DataError(f"{path}: floating-point pixels have no known range; save it as 8-bit or 16-bit")
+    if image.mode in ("F", "I"):
+        kind = "floating-point" if image.mode == "F" else "32-bit or signed"
+        raise DataError(f"{path}: {kind} pixels have no known range; save it as 8-bit or unsigned 16-bit")
     return image
 
 
 def _decoded(path: Path) -> Image.Image:
     try:
-        image = Image.open(path)
-        if image.width * image.height > MOST_PIXELS:
-            raise DataError(f"{path}: {image.width}x{image.height} is too large to be a medical frame")
-        image.load()
+        with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise DataError(f"{path}: {image.width}x{image.height} is too large to be a medical frame")
+            # Pillow would read the first page and say nothing of the rest of a volume.
+            pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+            if pages > 1:
+                raise DataError(f"{path}: holds {pages} pages; save each as a file of its own")
+            image.load()
+            return image
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"{path}: no such file, but the split lists it") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: not an image that can be read (PNG, JPEG or TIFF)") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path}: damaged or unreadable image ({error})") from None
-    return image
 
 
 def _as_8bit(image: Image.Image, channels: int) -> Image.Image:
     """Gray (ITU-R 601 luma) for one channel, RGB for three."""
+    if image.mode == "P":
+        # Straight to RGB, Pillow warns of a palette that has transparent colours.
+        image = image.convert("RGBA")
     if channels == 1:
         return image if image.mode == "L" else image.convert("RGB").convert("L")
     return image if image.mode == "RGB" else image.convert("RGB")

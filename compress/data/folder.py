@@ -74,6 +74,10 @@ def class_names(given: tuple[str, ...] | None, classes: int, source: str) -> tup
         return ("background", *(f"class {index}" for index in range(1, count)))
     if len(given) != count:
         raise DataError(f"{source}: {len(given)} class names ({', '.join(given)}), but the network has {count} classes")
+    for place, name in enumerate(given):
+        # Scores are kept by class name, beside the words "patient" and "mean".
+        if name in given[:place] or name in ("", "patient", "mean"):
+            raise DataError(f"{source}: '{name}' cannot name class {place}: it is empty, taken or given twice")
     return given
 
 
@@ -84,33 +88,41 @@ def read_split(root: Path) -> dict[Role, list[Case]]:
         DataError: naming the file and line that is wrong.
     """
     table = root / "split.csv"
-    if not table.is_file():
-        raise DataError(f"{table}: no such file; a data folder holds images/, masks/ and split.csv")
     cases: dict[Role, list[Case]] = {"train": [], "calibration": [], "val": [], "test": []}
     seen: dict[str, str] = {}
     names: set[str] = set()
-    with table.open(newline="", encoding="utf-8-sig") as lines:
-        rows = csv.DictReader(lines)
-        lacking = {"image", "mask", "split"} - set(rows.fieldnames or ())
-        if lacking:
-            raise DataError(f"{table}: lacks the column {sorted(lacking)[0]}; it needs image, mask, split")
-        for number, row in enumerate(rows, start=2):
-            role = (row["split"] or "").strip()
-            if role not in SPLITS:
-                raise DataError(f"{table}:{number}: split is '{role}'; it must be one of {', '.join(SPLITS)}")
-            case = _case(root, row, f"{table}:{number}")
-            for file in (case.image, case.mask):
-                # A mask may serve two images of one split (two frames of one still scene).
-                before = seen.setdefault(str(file), role)
-                if before != role:
-                    raise DataError(f"{table}:{number}: {file} is in two splits, {before} and {role}")
-            if case.name in names:
-                raise DataError(f"{table}:{number}: {case.image} is listed twice")
-            names.add(case.name)
-            cases[role].append(case)  # type: ignore[index]
+    for number, row in _lines(table):
+        role = (row["split"] or "").strip()
+        if role not in SPLITS:
+            raise DataError(f"{table}:{number}: split is '{role}'; it must be one of {', '.join(SPLITS)}")
+        case = _case(root, row, f"{table}:{number}")
+        for file in (case.image, case.mask):
+            # A mask may serve two images of one split (two frames of one still scene).
+            before = seen.setdefault(str(file.resolve()), role)
+            if before != role:
+                raise DataError(f"{table}:{number}: {file} is in two splits, {before} and {role}")
+        if case.name in names:
+            raise DataError(f"{table}:{number}: {case.image} is listed twice")
+        names.add(case.name)
+        cases[role].append(case)  # type: ignore[index]
     if not seen:
         raise DataError(f"{table}: lists no case")
     return cases
+
+
+def _lines(table: Path) -> list[tuple[int, dict[str, str | None]]]:
+    """The table's rows, each with its line number."""
+    if not table.is_file():
+        raise DataError(f"{table}: no such file; a data folder holds images/, masks/ and split.csv")
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
+            rows = csv.DictReader(lines)
+            lacking = {"image", "mask", "split"} - set(rows.fieldnames or ())
+            if lacking:
+                raise DataError(f"{table}: lacks the column {sorted(lacking)[0]}; it needs image, mask, split")
+            return [(rows.line_num, row) for row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: not a table of comma-separated UTF-8 text ({error})") from None
 
 
 def _case(root: Path, row: dict[str, str | None], place: str) -> Case:
@@ -146,6 +158,11 @@ def _with_calibration(cases: dict[Role, list[Case]], count: int, root: Path) -> 
         if sum(case.unit in aside for case in train) >= count:
             break
         aside.add(unit)
+    if len(aside) == len(units):
+        raise DataError(
+            f"{root}/split.csv: {count} cases set aside for calibration, whole patients at a time, would be all "
+            f"{len(units)} train patients; lower data calibration, or give cases the split 'calibration'"
+        )
     return {
         **cases,
         "train": [case for case in train if case.unit not in aside],

@@ -31,7 +31,7 @@ from export.files import write_bytes
 
 CLASSES = ("background", "nerve", "vessel")
 VERSION = 1  # Part of every folder's name: a phantom that changes must not meet its old images.
-MM_PER_PIXEL = 40.0 / 256  # A 40 mm wide linear probe on 256 pixels.
+WIDTH_MM = 40.0  # A linear probe.
 
 Map = NDArray[np.float64]
 
@@ -64,7 +64,7 @@ class Synthetic:
         """The phantom as a data set; images that are not there yet are made."""
         folder = self.root / f"v{VERSION}-seed{self.seed}-{self.size[0]}x{self.size[1]}-{self._counts()}"
         self._make_missing(folder)
-        pixel = 40.0 / self.size[1]
+        pixel = WIDTH_MM / self.size[1]
         read = Folder(
             root=folder,
             classes=CLASSES,

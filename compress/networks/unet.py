@@ -36,14 +36,19 @@ class UNet:
         """What is wrong with an input of this (height, width), and what would be right; None if nothing."""
         step = 2**self.depth
         if self.padded:
-            if all(side % step == 0 for side in size):
-                return None
             height, width = (-(-side // step) * step for side in size)
-            return f"this network needs multiples of {step}: pad to {height}x{width} or set data size"
-        if all(self._unpadded_fits(side) for side in size):
+            if (height, width) != size:
+                return f"this network needs multiples of {step}: pad to {height}x{width} or set data size"
+            if self.norm == "instance" and height == width == step:
+                return (
+                    f"instance norm needs more than one pixel at depth {self.depth}: set data size or a smaller depth"
+                )
             return None
-        best = " or ".join(str(side) for side in self._unpadded_sizes(max(size)))
-        return f"this unpadded network halves evenly only at certain sizes: {best} would fit"
+        wrong = [side for side in size if not self._unpadded_fits(side)]
+        if not wrong:
+            return None
+        best = " or ".join(str(side) for side in self._unpadded_sizes(wrong[0]))
+        return f"this unpadded network halves evenly only at certain sizes: {best} would fit instead of {wrong[0]}"
 
     def _unpadded_fits(self, side: int) -> bool:
         for _ in range(self.depth):

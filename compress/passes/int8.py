@@ -20,7 +20,8 @@ from torch import Tensor, fx, nn
 
 from compress.errors import PassError
 from compress.progress import bar
-from export.graph import capture, fold_batch_norm
+from export.capture import capture
+from export.graph import fold_batch_norm
 from export.placement import Range, candidates, matches
 from export.quantized import Quantized
 

@@ -17,10 +17,8 @@ from monai.transforms import (
     Transform,
 )
 
-Strength = Literal["none", "flips", "strong"]
 
-
-def augmentation(strength: Strength) -> Transform:
+def augmentation(strength: Literal["none", "flips", "strong"]) -> Transform:
     """A MONAI transform of {"image": CHW float in 0..1, "mask": 1HW}.
 
     "strong" is flips, rotation, scale, shear and shift, elastic deformation (U-Net, section 3.1),

@@ -8,85 +8,70 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass as plain_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from compress import progress
-from compress.data.cases import Dataset, Normalization
+from compress.data.cases import Dataset
 from compress.errors import WeightsError
 from compress.measure import score_case
 from compress.task import labels_from_logits
-from compress.train.augment import Strength, augmentation, augmented
+from compress.train.augment import augmentation, augmented
 from compress.train.losses import DiceCrossEntropy
+from compress.train.training import Training
 from export.files import make_folder, write_bytes
 
 Log = Callable[[str], None]
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Training:
-    """How a network is trained: Dice + cross entropy, AdamW, a moving average of the weights."""
+def fit(training: Training, net: nn.Module, data: Dataset, folder: Path, seed: int, log: Log = print) -> float:
+    """Train `net` in place to its best validation state; returns that mean foreground Dice.
 
-    epochs: Annotated[int, Field(ge=1)] = 60
-    rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
-    """Peak learning rate."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    schedule: Literal["one_cycle", "poly"] = "one_cycle"
-    """one_cycle: Smith 2017 (arXiv 1708.07120); poly: (1 - t)^0.9, as DeepLab (arXiv 1606.00915)."""
-    augment: Strength = "strong"
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Decay of the exponential moving average that is validated and kept; 0 keeps the plain weights."""
+    Each epoch ends in `folder`/training.pt; a run that was interrupted goes on after the last
+    whole epoch and ends where an uninterrupted one ends.
 
-    def __call__(self, net: nn.Module, data: Dataset, folder: Path, seed: int, log: Log = print) -> float:
-        """Train `net` in place to its best validation state; returns that mean foreground Dice.
-
-        Each epoch ends in `folder`/training.pt; a run that was interrupted goes on after the last
-        whole epoch and ends where an uninterrupted one ends.
-
-        Raises:
-            WeightsError: if training.pt belongs to another network.
-        """
-        fabric = Fabric(accelerator="auto", devices=1, precision=_precision())
-        checkpoint = make_folder(folder) / "training.pt"
-        torch.manual_seed(seed)
-        steps = math.ceil(len(data.cases["train"]) / data.batch)
-        state = _State.fresh(_channels_last(net), self, steps)
-        if checkpoint.exists():
-            state.load(checkpoint)
-            log(f"going on after epoch {state.epoch} (best validation Dice {state.best:.4f})")
-        model, optimizer = fabric.setup(state.net, state.optimizer)
-        state.average.to(fabric.device)
-        lose = DiceCrossEntropy(data.ignore)
-        with progress.steps("training", self.epochs * steps, done=state.epoch * steps) as step:
-            for epoch in range(state.epoch, self.epochs):
-                model.train()
-                total = 0.0
-                for image_BCHW, mask_BHW in batches(data, self, epoch, seed):
-                    logits_BKHW = model(fabric.to_device(image_BCHW))
-                    loss = lose(logits_BKHW, centre_crop(fabric.to_device(mask_BHW), logits_BKHW))
-                    fabric.backward(loss)
-                    fabric.clip_gradients(model, optimizer, max_norm=5.0)
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=True)
-                    state.schedule.step()
-                    state.average.update_parameters(state.net)
-                    total += loss.item()
-                    step()
-                score = validation_dice(state.average.module, data, fabric)
-                state.note(epoch + 1, score)
-                state.save(checkpoint)
-                log(f"epoch {epoch + 1}/{self.epochs}  loss {total / steps:.4f}  val Dice {score:.4f}")
-        net.load_state_dict(state.best_weights)
-        return state.best
+    Raises:
+        WeightsError: if training.pt belongs to another network.
+    """
+    fabric = Fabric(accelerator="auto", devices=1, precision=_precision())
+    checkpoint = make_folder(folder) / "training.pt"
+    torch.manual_seed(seed)
+    steps = math.ceil(len(data.cases["train"]) / data.batch)
+    state = _State.fresh(_channels_last(net), training, steps)
+    if checkpoint.exists():
+        state.load(checkpoint)
+        log(f"going on after epoch {state.epoch} (best validation Dice {state.best:.4f})")
+    model, optimizer = fabric.setup(state.net, state.optimizer)
+    state.average.to(fabric.device)
+    lose = DiceCrossEntropy(data.ignore)
+    with progress.steps("training", training.epochs * steps, done=state.epoch * steps) as step:
+        for epoch in range(state.epoch, training.epochs):
+            model.train()
+            total = 0.0
+            for image_BCHW, mask_BHW in batches(data, training, epoch, seed):
+                logits_BKHW = model(fabric.to_device(image_BCHW))
+                loss = lose(logits_BKHW, centre_crop(fabric.to_device(mask_BHW), logits_BKHW))
+                fabric.backward(loss)
+                fabric.clip_gradients(model, optimizer, max_norm=5.0)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                state.schedule.step()
+                state.average.update_parameters(state.net)
+                total += loss.item()
+                step()
+            score = validation_dice(state.average.module, data, fabric)
+            state.note(epoch + 1, score)
+            state.save(checkpoint)
+            log(f"epoch {epoch + 1}/{training.epochs}  loss {total / steps:.4f}  val Dice {score:.4f}")
+    net.load_state_dict(state.best_weights)
+    return state.best
 
 
 def _channels_last(net: nn.Module) -> nn.Module:
@@ -97,7 +82,7 @@ def _channels_last(net: nn.Module) -> nn.Module:
     return net
 
 
-@plain_dataclass(kw_only=True)
+@dataclass(kw_only=True)
 class _State:
     """Everything that an interrupted training needs to go on as if nothing had happened."""
 
@@ -202,17 +187,6 @@ def centre_crop(mask_BHW: Tensor, logits_BKHW: Tensor) -> Tensor:
     height, width = logits_BKHW.shape[-2:]
     top, left = (mask_BHW.shape[-2] - height) // 2, (mask_BHW.shape[-1] - width) // 2
     return mask_BHW[..., top : top + height, left : left + width]
-
-
-def measured_normalization(data: Dataset) -> Normalization:
-    """Mean and deviation of every channel over the train cases (at most 200 of them)."""
-    cases = data.cases["train"][:: max(1, len(data.cases["train"]) // 200)]
-    sums = np.zeros((2, data.channels))
-    for case in cases:
-        pixels = data.pixels(case).reshape(data.channels, -1)
-        sums += np.stack([pixels.mean(1), np.square(pixels).mean(1)]) / len(cases)
-    mean, std = sums[0], np.sqrt(np.maximum(sums[1] - sums[0] ** 2, 1e-8))
-    return Normalization(mean=tuple(mean.round(4).tolist()), std=tuple(std.round(4).tolist()))
 
 
 def _precision() -> Literal["bf16-mixed", "32-true"]:

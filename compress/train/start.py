@@ -11,11 +11,11 @@ import torch
 from compress.errors import DataError, RecipeError
 from compress.kept import claimed, versions
 from compress.recipe import Recipe
-from compress.weights import Description, build_net, save_net
+from compress.weights import Description, build_net, load_weights, read_description, save_net
 
 
 def train(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Callable[[str], None] = print) -> Path:
-    """Train the recipe's network and write it as 16-bit safetensors with its description.
+    """Train the recipe's network, from its weights where it names some; write it in 16 bits, with its description.
 
     Raises:
         RecipeError: if the recipe has no `train`.
@@ -24,13 +24,17 @@ def train(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Callable[[s
     if recipe.train is None:
         raise RecipeError(recipe.name, ["lacks the key 'train': compress train needs to know for how long, and how"])
     with claimed(folder, fresh=fresh):
-        data = recipe.dataset()
+        described = None if recipe.weights is None else read_description(recipe.weights)
+        data = recipe.dataset(stored=described.normalization if described else None)
         for role in ("train", "val"):
             if not data.cases[role]:
                 raise DataError(f"{data.source}: the split '{role}' is empty, and training needs it")
         data.check(("train", "val"))
         torch.manual_seed(recipe.seed)
         net = build_net(recipe.network)
+        if recipe.weights is not None:
+            load_weights(net, recipe.weights)
+            say(f"starting from {recipe.weights}")
         begun = time.perf_counter()
         best = recipe.train(net, data, folder, recipe.seed, say)
         say(f"best validation Dice {best:.4f}, {(time.perf_counter() - begun) / 60:.1f} minutes")

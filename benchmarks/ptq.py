@@ -1,0 +1,176 @@
+"""Post-training int8 of one network by four tools, scored on the same test cases and timed in turns.
+
+    python -m benchmarks.ptq --data <folder of usgra_nerve>
+
+Ours for OpenVINO and for ONNX Runtime, NNCF's post-training quantization (OpenVINO), and ONNX
+Runtime's quantize_static with its default settings; the float network on all three runtimes beside
+them. All calibrate on the same cases. The result is written to benchmarks/ptq.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from compress import progress
+from compress.builds import Builder, Place
+from compress.gates import paired_drop
+from compress.kept import Kept, versions
+from compress.latency import Samples, Timing, conditions, interleaved
+from compress.measure import Scores
+from compress.recipe import load
+from compress.run import _host
+from compress.stages import after, baseline
+from compress.task import Task
+from export.artifact import Artifact, Infer
+from export.backends.onnxruntime import OnnxRuntime
+from export.backends.openvino import OpenVino
+from export.backends.torch import infer_from_module
+from export.devices.cpu import CPU
+from export.files import write_bytes
+from export.to_onnx import Style
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One tool's artifact, open and ready."""
+
+    name: str
+    infer: Infer
+    size_mb: float
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder of usgra_nerve.")],
+    recipe: Annotated[Path, typer.Option()] = HERE.parent / "recipes" / "nerve_unet_int8.yaml",
+    threads: int = 2,
+    samples: int = 200,
+    seconds: float = 60.0,
+    to: Annotated[Path, typer.Option(help="The Markdown file to write.")] = HERE / "ptq.md",
+) -> None:
+    """Quantize, score and time; print and write the table."""
+    loaded = load(recipe, data)
+    task = loaded.task()
+    task.check()
+    timing = Timing(threads=threads, samples=samples, seconds=seconds)
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        entries = list(_entries(loaded, task, Path(scratch), threads, stack))
+        scores = {}
+        for entry in entries:
+            with progress.steps(f"scoring {entry.name}", len(task.data.cases["test"])) as step:
+                scores[entry.name] = task.measure(entry.infer, step)
+        images = list(task.data.images(task.data.cases["test"][:16]))
+        runs = {entry.name: _run(entry.infer, images) for entry in entries}
+        times = interleaved(runs, timing, task.seed)
+    page = _page(entries, scores, times, threads, task)
+    write_bytes(to, page.encode())
+    Console(width=140).print(page, markup=False)
+
+
+def _run(infer: Infer, images: list[np.ndarray]) -> Any:
+    return lambda number: infer(images[number % len(images)])
+
+
+def _entries(recipe: Any, task: Task, folder: Path, threads: int, stack: contextlib.ExitStack) -> Iterator[Entry]:
+    kept = Kept(folder)
+    before = baseline(task, "benchmark", kept, print)
+    (word, step) = recipe.passes[0]
+    stage = after(step, word, 1, before, task, kept, print)
+    builder = Builder(task, Style(opset=recipe.opset), kept, print)
+
+    def ours(backend: str, which: Any, name: str) -> Entry:
+        place = Place(backend=backend, device=CPU, threads=threads)
+        build = builder.build(which, place)
+        assert build is not None and build.artifact is not None, build
+        opened = stack.enter_context(place.opened().open(build.artifact))
+        return Entry(name=name, infer=opened, size_mb=build.artifact.size_mb)
+
+    yield Entry(name="torch fp32 (eager)", infer=infer_from_module(task.net), size_mb=before.path.stat().st_size / 1e6)
+    yield ours("onnxruntime", before, "ONNX Runtime fp32")
+    yield ours("openvino", before, "OpenVINO fp32")
+    yield ours("onnxruntime", stage, "ONNX Runtime int8, segpress")
+    yield ours("openvino", stage, "OpenVINO int8, segpress")
+    onnx = builder.exported(before, "model", None)
+    for make in (_onnxruntime_static, _nncf):
+        name, artifact, backend = make(onnx, task, folder, threads)
+        opened = stack.enter_context(backend.open(artifact))
+        yield Entry(name=name, infer=opened, size_mb=artifact.size_mb)
+
+
+def _nncf(onnx: Artifact, task: Task, folder: Path, threads: int) -> tuple[str, Artifact, OpenVino]:
+    import nncf
+    import openvino as ov
+
+    images = list(task.data.images(task.data.cases["calibration"]))
+    model = ov.Core().read_model(onnx.path)
+    made = nncf.quantize(model, nncf.Dataset(images, lambda image: {0: image}), subset_size=len(images))
+    path = folder / "nncf.xml"
+    ov.save_model(made, path, compress_to_fp16=False)
+    artifact = replace(onnx, path=path, format="openvino").sealed()
+    return "OpenVINO int8, NNCF post-training", artifact, OpenVino(threads=threads)
+
+
+def _onnxruntime_static(onnx: Artifact, task: Task, folder: Path, threads: int) -> tuple[str, Artifact, OnnxRuntime]:
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.images = task.data.images(task.data.cases["calibration"])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self.images, None)
+            return None if image is None else {onnx.input.name: image}
+
+    path = folder / "static.onnx"
+    quantize_static(onnx.path, path, Reader())
+    artifact = replace(onnx, path=path).sealed()
+    return "ONNX Runtime int8, quantize_static defaults", artifact, OnnxRuntime(threads=threads)
+
+
+def _page(entries: list[Entry], scores: dict[str, Scores], times: dict[str, Samples], threads: int, task: Task) -> str:
+    first = scores[entries[0].name]
+    torch_ms = times[entries[0].name].as_dict()["p50"]
+    lines = []
+    for entry in entries:
+        time = times[entry.name].as_dict()
+        drop = paired_drop(first, scores[entry.name], None, "dice")
+        lines.append(
+            f"| {entry.name} | {scores[entry.name].mean('dice'):.4f} | {drop.mean:+.4f} | {drop.upper:+.4f} "
+            f"| {time['p50']:.1f} | {time['p95']:.1f} | {torch_ms / time['p50']:.2f}x | {entry.size_mb:.2f} "
+            f"| {time['n']} |"
+        )
+    host = _host(threads)
+    libraries = ", ".join(f"{name} {number}" for name, number in versions().items())
+    height, width = task.data.fit.size
+    return "\n".join(
+        [
+            "# Post-training int8, side by side",
+            "",
+            "`python -m benchmarks.ptq --data <folder of usgra_nerve>`: one run, artifacts timed in turns.",
+            "",
+            f"- Host: {host['cpu']}, {threads} threads, {', '.join(host['isa'])}; {conditions()}",
+            f"- Network: U-Net width 32, {height}x{width}, batch 1; {len(first.cases)} test cases of usgra_nerve;",
+            f"  calibration on {len(task.data.cases['calibration'])} cases that were neither trained on nor tested on",
+            f"- {libraries}",
+            "- Drop: mean foreground Dice of torch fp32 minus the artifact's, paired by case; upper: one-sided 95 %",
+            "",
+            "| artifact | Dice | drop | upper | p50 ms | p95 ms | over torch | MB | n |",
+            "|---|---|---|---|---|---|---|---|---|",
+            *lines,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,107 @@
+"""Small real things that many tests share: a tiny data folder, a tiny trained U-Net, a recipe over them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from compress.data.cases import Normalization
+from compress.networks.unet import UNet
+from compress.train.losses import DiceCrossEntropy
+from compress.weights import Description, save_net
+
+torch.set_num_threads(2)
+
+SIZE = 32
+
+
+def blob(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy 32x32 image with a bright square (class 1) and a dark disc (class 2), and its mask."""
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    top, left = rng.integers(2, 16, 2)
+    mask[top : top + 10, left : left + 10] = 1
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    middle = rng.integers(20, 27, 2)
+    mask[(rows - middle[0]) ** 2 + (columns - middle[1]) ** 2 < 16] = 2
+    image = np.choose(mask, [110, 190, 30]) + rng.normal(0, 12, mask.shape)
+    return np.clip(image, 0, 255).astype(np.uint8), mask
+
+
+def write_folder(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
+    """A data folder with this many cases in each split."""
+    rng = np.random.default_rng(seed)
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    with (root / "split.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "mask", "split"])
+        for split, count in counts.items():
+            for index in range(count):
+                image, mask = blob(rng)
+                name = f"{split}_{index:03d}.png"
+                Image.fromarray(image).save(root / "images" / name)
+                Image.fromarray(mask).save(root / "masks" / name)
+                table.writerow([f"images/{name}", f"masks/{name}", split])
+    return root
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that nobody changes; copy it to spoil it."""
+    counts = {"train": 6, "calibration": 8, "val": 4, "test": 32}
+    return write_folder(tmp_path_factory.mktemp("data") / "blobs", counts)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-level U-Net of width 8 that has learnt the blobs, as safetensors with its description."""
+    torch.manual_seed(0)
+    net = UNet(classes=3, width=8, depth=2)()
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
+    lose = DiceCrossEntropy()
+    rng = np.random.default_rng(100)
+    for _ in range(60):
+        images, masks = zip(*(blob(rng) for _ in range(8)), strict=True)
+        image_BCHW = torch.from_numpy(np.stack(images)[:, None].astype(np.float32) / 255 - 0.45) / 0.2
+        loss = lose(net(image_BCHW), torch.from_numpy(np.stack(masks)).long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    network = {"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2}}
+    save_net(
+        net.eval(),
+        Description(
+            network=network,
+            classes=("background", "square", "disc"),
+            normalization=Normalization(mean=(0.45,), std=(0.2,)),
+            size=(SIZE, SIZE),
+        ),
+        path,
+    )
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, folder: Path, weights: Path) -> dict[str, object]:
+    """A whole recipe over the tiny things, to change and write with `write_recipe`."""
+    return {
+        "name": "tiny",
+        "network": {"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2, "weights": str(weights)}},
+        "data": {"folder": {"root": str(folder), "size": [SIZE, SIZE]}},
+        "passes": [{"int8": {"calibrate": 8, "method": "min_max"}}],
+        "latency": {"samples": 12, "seconds": 1, "warm_up": 0.1, "threads": 2},
+    }
+
+
+def write_recipe(folder: Path, recipe: dict[str, object]) -> Path:
+    """The recipe as a YAML file in `folder`."""
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    return path

@@ -1,0 +1,106 @@
+"""Every shipped recipe runs, at toy size: the same words and options, fewer and smaller cases."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import write_recipe
+
+from compress.recipe import load
+from compress.run import run
+from compress.train.start import train
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+TRAINING = sorted((ROOT / "recipes" / "train").glob("*.yaml"))
+REAL = ROOT.parent / "shared" / "data" / "usgra_nerve"
+
+
+def toy_data(place: Path) -> dict[str, Any]:
+    """Phantoms of the same three classes; a recipe's own data may not be on this machine."""
+    counts = {"train": 8, "calibration": 4, "val": 2, "test": 3}
+    return {"synthetic": {"root": str(place / "phantom"), "size": [64, 64], **counts}}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_shipped_recipe_runs_at_toy_size(path: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load(path.read_text())
+    options = recipe["network"]["unet"]
+    options["weights"] = str(path.parent / options["weights"])
+    recipe["data"] = toy_data(tmp_path)
+    for step in recipe["passes"]:
+        if isinstance(step, dict) and "int8" in step:
+            step["int8"]["calibrate"] = 4
+    recipe["latency"] = {"samples": 10, "seconds": 0.5, "warm_up": 0}
+    report = run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=lambda _: None)
+    measured = [row for row in report.rows if row.status == "measured"]
+    assert {row.backend for row in measured} == {"torch", "onnxruntime", "openvino"}
+    assert all(row.scores is not None and row.latency_ms is not None for row in measured)
+    assert {gate.name for gate in report.gates} == {next(iter(gate)) for gate in recipe["gates"]}
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
+def test_a_shipped_training_recipe_trains_at_toy_size(path: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load(path.read_text())
+    options = recipe["network"]["unet"]
+    options.pop("weights", None)
+    options["width"] = 4
+    recipe["data"] = toy_data(tmp_path)
+    recipe["train"]["epochs"] = 1
+    weights = train(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=lambda _: None)
+    described = json.loads(weights.with_suffix(".json").read_text())
+    assert described["network"]["unet"]["width"] == 4
+    assert described["made"]["epochs"] == 1
+
+
+@pytest.mark.parametrize("path", [*RECIPES, *TRAINING], ids=lambda path: path.stem)
+def test_a_shipped_recipe_is_good(path: Path) -> None:
+    load(path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="the ultrasound set usgra_nerve is not on this machine")
+def test_int8_costs_real_ultrasound_at_most_half_a_percent(tmp_path: Path) -> None:
+    recipe = load(ROOT / "recipes" / "nerve_unet_int8.yaml", REAL)
+    report = run(recipe, tmp_path / "out", say=lambda _: None)
+    rows = {row.backend: row for row in report.rows if row.step == "01-int8"}
+    for backend in ("onnxruntime", "openvino"):
+        drop = rows[backend].dice_drop
+        assert drop is not None
+        assert drop["mean"]["drop"] <= 0.005
+
+
+def test_the_commands_in_the_readme_are_real() -> None:
+    text = (ROOT / "README.md").read_text()
+    blocks = [block.split("```")[0] for block in text.split("```bash\n")[1:]]
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    commands = [line.split() for line in lines if line.startswith("compress ")]
+    assert commands
+    for _, verb, *words in commands:
+        if verb in ("run", "check", "train"):
+            done = subprocess.run(
+                [sys.executable, "-m", "compress", "check", words[0]],
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=ROOT,
+            )
+            assert done.returncode == 0, done.stderr
+        else:
+            assert verb == "schema"
+    targets = (ROOT / "Makefile").read_text()
+    for line in lines:
+        if line.startswith("make "):
+            assert f"\n{line.split()[1]}:" in targets
+
+
+def test_the_readmes_recipe_is_good(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    (block,) = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
+    load(write_recipe(tmp_path, yaml.safe_load(block)))

@@ -1,0 +1,187 @@
+"""A whole run over tiny real things: what is measured, what is kept, what the gates make of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from conftest import write_recipe
+
+from compress.recipe import load
+from compress.run import run
+from export.artifact import Artifact
+from export.to_onnx import metadata_of
+
+TIMES = ("latency_ms", "peak_memory_mb")
+
+
+def quiet(_: str) -> None:
+    """A log nobody reads."""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, folder: Path, weights: Path) -> tuple[Path, dict[str, Any]]:
+    """One finished run with gates of every kind, and its report."""
+    place = tmp_path_factory.mktemp("run")
+    recipe = {
+        "name": "tiny",
+        "network": {"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2, "weights": str(weights)}},
+        "data": {"folder": {"root": str(folder), "size": [32, 32]}},
+        "passes": [{"int8": {"calibrate": 8, "method": "mse", "keep_float": ["head"]}}],
+        "devices": ["cpu", "rtx_40"],
+        "latency": {"samples": 12, "seconds": 1, "warm_up": 0.1, "threads": 2},
+        "gates": [
+            {"dice_drop": {"at_most": 0.05, "device": "cpu"}},
+            {"hd95_rise": {"at_most": 5, "device": "cpu", "class": "square"}},
+            {"parity": {"at_most": 0.05, "device": "cpu"}},
+            {"size_mb": {"at_most": 1}},
+            {"latency_ms": {"at_most": 10_000, "device": "rtx_40"}},
+            {"latency_ms": {"at_most": 10_000, "device": "cpu", "percentile": 99}},
+        ],
+    }
+    run(load(write_recipe(place, recipe)), place / "out", say=quiet)
+    return place / "out", json.loads((place / "out" / "report.json").read_text())
+
+
+def test_the_report_has_a_row_for_each_step_on_each_runtime(done: tuple[Path, dict]) -> None:
+    rows = {(row["step"], row["backend"], row["device"]): row for row in done[1]["rows"]}
+    assert set(rows) == {
+        ("baseline", "torch", "cpu"),
+        ("baseline", "onnxruntime", "cpu"),
+        ("baseline", "openvino", "cpu"),
+        ("baseline", "tensorrt", "rtx_40"),
+        ("01-int8", "onnxruntime", "cpu"),
+        ("01-int8", "openvino", "cpu"),
+        ("01-int8", "tensorrt", "rtx_40"),
+    }
+    for (step, _, device), row in rows.items():
+        if device == "cpu":
+            assert row["status"] == "measured"
+            assert row["scores"]["dice"] > 0.8, "the tiny network has learnt its task, and int8 keeps it"
+            assert set(row["scores"]) >= {"dice", "iou", "hd95", "nsd", "precision", "recall", "per_class", "per_case"}
+            assert set(row["latency_ms"]) >= {"p50", "p95", "p99", "end_to_end_p50"}
+            assert row["parity"]["flipped"] < 0.02
+        else:
+            assert (row["status"], row["reason"]) == ("built", "no NVIDIA driver")
+            assert row["scores"] is None
+            assert row["latency_ms"] is None
+        assert row["params"] > 0
+        assert row["macs"] > 0
+        assert row["layers"] is None if step == "baseline" else row["layers"]["float"] >= 1
+
+
+def test_the_report_says_which_cases_were_used_for_what(done: tuple[Path, dict]) -> None:
+    report = done[1]
+    assert report["cases"] == {"train": 6, "calibration": 8, "val": 4, "test": 32}
+    assert "calibrate" in report["data"]["roles"]["calibration"]
+
+
+def test_the_three_report_files_and_a_log_are_written(done: tuple[Path, dict]) -> None:
+    names = {path.name for path in done[0].iterdir()}
+    assert names >= {"report.json", "report.md", "report.html", "log.txt"}
+    assert "<html" in (done[0] / "report.html").read_text()
+
+
+def test_every_artifact_in_the_report_is_there_with_its_sidecar(done: tuple[Path, dict]) -> None:
+    for row in done[1]["rows"]:
+        path = done[0] / row["artifact"]
+        assert path.is_file()
+        if row["backend"] != "torch":
+            Artifact.read(path).verify()
+            assert row["size_mb"] == pytest.approx(Artifact.read(path).size_mb, abs=1e-6)
+
+
+def test_the_onnx_file_tells_classes_and_normalization(done: tuple[Path, dict]) -> None:
+    path = next(path for path in (done[0] / "artifacts").rglob("*.onnx"))
+    told = metadata_of(path)
+    assert json.loads(told["segpress.classes"]) == ["background", "square", "disc"]
+    assert json.loads(told["segpress.normalization"])["mean"] == [0.45]
+
+
+def test_weights_are_stored_as_int8(done: tuple[Path, dict]) -> None:
+    for name in ("onnxruntime", "openvino"):
+        graph = onnx.load(done[0] / "artifacts" / "01-int8" / f"{name}.onnx").graph
+        stored = [
+            tensor
+            for tensor in graph.initializer
+            if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 4
+        ]
+        assert stored, name
+        floats = [t for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 4]
+        assert len(floats) < len(stored), name
+
+
+def test_gates_hold_fail_or_are_inconclusive_with_their_reason(done: tuple[Path, dict]) -> None:
+    by_name: dict[str, list[dict]] = {}
+    for gate in done[1]["gates"]:
+        by_name.setdefault(gate["name"], []).append(gate)
+    assert {gate["class"] for gate in by_name["dice_drop"]} == {"square", "disc"}
+    assert {gate["class"] for gate in by_name["hd95_rise"]} == {"square"}
+    assert {gate["verdict"] for gate in by_name["parity"]} == {"holds"}
+    assert len(by_name["size_mb"]) == 3, "an engine that cannot run here still has a size"
+    absent = [gate for gate in by_name["latency_ms"] if gate["device"] == "rtx_40"]
+    assert [(gate["verdict"], gate["value"]) for gate in absent] == [("inconclusive", None)]
+    assert "no NVIDIA driver" in absent[0]["reason"]
+    few = [gate for gate in by_name["latency_ms"] if gate["device"] == "cpu"]
+    assert all(gate["verdict"] == "inconclusive" and "459" in gate["reason"] for gate in few)
+
+
+def test_the_same_seed_gives_the_same_report_but_for_times(
+    done: tuple[Path, dict], tmp_path: Path, recipe: dict
+) -> None:
+    text = done[1]["recipe"]
+    again = run(load(write_recipe(tmp_path, text)), tmp_path / "again", say=quiet)
+    ours, theirs = json.loads(json.dumps(again.as_dict())), json.loads(json.dumps(done[1]))
+    for report in (ours, theirs):
+        for row in report["rows"]:
+            for key in TIMES:
+                row.pop(key)
+        report["gates"] = [gate for gate in report["gates"] if gate["name"] != "latency_ms"]
+    assert ours == theirs
+
+
+def test_the_same_run_twice_is_answered_from_what_is_kept(
+    done: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import compress.builds
+    import compress.passes.int8
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("this was done before")
+
+    monkeypatch.setattr(compress.builds, "interleaved", never)
+    monkeypatch.setattr(compress.builds, "to_onnx", never)
+    monkeypatch.setattr(compress.passes.int8, "calibrated", never)
+    before = (done[0] / "report.json").read_bytes()
+    recipe = load(write_recipe(done[0], done[1]["recipe"]))
+    report = run(recipe, done[0], say=quiet)
+    assert (done[0] / "report.json").read_bytes() == before
+    assert report.as_dict()["rows"] == done[1]["rows"]
+
+
+def test_a_changed_artifact_is_built_again(done: tuple[Path, dict], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(done[0], copy)
+    path = copy / "artifacts" / "01-int8" / "openvino.bin"
+    right = path.read_bytes()
+    path.write_bytes(right[:-4] + b"evil")
+    run(load(write_recipe(tmp_path, done[1]["recipe"])), copy, say=quiet)
+    assert path.read_bytes() == right
+
+
+def test_a_gate_too_tight_fails_and_is_named(tmp_path: Path, recipe: dict) -> None:
+    recipe["gates"] = [{"size_mb": {"at_most": 0.001}}]
+    report = run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=quiet)
+    assert report.exit_code == 1
+    (first, *_) = report.gates
+    assert (first.name, first.limit, first.verdict) == ("size_mb", 0.001, "fails")
+    assert first.value is not None
+    assert first.value > 0.001
+
+    recipe["gates"] = [{"latency_ms": {"at_most": 33, "device": "cuda"}}]
+    report = run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=quiet)
+    assert report.exit_code == 3, "a device that is not there was not measured"
