@@ -248,8 +248,8 @@ def upper_limits(drops_SN: Values, level: float = LEVEL) -> Values:
     t = float(stdtrit(n - 1, level))
     student = mean + t * spread / math.sqrt(n)
     # Where all drops are equal there is no skewness, and the limit is their mean.
-    third = ((drops_SN - mean[:, None]) ** 3).mean(axis=1)
-    skewness = np.divide(third, drops_SN.std(axis=1) ** 3, out=np.zeros_like(mean), where=spread > 0)
+    third, cube = ((drops_SN - mean[:, None]) ** 3).mean(axis=1), drops_SN.std(axis=1) ** 3
+    skewness = np.divide(third, cube, out=np.zeros_like(mean), where=cube > 0)
     johnson = student + skewness * (1 + 2 * t**2) * spread / (6 * n)
     percentile = np.quantile(_resampling(n) @ drops_SN.T, level, axis=0)
     return np.maximum(np.maximum(percentile, student), johnson)

@@ -87,7 +87,7 @@ def code_key() -> str:
     """A hash of every source file of ours: work done by other code is not trusted."""
     digest = hashlib.sha256()
     for package in (Path(__file__).parent, Path(export.__file__).parent):
-        for source in sorted(package.rglob("*.py")):
+        for source in sorted((*package.rglob("*.py"), *package.rglob("*.j2"))):
             digest.update(source.relative_to(package).as_posix().encode() + source.read_bytes())
     return digest.hexdigest()
 

@@ -35,7 +35,8 @@ class Timing:
     seconds: Annotated[float, Field(gt=0)] = 60.0
     """Stop earlier when an artifact has had this much time; its row is then labelled screening."""
     warm_up: Annotated[float, Field(ge=0)] = 2.0
-    """Seconds of warm-up at most for each artifact; it ends when three windows agree within 2 %."""
+    """Seconds of warm-up at most for each artifact; it ends when three windows agree within 2 %, but
+    not before a quarter of this time."""
 
 
 @dataclass(kw_only=True)
@@ -101,7 +102,10 @@ def _block(run: Run, times_ms: list[float], most: int, seconds: float = 0.3) -> 
 
 
 def _warm_up(run: Run, seconds: float, window: int = 5) -> bool:
-    """Run until the medians of three consecutive windows agree within 2 %; whether they did."""
+    """Run until the medians of three consecutive windows agree within 2 %; whether they did.
+
+    At least a quarter of `seconds`: the first windows of a fast network agree before the clock has risen.
+    """
     medians: list[float] = []
     begun = time.perf_counter()
     count = 0
@@ -113,24 +117,28 @@ def _warm_up(run: Run, seconds: float, window: int = 5) -> bool:
             times.append(time.perf_counter() - start)
             count += 1
         medians.append(float(np.median(times)))
-        last = medians[-3:]
-        if len(last) == 3 and max(last) <= 1.02 * min(last):
+        last, spent = medians[-3:], time.perf_counter() - begun
+        if len(last) == 3 and max(last) <= 1.02 * min(last) and spent >= seconds / 4:
             return True
-        if time.perf_counter() - begun > seconds:
+        if spent > seconds:
             return False
 
 
 def conditions(cpus: Sequence[int] = (0,)) -> dict[str, Any]:
     """What the host was like: clock, governor, temperature, load; null where it does not say."""
     cpu = Path(f"/sys/devices/system/cpu/cpu{cpus[0]}/cpufreq")
-    clock = _read(cpu / "scaling_cur_freq")
-    warm = _read(Path("/sys/class/thermal/thermal_zone0/temp"))
     return {
-        "clock_mhz": int(clock) / 1000 if clock else None,
+        "clock_mhz": _thousandths(cpu / "scaling_cur_freq"),
         "governor": _read(cpu / "scaling_governor"),
-        "temperature_c": int(warm) / 1000 if warm else None,
+        "temperature_c": _thousandths(Path("/sys/class/thermal/thermal_zone0/temp")),
         "load": round(os.getloadavg()[0], 2),
     }
+
+
+def _thousandths(path: Path) -> float | None:
+    text = _read(path)
+    # Some kernels say "<unknown>" where others give a number.
+    return int(text) / 1000 if text and text.lstrip("-").isdigit() else None
 
 
 def _read(path: Path) -> str | None:

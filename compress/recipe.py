@@ -72,6 +72,13 @@ class Recipe:
             data = dataclasses.replace(data, class_names=names)
         return Task(data=data, net=net.eval(), seed=self.seed, dynamic=self.dynamic)
 
+    def normalization_from(self) -> str:
+        """Whose normalization the network gets: a wrong one costs more than any compression."""
+        if self.data.normalization is not None:
+            return "the recipe"
+        described = None if self.weights is None else read_description(self.weights)
+        return "the weights" if described is not None and described.normalization else "the train cases, measured"
+
     def dataset(self, stored: Normalization | None = None) -> Dataset:
         """The data as this network needs it; its normalization is the recipe's, else the weights', else measured."""
         shape = shape_of(self.network)

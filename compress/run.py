@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
     with claimed(folder, fresh=fresh), logged(folder, say) as log:
         kept = Kept(folder)
         task = recipe.task()
+        log(f"normalization is that of {recipe.normalization_from()}: {task.data.normalization}")
         _check_data(task, kept)
 
         stages = [baseline(task, _first_key(recipe, task), kept, log)]
@@ -85,8 +87,6 @@ def publish(report: Report, builds: list[Build], task: Task, kept: Kept) -> None
 
 def with_drops(rows: list[Row]) -> list[Row]:
     """The rows, each with its drop from the baseline."""
-    from dataclasses import replace
-
     return [replace(row, dice_drop=drops(rows, row)) for row in rows]
 
 
@@ -122,6 +122,7 @@ def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
             "val": "not used for any choice in this run",
             "test": "every score, drop and latency in this report; seen by no pass",
         },
+        "normalization": {**asdict(task.data.normalization), "from": recipe.normalization_from()},
         "independent": "patient" if patients else "case",
         "test_looks": sum(row.status == "measured" for row in rows),
     }

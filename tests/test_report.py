@@ -403,9 +403,16 @@ def test_the_terminal_shows_the_baseline_the_drop_and_its_upper_limit_whole_in_1
     assert "…" not in text
     flat = " ".join(text.split())
     assert "baseline on torch (cpu): mean foreground Dice 0.9175 over 3 test cases." in flat
-    assert "dice_drop of 01-int8 on onnxruntime (cpu): nerve 0.0875 (upper limit 0.1640)." in flat
-    assert "hd95_rise of 01-int8 on onnxruntime (cpu): vessel 0.2100 (upper limit 0.7300)." in flat
+    for name, drop in DROPS.items():
+        assert f"{name} {drop['drop']:+.4f} (upper limit {drop['upper']:.4f}, {drop['n']} cases)" in flat
     assert flat.endswith("1 of 5 gates fails: dice_drop of nerve on onnxruntime (cpu); 2 are inconclusive.")
+
+
+def test_an_artifact_slower_than_the_baseline_is_called_so() -> None:
+    found = report()
+    assert "is slower than the baseline" not in printed(found)
+    found["rows"][4]["latency_ms"]["p50"] = 10_000.0
+    assert "01-int8 on onnxruntime (cpu) is slower than the baseline there" in " ".join(printed(found).split())
 
 
 def test_a_narrow_terminal_still_gets_every_word() -> None:

@@ -172,7 +172,7 @@ class Dataset:
         return replace(self, normalization=normalization)
 
     def measured_normalization(self) -> Normalization:
-        """Mean and deviation of every channel over the train cases (at most 200 of them)."""
+        """Mean and deviation of every channel over the train cases (where there are many, some 200 to 400 of them)."""
         cases = self.cases["train"][:: max(1, len(self.cases["train"]) // 200)]
         sums = np.zeros((2, self.channels))
         for case in cases:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -94,7 +94,7 @@ class Synthetic:
             for name in ("images", "masks"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
             make = partial(_write_case, folder, self.seed, self.size)
-            with ProcessPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
                 made = pool.map(make, missing, chunksize=8)
                 for _ in bar(made, "making the phantom", len(missing)):
                     pass

@@ -218,16 +218,28 @@ def drop_text(line: Line) -> str:
 
 
 def drop_sentences(report: Json) -> list[str]:
-    """For each drop gate: the drop of every class with its upper limit."""
-    step = report["rows"][-1]["step"] if report["rows"] else "?"
-    found: dict[tuple[str, str], list[str]] = {}
-    for gate in report["gates"]:
-        if gate["name"].endswith(("_drop", "_rise")) and number(gate["value"]) is not None:
-            value, upper, _ = gate_numbers(gate)
-            text = f"{gate['class'] or 'mean'} {value} (upper limit {upper})"
-            found.setdefault((gate["name"], place(gate)), []).append(text)
+    """For each artifact of the last step: its Dice drop from the baseline, of the mean and of every class."""
+    found = []
+    for line in last_step(report):
+        drops: Json = line.row.get("dice_drop") or {}
+        texts = [f"{name} {_drop_text(drop)}" for name, drop in drops.items() if number(drop["drop"]) is not None]
+        if texts:
+            found.append(f"Dice drop of {line.title}: {'; '.join(texts)}.")
+    return found
+
+
+def _drop_text(drop: Json) -> str:
+    upper = number(drop["upper"])
+    limit = "no upper limit" if upper is None else f"upper limit {upper:.4f}"
+    return f"{float(drop['drop']):+.4f} ({limit}, {drop['n']} cases)"
+
+
+def slower_sentences(report: Json) -> list[str]:
+    """A warning for each artifact of the last step that is slower than the network it came from."""
     return [
-        f"{name} of {step}{' on ' * bool(where)}{where}: {', '.join(texts)}." for (name, where), texts in found.items()
+        f"{line.title} is slower than the baseline there ({line.speed_up:.2f}x): use the baseline on this runtime."
+        for line in last_step(report)
+        if line.step != "baseline" and line.speed_up is not None and line.speed_up < 1
     ]
 
 

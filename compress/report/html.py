@@ -76,7 +76,7 @@ def to_html(report: Mapping[str, Any], overlays: Sequence[Overlay]) -> str:
     return pages.get_template("report.html.j2").render(
         report=report,
         verdict=derived.conclusion(report),
-        summary=[derived.baseline_sentence(report), *derived.drop_sentences(report)],
+        summary=[derived.baseline_sentence(report), *derived.drop_sentences(report), *derived.slower_sentences(report)],
         last=derived.last_step(report),
         tables={"gates": gates, "stages": stages, "classes": classes, "rest": rest},
         plots=plots,

@@ -49,6 +49,7 @@ def _summary(report: Json) -> list[str]:
         derived.baseline_sentence(report),
         *map(_artifact_sentence, derived.last_step(report)),
         *derived.drop_sentences(report),
+        *derived.slower_sentences(report),
     ]
 
 

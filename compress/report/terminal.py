@@ -19,7 +19,11 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     """Print the report; it needs 100 columns, and wraps notes and reasons in fewer."""
     console.print(_stages(report))
     console.print()
-    for sentence in (derived.baseline_sentence(report), *derived.drop_sentences(report)):
+    for sentence in (
+        derived.baseline_sentence(report),
+        *derived.drop_sentences(report),
+        *derived.slower_sentences(report),
+    ):
         console.print(Text(sentence))
     console.print()
     if report["gates"]:
