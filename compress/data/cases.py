@@ -77,7 +77,7 @@ class Fit:
 
     def mask(self, mask_HW: MaskArray, fill: int = 0) -> MaskArray:
         """The mask at the network's size (nearest neighbour)."""
-        return np.asarray(self._fitted(Image.fromarray(mask_HW), Image.Resampling.NEAREST, fill))
+        return np.array(self._fitted(Image.fromarray(mask_HW), Image.Resampling.NEAREST, fill))
 
     def restore(self, labels_HW: MaskArray, original: tuple[int, int]) -> MaskArray:
         """Labels of the network's size, brought back to the original (height, width)."""
@@ -87,7 +87,7 @@ class Fit:
         if labels_HW.shape == original:
             return labels_HW
         back = Image.fromarray(labels_HW).resize((original[1], original[0]), Image.Resampling.NEAREST)
-        return np.asarray(back)
+        return np.array(back)
 
     def _inner(self, original: tuple[int, int]) -> tuple[int, int]:
         if self.how == "resize":
