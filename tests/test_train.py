@@ -1,0 +1,97 @@
+"""Training: it learns, goes on where it was interrupted, and refuses what belongs to another network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compress.data.cases import Dataset
+from compress.data.folder import Folder
+from compress.errors import WeightsError
+from compress.networks.unet import UNet
+from compress.train.augment import augmentation, augmented
+from compress.train.losses import DiceCrossEntropy
+from compress.train.training import Training
+
+TRAINING = Training(epochs=3, rate=5e-3, augment="strong", average=0.5)
+
+
+@pytest.fixture
+def data(folder: Path) -> Dataset:
+    return Folder(root=folder, size=(32, 32), batch=4)(channels=1, classes=3)
+
+
+def small() -> nn.Module:
+    torch.manual_seed(3)
+    return UNet(classes=3, width=4, depth=2)()
+
+
+def quiet(_: str) -> None:
+    """A log nobody reads."""
+
+
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_ends(data: Dataset, tmp_path: Path) -> None:
+    whole = small()
+    score = TRAINING(whole, data, tmp_path / "whole", 5, quiet)
+
+    def stop_after_the_second(line: str) -> None:
+        if line.startswith("epoch 2"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        TRAINING(small(), data, tmp_path / "parts", 5, stop_after_the_second)
+    resumed = small()
+    assert TRAINING(resumed, data, tmp_path / "parts", 5, quiet) == score
+    for (name, ours), theirs in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+def test_training_learns(data: Dataset, tmp_path: Path) -> None:
+    training = Training(epochs=25, rate=1e-2, augment="flips", average=0.5)
+    assert training(small(), data, tmp_path, 5, quiet) > 0.5
+
+
+def test_the_checkpoint_of_another_network_is_refused(data: Dataset, tmp_path: Path) -> None:
+    Training(epochs=1)(small(), data, tmp_path, 5, quiet)
+    with pytest.raises(WeightsError, match="does not belong to this network"):
+        Training(epochs=2)(UNet(classes=3, width=8, depth=2)(), data, tmp_path, 5, quiet)
+
+
+def test_an_unpadded_network_trains_on_the_centre_it_predicts(data: Dataset, tmp_path: Path) -> None:
+    net = UNet(classes=3, width=4, depth=1, padded=False)()
+    assert Training(epochs=1)(net, data, tmp_path, 5, quiet) >= 0
+
+
+def test_augmentation_moves_image_and_mask_together_and_repeats_itself() -> None:
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:20, 8:20] = 1
+    image = mask[None].astype(np.float32)
+    transform = augmentation("strong")
+    first, again, other = (augmented(transform, image, mask, (1, 2, seed)) for seed in (3, 3, 4))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+    inside, outside = first[0][0][first[1] == 1], first[0][0][first[1] == 0]
+    assert inside.mean() > outside.mean() + 0.3
+    assert set(first[1].unique().tolist()) <= {0, 1}
+
+
+def test_the_loss_is_least_for_the_right_answer_and_ignores_what_it_should() -> None:
+    mask = torch.tensor([[[0, 1], [2, 255]]])
+    right = 20.0 * nn.functional.one_hot(torch.tensor([[[0, 1], [2, 0]]]), 3).movedim(-1, 1).float()
+    lose = DiceCrossEntropy(ignore=255)
+    assert lose(right, mask) < 0.05
+    changed = right.clone()
+    changed[..., 1, 1] = torch.tensor([0.0, 20.0, 0.0])
+    assert torch.allclose(lose(changed, mask), lose(right, mask), atol=1e-3)
+    assert lose(-right, mask) > 5
+
+
+def test_one_logit_is_trained_as_a_sigmoid() -> None:
+    logits = torch.tensor([[[[-9.0, 9.0]]]])
+    assert DiceCrossEntropy()(logits, torch.tensor([[[0, 1]]])) < 0.01
+    assert DiceCrossEntropy()(logits, torch.tensor([[[1, 0]]])) > 5
