@@ -116,29 +116,23 @@ def _judge_row(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> list[Ve
     if name == "parity":
         flipped = None if row.parity is None else row.parity["flipped"]
         return [_plain(name, gate, row, flipped)]
-    if row.latency_ms is None:
-        return [_verdict(name, gate, row, "inconclusive", "not measured: no latency")]
-    few = _too_few(gate, row)
-    if name == "latency_ms":
-        value = row.latency_ms[f"p{gate.percentile}"]
-    else:
-        before = _baseline(rows, gate.over or row.backend, row.device)
-        if before is None or before.latency_ms is None:
-            over = f"the baseline on {gate.over or row.backend} was not measured"
-            return [_verdict(name, gate, row, "inconclusive", over)]
-        few = few or _too_few(gate, before)
-        value = before.latency_ms[f"p{gate.percentile}"] / row.latency_ms[f"p{gate.percentile}"]
-    if few:
-        return [_verdict(name, gate, row, "inconclusive", few, value=value)]
-    return [_plain(name, gate, row, value)]
+    return [_judge_time(name, gate, row, rows)]
 
 
-def _too_few(gate: Gate, row: Row) -> str | None:
-    assert row.latency_ms is not None
-    needed = samples_for(gate.percentile)
-    if row.latency_ms["n"] < needed:
-        return f"p{gate.percentile} needs {needed} samples, there are {row.latency_ms['n']}: raise latency samples"
-    return None
+def _judge_time(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> Verdict:
+    """Latency, or the speed-up over the baseline, at the gate's percentile."""
+    percentile = f"p{gate.percentile}"
+    timed = [row] if name == "latency_ms" else [row, _baseline(rows, gate.over or row.backend, row.device)]
+    times = [one.latency_ms for one in timed if one is not None and one.latency_ms is not None]
+    if len(times) < len(timed):
+        missing = "its latency" if row.latency_ms is None else f"the baseline on {gate.over or row.backend}"
+        return _verdict(name, gate, row, "inconclusive", f"not measured: {missing}")
+    value = times[0][percentile] if name == "latency_ms" else times[1][percentile] / times[0][percentile]
+    fewest, needed = min(time["n"] for time in times), samples_for(gate.percentile)
+    if fewest < needed:
+        few = f"{percentile} needs {needed} samples, there are {fewest}: raise latency samples"
+        return _verdict(name, gate, row, "inconclusive", few, value=value)
+    return _plain(name, gate, row, value)
 
 
 def _baseline(rows: Sequence[Row], backend: str, device: str) -> Row | None:
