@@ -1,0 +1,271 @@
+"""Weights on disk: what we save comes back, what others saved is taken, and what is unsafe is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from compress.data.cases import Normalization
+from compress.errors import WeightsError
+from compress.networks.unet import UNet
+from compress.weights import Description, build_net, load_net, load_weights, read_description, save_net
+
+OPTIONS: dict[str, Any] = {"classes": 2, "in_channels": 1, "width": 4, "depth": 1}
+
+
+def fresh(seed: int = 0, **options: object) -> nn.Module:
+    """A tiny network whose batch norms have seen something."""
+    torch.manual_seed(seed)
+    net = UNet(**{**OPTIONS, **options})()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean)  # type: ignore[arg-type]
+    return net.eval()
+
+
+def saved(path: Path, net: nn.Module, *, half: bool = False, **more: Any) -> Path:
+    save_net(net, Description(network={"unet": OPTIONS}, **more), path, half=half)
+    return path
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    return all(
+        torch.equal(*pair) for pair in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+def refused(path: Path, words: str) -> None:
+    with pytest.raises(WeightsError, match=words) as told:
+        load_weights(fresh(), path)
+    assert str(path) in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_saved_network_comes_back_to_the_bit(tmp_path: Path) -> None:
+    net = fresh()
+    back = load_net(saved(tmp_path / "net.safetensors", net))
+    assert same(net, back)
+    assert not back.training
+    assert back.description == {"unet": OPTIONS}
+
+
+def test_in_16_bits_it_is_half_as_large_and_nearly_the_same(tmp_path: Path) -> None:
+    net = fresh(width=16)
+    options = {**OPTIONS, "width": 16}
+    paths = []
+    for half in (False, True):
+        paths.append(tmp_path / f"{half}.safetensors")
+        save_net(net, Description(network={"unet": options}), paths[-1], half=half)
+    assert paths[1].stat().st_size < 0.7 * paths[0].stat().st_size
+    image = torch.randn(1, 1, 16, 16)
+    back = load_net(paths[1])
+    assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in back.state_dict().values())
+    torch.testing.assert_close(back(image), net(image), rtol=0, atol=2e-2)
+
+
+def test_a_variance_too_large_for_16_bits_stays_in_32(tmp_path: Path) -> None:
+    net = fresh()
+    net.encoder[0][1].running_var.fill_(1e6)  # type: ignore[index,union-attr,operator]
+    back = load_net(saved(tmp_path / "net.safetensors", net, half=True))
+    assert (back.encoder[0][1].running_var == 1e6).all()  # type: ignore[index,union-attr]
+
+
+def test_the_description_comes_back_whole(tmp_path: Path) -> None:
+    normalization = Normalization(mean=(0.2,), std=(0.3,))
+    more = {"classes": ("background", "nerve"), "normalization": normalization, "size": (32, 48), "made": {"epochs": 3}}
+    path = saved(tmp_path / "net.safetensors", fresh(), **more)
+    assert read_description(path) == Description(network={"unet": OPTIONS}, **more)  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_from_elsewhere_has_no_description(tmp_path: Path) -> None:
+    torch.save(fresh().state_dict(), tmp_path / "net.pt")
+    assert read_description(tmp_path / "net.pt") is None
+    with pytest.raises(WeightsError, match=r"has no net\.json beside it to say which network it is"):
+        load_net(tmp_path / "net.pt")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not json",
+        "[]",
+        "{}",
+        '{"network": {}}',
+        '{"network": "unet"}',
+        '{"network": {"unet": 5}}',
+        '{"network": {"unet": {"classes": 2, "colour": 1}}}',
+        '{"network": {"unet": {"classes": 0}}}',
+        '{"network": {"unet": {"classes": 2}}, "normalization": {"mean": [0], "std": [0]}}',
+        '{"network": {"unet": {"classes": 2}}, "size": 5}',
+    ],
+)
+def test_a_description_that_is_none_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "net.json").write_text(text)
+    with pytest.raises(WeightsError, match=r"net\.json: not a description of a network"):
+        read_description(tmp_path / "net.safetensors")
+
+
+def test_an_unknown_network_is_told_with_what_may_have_happened() -> None:
+    with pytest.raises(WeightsError, match="'warpnet' is no network known here; was it made by a newer segpress"):
+        build_net({"warpnet": {}})
+    with pytest.raises(WeightsError, match=r"unet: colour: .*was it made by a newer segpress"):
+        build_net({"unet": {"classes": 2, "colour": 1}})
+
+
+WRAPPED: dict[str, Callable[[dict[str, Tensor]], Any]] = {
+    "plain": lambda state: state,
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "model": lambda state: {"model": state, "optimizer": {"lr": 0.1}},
+    "model_state_dict": lambda state: {"epoch": 3, "model_state_dict": state},
+    "twice": lambda state: {"model": {"state_dict": state}},
+    "module.": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+    "module.model.": lambda state: {"state_dict": {f"module.model.{name}": each for name, each in state.items()}},
+    "_orig_mod.": lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
+    "no counters": lambda state: {name: each for name, each in state.items() if "num_batches" not in name},
+    "half": lambda state: {name: each.half() if each.is_floating_point() else each for name, each in state.items()},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_checkpoint_from_elsewhere_is_taken_however_it_is_wrapped(
+    tmp_path: Path, wrap: Callable[[dict[str, Tensor]], Any], legacy: bool
+) -> None:
+    theirs, ours = fresh(1), fresh(2)
+    torch.save(wrap(dict(theirs.state_dict())), tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
+    load_weights(ours, tmp_path / "x.pth")
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
+
+
+def test_safetensors_with_prefixes_are_taken_too(tmp_path: Path) -> None:
+    theirs, ours = fresh(1), fresh(2)
+    safetensors.torch.save_file(
+        {f"module.{name}": tensor for name, tensor in theirs.state_dict().items()}, tmp_path / "x.safetensors"
+    )
+    load_weights(ours, tmp_path / "x.safetensors")
+    assert same(ours, theirs)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    refused(tmp_path / "none.safetensors", "no such weights file")
+    refused(tmp_path / "none.pt", "no such weights file")
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, ("open('trapped', 'w')",)
+
+
+def test_a_pickle_of_more_than_tensors_is_refused_unopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for content in (fresh(), {"state_dict": {}, "trap": Trap()}):
+        torch.save(content, tmp_path / "x.pt")
+        refused(
+            tmp_path / "x.pt", r"refused, because it is a pickle of more than tensors \(.*\) .*: save it again with"
+        )
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_the_refusal_never_advises_to_load_it_unsafely(tmp_path: Path) -> None:
+    torch.save(fresh(), tmp_path / "x.pt")
+    with pytest.raises(WeightsError) as told:
+        load_weights(fresh(), tmp_path / "x.pt")
+    assert "UNetModule" in str(told.value)
+    for advice in ("weights_only", "add_safe_globals", "trust"):
+        assert advice not in str(told.value)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_plain_pickle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: int) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in (("array", {"a": np.zeros(3)}), ("trap", Trap())):
+        path = tmp_path / f"{name}.pkl"
+        path.write_bytes(pickle.dumps(content, protocol))
+        refused(path, "refused, because|damaged or not a torch checkpoint")
+    assert not (tmp_path / "trapped").exists()
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"\x00", b"hello, world" * 20], ids=["empty", "byte", "text"])
+def test_what_is_no_checkpoint_is_told(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    refused(tmp_path / name, "damaged or (not a torch checkpoint|truncated safetensors file)")
+
+
+@pytest.mark.parametrize("kind", ["x.safetensors", "zip.pt", "legacy.pt"])
+def test_a_damaged_file_never_ends_in_a_traceback(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    state = fresh().state_dict()
+    if kind == "x.safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=kind == "zip.pt")
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        spoilt = bytearray(whole[: rng.integers(len(whole))])
+        for place in rng.integers(0, min(len(spoilt), 2000), 3) if spoilt else ():
+            spoilt[place] = rng.integers(256)
+        path.write_bytes(bytes(spoilt))
+        with pytest.raises(WeightsError):
+            load_weights(fresh(), path)
+
+
+def test_a_truncated_safetensors_file_is_told(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.safetensors", fresh())
+    path.write_bytes(path.read_bytes()[:-10])
+    refused(path, "damaged or truncated safetensors file")
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(1)], {"state_dict": {"name": "unet"}}])
+def test_a_checkpoint_without_tensors_is_told_with_what_it_has(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    refused(tmp_path / "x.pt", r"no state dict of tensors in it \(found (nothing|epoch|list|name)\); looked under")
+
+
+def test_weights_of_another_width_are_told_with_both_shapes(tmp_path: Path) -> None:
+    torch.save(fresh(width=8).state_dict(), tmp_path / "x.pt")
+    refused(
+        tmp_path / "x.pt",
+        r"weights of another width: encoder\.0\.0\.weight is 8x1x3x3 in the file and 4x1x3x3 in the recipe's network",
+    )
+
+
+def test_weights_of_another_network_are_told_with_what_is_missing(tmp_path: Path) -> None:
+    torch.save(fresh(depth=2).state_dict(), tmp_path / "deep.pt")
+    refused(tmp_path / "deep.pt", r"weights of another network: \d+ unexpected \(encoder\.2\.0\.weight, \.\.\.\)")
+    torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.pt")
+    refused(tmp_path / "other.pt", r"weights of another network: \d+ missing .*, 1 unexpected \(fc\.weight\); correct")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, name: str, value: float) -> None:
+    state = fresh().state_dict()
+    state["head.bias"][1] = value
+    path = tmp_path / name
+    if name == "x.pt":
+        torch.save(state, path)
+    else:
+        safetensors.torch.save_file(state, path)
+    refused(path, r"head\.bias holds values that are not finite")
+
+
+def test_a_description_is_plain_json(tmp_path: Path) -> None:
+    path = saved(tmp_path / "net.safetensors", fresh(), classes=("background", "n\u00e9rv"))
+    record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert record["network"] == {"unet": OPTIONS}
+    assert record["classes"] == ["background", "n\u00e9rv"]
