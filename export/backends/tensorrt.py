@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.artifact import Artifact, Infer
-from export.device import Device
+from export.device import Device, cuda_capabilities
 from export.devices.cuda import CUDA
 from export.errors import BackendError, MissingExtra, NotHere
 from export.files import write_bytes
 from export.rules import Rules
 
 # The parser takes only symmetric int8 activations. It fuses Quantize on a convolution's inputs, not its output;
-# on a residual addition's skip, not its branch; and wants one scale for all of a concatenation. Transposed
-# convolutions get one scale for the whole weight: the per-channel axis is disputed between versions.
+# on a residual addition's skip, not its branch; and wants one scale for all of a concatenation. A transposed
+# convolution is written as 1x1 convolution + DepthToSpace: its own per-channel axis is disputed between versions.
 # Convolutions of fewer than 16 channels have no integer kernel worth its conversion (NVIDIA, "Working with
 # Quantized Types", Q/DQ placement recommendations).
 RULES = Rules(
@@ -33,8 +33,7 @@ RULES = Rules(
     outputs=False,
     adds="skip",
     one_scale_concat=True,
-    transposed_as_convolution=False,
-    per_channel_transposed=False,
+    transposed="convolution",
     least_channels=16,
 )
 
@@ -53,11 +52,12 @@ class TensorRt:
 
         Raises:
             BackendError: with the node that the parser refuses and its reason.
-            NotHere: if this TensorRT needs a GPU to build and there is none.
+            NotHere: if this needs a GPU to build for, or beside, and there is none.
         """
         trt, rtx = _tensorrt()
-        if not rtx:
+        if not rtx or self.device.compute_capability is None:
             self.device.check_here()
+        capability = self.device.compute_capability or cuda_capabilities()[0]
         log = _log(trt)
         builder = trt.Builder(log)
         if builder is None:
@@ -67,18 +67,15 @@ class TensorRt:
         if not parser.parse(onnx.path.read_bytes()):
             raise BackendError(f"TensorRT refuses {onnx.path.name}: {_refusals(parser)}")
         config = builder.create_builder_config()
-        flags: dict[str, Any] = {"strongly_typed": True}
-        capability = self.device.compute_capability
-        if rtx and capability is not None:
+        flags: dict[str, Any] = {"strongly_typed": True, "compute_capabilities": [capability]}
+        if rtx:
             _aim_at(trt, config, capability)
-            flags["compute_capabilities"] = [capability]
         if -1 in onnx.input.shape:
             flags["profile"] = _with_profile(builder, network, config, onnx)
         engine = builder.build_serialized_network(network, config)
         if engine is None:
             raise BackendError(f"TensorRT cannot build {onnx.path.name}: {log.last or 'no reason given'}")
-        suffix = f"sm_{capability.replace('.', '')}" if capability else "here"
-        path = folder / f"{onnx.path.stem}.{suffix}.engine"
+        path = folder / f"{onnx.path.stem}.sm_{capability.replace('.', '')}.engine"
         write_bytes(path, bytes(engine))
         made = {
             **onnx.made,
