@@ -6,11 +6,13 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from export.artifact import Artifact, Backend
+from compress.errors import SurroundingsError
+from export.artifact import Artifact, Backend, Port
 from export.device import Device, find_device, named
 
 
@@ -24,26 +26,47 @@ def backend_for(word: str, device: Device, threads: int) -> Backend:
     return kind(device=device, threads=threads)
 
 
-def peak_memory_mb(word: str, artifact: Artifact, device: Device, threads: int) -> float | None:
+def peak_memory_mb(word: str, artifact: Artifact, device: Device, threads: int) -> float:
     """Peak resident memory, in MB, of a process that loads the artifact and infers three times.
 
     The runtime's own libraries and Python count: the device holds them too. Rounded to 10 MB, since
-    it varies by a few from run to run. None if the process died, which no row takes for a number.
+    it varies by a few from run to run.
+
+    Raises:
+        SurroundingsError: if that process dies, as one does that gets no more memory.
     """
-    command = [sys.executable, "-m", "compress.peak_memory", word, device.name, str(threads), str(artifact.path)]
-    done = subprocess.run([*command, json.dumps(artifact.input.shape)], capture_output=True, text=True, check=False)
-    return float(done.stdout) if done.returncode == 0 else None
+    record = {**asdict(artifact), "path": str(artifact.path)}
+    command = [sys.executable, "-m", "compress.peak_memory", word, device.name, str(threads), json.dumps(record)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
+        raise SurroundingsError(f"{artifact.path}: the process that measures its memory died ({said[-1][:200]})")
+    return float(done.stdout)
 
 
-def _main(word: str, device: str, threads: str, path: str, shape: str) -> None:
-    place = Path(path)
-    size = [1 if axis == -1 else axis for axis in json.loads(shape)]
-    backend = backend_for(word, find_device(device), int(threads))
-    with backend.open(Artifact.read(place)) as infer:
+def _main(word: str, device: str, threads: str, record: str) -> None:
+    given = json.loads(record)
+    shape = tuple(1 if axis == -1 else axis for axis in given["input"]["shape"])
+    artifact = Artifact(
+        path=Path(given["path"]),
+        format=given["format"],
+        input=Port(name=given["input"]["name"], shape=shape, dtype=given["input"]["dtype"]),
+        output=Port(**given["output"]),
+        made=given["made"],
+    )
+    with backend_for(word, find_device(device), int(threads)).open(artifact) as infer:
         for _ in range(3):
-            infer(np.zeros(size, np.float32))
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(round(kilobytes * 1024 / 1e7) * 10)
+            infer(np.zeros(shape, np.float32))
+    print(round(_peak_kb() * 1024 / 1e7) * 10)
+
+
+def _peak_kb() -> int:
+    """This program's own peak: getrusage would count what its parent held when it started it."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1])
 
 
 if __name__ == "__main__":

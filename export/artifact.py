@@ -75,14 +75,19 @@ class Artifact:
         """Check that the files are those that the sidecar was written for.
 
         Raises:
-            BackendError: if one is missing or was changed. Engines are executable code: only
-                those of our own making are ever loaded.
+            BackendError: if one is missing, was changed, or was never sealed. Engines are executable
+                code: only those of our own making are ever loaded. Torch weights have no sidecar;
+                they are data, and who loads them checks them.
         """
-        for name, known in self.made.get("sha256", {}).items():
-            file = self.path.with_name(name)
+        known = self.made.get("sha256", {})
+        for file in self.files:
             if not file.is_file():
                 raise BackendError(f"{file}: the file is gone; --fresh builds it again")
-            if sha256(file) != known:
+            if self.format == "torch":
+                continue
+            if file.name not in known:
+                raise BackendError(f"{file}: its sidecar has no SHA-256 of it; --fresh builds it again")
+            if sha256(file) != known[file.name]:
                 raise BackendError(
                     f"{file}: not the file that was built (its SHA-256 differs); --fresh builds it again"
                 )
@@ -105,7 +110,7 @@ class Artifact:
             return Artifact(path=path, format=record["format"], made=record["made"], **ports)
         except FileNotFoundError:
             raise BackendError(f"{path}: has no sidecar {sidecar.name}, so it is not known how it was made") from None
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BackendError(f"{sidecar}: not an artifact's sidecar ({error})") from None
 
 

@@ -1,5 +1,6 @@
 """Writing that leaves a whole file or none: beside, flushed to disk, then renamed."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -31,7 +32,9 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        # Where the path itself is impossible, so is removing it.
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise cannot_write(path, error) from None
 
 

@@ -17,9 +17,13 @@ from torch import Tensor, fx
 from export.graph import (
     CONVS,
     TRANSPOSED,
+    add_constant,
     aten,
+    becomes_convolution,
     clean,
     convolutions,
+    fused_end,
+    groups_of,
     layer_name,
     transposed_as_convolution,
     weight_of,
@@ -34,6 +38,7 @@ _CARRIERS: dict[Any, Carrier] = {
     aten.max_pool3d.default: "max_pool",
     aten.cat.default: "concat",
     aten.pixel_shuffle.default: "shuffle",
+    aten.slice.Tensor: "shuffle",
     aten.upsample_nearest2d.vec: "nearest",
     aten.upsample_nearest3d.vec: "nearest",
 }
@@ -46,11 +51,7 @@ _ANY = Rules(
     adds="both",
     one_scale_concat=False,
     transposed_as_convolution=False,
-    per_channel_transposed=False,
 )
-# Fused into the convolution before them by every runtime: the pair stands behind, never between.
-_ACTIVATIONS = (aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default)
-_ADDS = (aten.add.Tensor,)
 
 
 def place(
@@ -64,15 +65,14 @@ def place(
         keep_float: layer names or patterns (`head`, `encoder.0.*`) that stay in float.
     """
     graph = copy.deepcopy(graph)
-    kept = {node.name for node in convolutions(graph) if _kept(graph, node, keep_float, rules)}
-    if rules.transposed_as_convolution:
-        transposed_as_convolution(graph)
-    integer = [node for node in convolutions(graph) if node.name not in kept]
+    integer = [node for node in convolutions(graph) if not _stays_float(graph, node, ranges, keep_float, rules)]
+    transposed_as_convolution(graph, [node for node in integer if _only_as_convolution(node, ranges, rules)])
     chosen = _chosen(graph, integer, rules)
     scales = _scale_groups(graph, chosen, rules)
     known = {name: _known_range(graph, name, ranges) for name in chosen}
+    pairs: dict[tuple[fx.Node, int], fx.Node] = {}
     for node in integer:
-        _quantize_weight(graph, node, rules)
+        _quantize_weight(graph, node, pairs)
     for name, group in scales.items():
         if not rules.behind_carriers and _moves_one_grid(graph, name, scales):
             continue
@@ -82,9 +82,11 @@ def place(
     return graph
 
 
-def float_layers(graph: fx.GraphModule, keep_float: Collection[str], rules: Rules) -> list[str]:
+def float_layers(
+    graph: fx.GraphModule, ranges: Mapping[str, Range], keep_float: Collection[str], rules: Rules
+) -> list[str]:
     """The names of the layers that stay in float under these rules."""
-    return [layer_name(node) for node in convolutions(graph) if _kept(graph, node, keep_float, rules)]
+    return [layer_name(node) for node in convolutions(graph) if _stays_float(graph, node, ranges, keep_float, rules)]
 
 
 def candidates(graph: fx.GraphModule) -> set[str]:
@@ -97,29 +99,48 @@ def matches(name: str, pattern: str) -> bool:
     return name == pattern or name.startswith(f"{pattern}.") or fnmatch.fnmatchcase(name, pattern)
 
 
-def _kept(graph: fx.GraphModule, node: fx.Node, keep_float: Collection[str], rules: Rules) -> bool:
+def _stays_float(
+    graph: fx.GraphModule, node: fx.Node, ranges: Mapping[str, Range], keep_float: Collection[str], rules: Rules
+) -> bool:
     if any(matches(layer_name(node), pattern) for pattern in keep_float):
         return True
-    weight = weight_of(graph, node)
-    return min(weight.shape[0], weight.shape[1]) < rules.least_channels
+    # Where a convolution runs in integers only between two pairs, that of the logits cannot.
+    if rules.outputs and fused_end(node) in _logits(graph):
+        return True
+    if _only_as_convolution(node, ranges, rules) and not becomes_convolution(graph, node):
+        return True
+    return _channels(graph, node) < rules.least_channels
+
+
+def _only_as_convolution(node: fx.Node, ranges: Mapping[str, Range], rules: Rules) -> bool:
+    """Whether it is a transposed convolution without an integer kernel: in groups, or with a zero point."""
+    if node.target not in TRANSPOSED:
+        return False
+    zero_point = rules.activations == "uint8" and ranges[_source(node.args[0]).name][0] < 0
+    return rules.transposed_as_convolution or groups_of(node) > 1 or zero_point
+
+
+def _channels(graph: fx.GraphModule, node: fx.Node) -> int:
+    """The fewer of its input and output channels; none for what has no integer kernel with few channels a group."""
+    outside, inside, *kernel = weight_of(graph, node).shape
+    if groups_of(node) == 1:
+        return min(outside, inside)
+    # NVIDIA ModelOpt quantizes grouped convolutions for TensorRT if their kernel is 3 or larger.
+    return outside if min(kernel) >= 3 else 0
 
 
 def _chosen(graph: fx.GraphModule, integer: list[fx.Node], rules: Rules) -> set[str]:
     """Names of the tensors that get a pair."""
     chosen = {_source(node.args[0]).name for node in integer}
     if rules.outputs:
-        logits = _outputs(graph)
-        chosen |= {end.name for end in map(_fused_end, integer) if end not in logits}
+        logits = _logits(graph)
+        chosen |= {end.name for end in map(fused_end, integer) if end not in logits}
     if rules.adds != "none":
         for node in graph.graph.nodes:
-            if node.target in _ADDS and all(isinstance(arg, fx.Node) for arg in node.args[:2]):
-                inputs = [
-                    arg for arg in node.args[:2] if rules.adds == "both" or arg.target not in (*CONVS, *TRANSPOSED)
-                ]
-                if any(_comes_from(arg, integer) for arg in node.args[:2]):
-                    chosen |= {arg.name for arg in inputs}
-                    if rules.adds == "both":
-                        chosen.add(_fused_end(node).name)
+            added = _added(node, rules) if any(_comes_from(arg, integer) for arg in node.args[:2]) else []
+            chosen |= {arg.name for arg in added}
+            if added and rules.adds == "both":
+                chosen.add(fused_end(node).name)
     waiting = list(chosen)
     by_name = {node.name: node for node in graph.graph.nodes}
     while waiting:
@@ -132,17 +153,39 @@ def _chosen(graph: fx.GraphModule, integer: list[fx.Node], rules: Rules) -> set[
     return chosen
 
 
-def _comes_from(node: fx.Node, integer: list[fx.Node]) -> bool:
-    return node in integer or (node.target in _ACTIVATIONS and node.args[0] in integer)
+def _comes_from(argument: Any, integer: list[fx.Node]) -> bool:
+    return any(argument is node or argument is fused_end(node) for node in integer)
 
 
-def _fused_end(node: fx.Node) -> fx.Node:
-    """The last node a runtime fuses into this one: its activation, where that is its only reader."""
-    readers = list(node.users)
-    return readers[0] if len(readers) == 1 and readers[0].target in _ACTIVATIONS else node
+def _added(node: fx.Node, rules: Rules) -> list[fx.Node]:
+    """What to quantize of an addition's inputs; nothing of what is no addition of two tensors."""
+    inputs = [arg for arg in node.args[:2] if isinstance(arg, fx.Node)]
+    if node.target is not aten.add.Tensor or len(inputs) < 2 or not all(map(_is_float, inputs)):
+        return []
+    if rules.adds == "both":
+        return inputs
+    branches = [arg for arg in inputs if arg.target in (*CONVS, *TRANSPOSED)]
+    if len(branches) < 2:
+        return [arg for arg in inputs if arg not in branches]
+    # Of two convolutions the skip is the one with less before it: the projection.
+    return [min(branches, key=lambda branch: len(_before(branch)))]
 
 
-def _outputs(graph: fx.GraphModule) -> list[fx.Node]:
+def _is_float(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _before(node: fx.Node) -> set[fx.Node]:
+    found, waiting = {node}, [node]
+    while waiting:
+        new = [source for source in waiting.pop().all_input_nodes if source not in found]
+        found.update(new)
+        waiting += new
+    return found
+
+
+def _logits(graph: fx.GraphModule) -> list[fx.Node]:
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
     return list(output.all_input_nodes)
 
@@ -197,37 +240,43 @@ def _moves_one_grid(graph: fx.GraphModule, name: str, scales: Mapping[str, froze
 
 
 def _known_range(graph: fx.GraphModule, name: str, ranges: Mapping[str, Range]) -> Range:
-    """The calibrated range of a tensor; carriers made by a rewrite have their input's."""
+    """The calibrated range of a tensor; what a rewrite shuffled or cropped has its input's."""
     while name not in ranges:
         (node,) = (node for node in graph.graph.nodes if node.name == name)
+        assert _CARRIERS.get(node.target) == "shuffle", f"{name} was not calibrated"
         name = _tensors_into(node)[0].name
     return ranges[name]
 
 
-def _quantize_weight(graph: fx.GraphModule, node: fx.Node, rules: Rules) -> None:
-    """Symmetric int8, one scale an output channel (Krishnamoorthi 2018, arXiv 1806.08342, section 3.1)."""
-    weight = weight_of(graph, node)
+def _quantize_weight(graph: fx.GraphModule, node: fx.Node, pairs: dict[tuple[fx.Node, int], fx.Node]) -> None:
+    """Symmetric int8, one scale an output channel (Krishnamoorthi 2018, arXiv 1806.08342, section 3.1).
+
+    Layers that share a weight share its pair; a layer that reads it along the other axis has its own.
+    """
+    source = _source(node.args[1])
     axis = 1 if node.target in TRANSPOSED else 0
-    if axis == 1 and not rules.per_channel_transposed:
-        scale = weight.abs().max() / 127
-    else:
+    if (source, axis) not in pairs:
+        weight = weight_of(graph, node)
         scale = weight.abs().amax([place for place in range(weight.dim()) if place != axis]) / 127
-    # A channel of zeros needs some scale; any keeps it zero.
-    scale = torch.where(scale > 0, scale, 1.0)
-    with graph.graph.inserting_before(node):
-        pair = _pair(graph, _source(node.args[1]), scale, torch.zeros_like(scale, dtype=torch.int8), axis)
-    node.args = (node.args[0], pair, *node.args[2:])
+        # A channel of zeros needs some scale; any keeps it zero.
+        scale = torch.where(scale > 0, scale, 1.0)
+        with graph.graph.inserting_after(source):
+            pair = graph.graph.call_function(PAIR)
+        with graph.graph.inserting_before(pair):
+            constants = _constants(graph, str(source.target), scale, torch.zeros_like(scale, dtype=torch.int8))
+        pair.args = (source, *constants, axis)
+        pairs[source, axis] = pair
+    node.update_arg(1, pairs[source, axis])
 
 
 def _quantize_tensor(graph: fx.GraphModule, name: str, span: Range, rules: Rules) -> None:
     (node,) = (node for node in graph.graph.nodes if node.name == name)
-    scale, zero = grid(span, rules)
     with graph.graph.inserting_after(node):
-        # Inserted in reverse order, since each lands right behind the node.
         pair = graph.graph.call_function(PAIR)
     with graph.graph.inserting_before(pair):
-        constants = [_constant(graph, f"{name}_{what}", value) for what, value in (("scale", scale), ("zero", zero))]
-    readers = [user for user in node.users if user is not pair and user.op != "output"]
+        constants = _constants(graph, name, *grid(span, rules))
+    # Who asks for the shape alone needs no integers, and would be one more reader to fuse.
+    readers = [user for user in node.users if user.op != "output" and user.target is not aten.sym_size.int]
     pair.args = (node, *constants, 0)
     for reader in readers:
         reader.replace_input_with(node, pair)
@@ -243,12 +292,5 @@ def grid(span: Range, rules: Rules) -> tuple[Tensor, Tensor]:
     return torch.tensor(scale), torch.tensor(0, dtype=torch.int8)
 
 
-def _pair(graph: fx.GraphModule, node: fx.Node, scale: Tensor, zero: Tensor, axis: int) -> fx.Node:
-    stem = str(node.target).replace(".", "_")
-    constants = [_constant(graph, f"{stem}_{what}", value) for what, value in (("scale", scale), ("zero", zero))]
-    return graph.graph.call_function(PAIR, (node, *constants, axis))
-
-
-def _constant(graph: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
-    graph.register_buffer(name, value)
-    return graph.graph.get_attr(name)
+def _constants(graph: fx.GraphModule, stem: str, scale: Tensor, zero: Tensor) -> list[fx.Node]:
+    return [add_constant(graph, f"{stem}_{what}", value) for what, value in (("scale", scale), ("zero", zero))]

@@ -21,7 +21,6 @@ _SIMULATION = Rules(
     adds="none",
     one_scale_concat=False,
     transposed_as_convolution=False,
-    per_channel_transposed=True,
 )
 
 
@@ -45,17 +44,19 @@ class Quantized(nn.Module):
 
     def placed(self, rules: Rules) -> fx.GraphModule:
         """The graph with Quantize-Dequantize pairs where a runtime fuses them."""
-        spans = {name: (low, high) for name, (low, high) in zip(self.names, self.ranges.tolist(), strict=True)}
-        return place(self.graph, spans, self.keep_float, rules)
+        return place(self.graph, self._spans(), self.keep_float, rules)
 
     def layers(self, rules: Rules) -> dict[str, int]:
         """How many convolutions and linear layers run in integers and in float under these rules."""
-        in_float = len(float_layers(self.graph, self.keep_float, rules))
+        in_float = len(float_layers(self.graph, self._spans(), self.keep_float, rules))
         return {"integer": len(list(convolutions(self.graph))) - in_float, "float": in_float}
 
     def layer_names(self) -> list[str]:
         """The names that `keep_float` can use."""
         return [layer_name(node) for node in convolutions(self.graph)]
+
+    def _spans(self) -> dict[str, Range]:
+        return {name: (low, high) for name, (low, high) in zip(self.names, self.ranges.tolist(), strict=True)}
 
     def forward(self, image: Tensor) -> Tensor:
         if self._simulated is None:

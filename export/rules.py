@@ -18,13 +18,13 @@ class Rules:
     """A second pair behind a carrier whose input already lies on the same grid: some runtimes need it to
     see that the carrier is an integer operator, others run it as work of its own."""
     outputs: bool
-    """Quantize what a convolution (and its activation) puts out, even where no convolution reads it."""
+    """Quantize what a convolution (and its activation) puts out, even where no convolution reads it: the
+    runtime has integer kernels for nothing else. The convolution of the logits then stays in float."""
     adds: Literal["both", "skip", "none"]
-    """Of a residual addition: quantize both inputs, only the one no convolution makes, or neither."""
+    """Of a residual addition: quantize both inputs, only the skip (not the convolution it fuses into), or neither."""
     one_scale_concat: bool
     """All inputs and the output of a concatenation share one scale."""
     transposed_as_convolution: bool
-    """Write 2x2 stride-2 transposed convolutions as 1x1 convolution + DepthToSpace (exact)."""
-    per_channel_transposed: bool
+    """Write transposed convolutions as convolution + DepthToSpace (exact); those that cannot be stay in float."""
     least_channels: int = 0
     """Convolutions with fewer input or output channels stay in float."""

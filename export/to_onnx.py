@@ -5,16 +5,10 @@ Legend: B batch, C channels, K classes, H height, W width.
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import io
-import logging
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -22,15 +16,19 @@ import onnx_ir as ir
 import onnx_ir.passes.common as ir_passes
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
 
 from export.artifact import Artifact, Infer, Port
+from export.capture import exported, quiet
 from export.errors import ExportError
 from export.files import write_bytes
 from export.graph import Dynamic
 from export.quantize import TRANSLATION, store_integers
 
 INPUT, OUTPUT = "image", "logits"
+OPSETS = range(18, 24)
+"""Written by the exporter itself; older ones only through converters that lose operators."""
+LARGEST_BYTES = 2**31 - 2**20
+"""A protobuf message holds 2 GiB; the graph beside the weights needs a little of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +53,11 @@ def to_onnx(
     Raises:
         ExportError: if torch cannot export the network, or the file would not be valid.
     """
-    model = _exported(net.eval(), example, style)
+    if style.opset not in OPSETS:
+        raise ExportError(f"opset {style.opset} cannot be written; choose {OPSETS[0]} to {OPSETS[-1]}")
+    model = _translated(net, example, style)
     store_integers(model)
+    _check_size(model, type(net).__name__)
     # Node metadata holds stack traces with this host's paths: not reproducible, and nobody's business.
     ir_passes.ClearMetadataAndDocStringPass()(model)
     model.metadata_props.update(metadata or {})
@@ -64,38 +65,23 @@ def to_onnx(
     proto = ir.to_proto(model)
     try:
         onnx.checker.check_model(proto, full_check=True)
-        data = proto.SerializeToString()
+        data = proto.SerializeToString(deterministic=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         raise ExportError(f"{path.name}: the exported file is not valid ONNX: {error}") from None
     write_bytes(path, data)
     made = {"opset": style.opset, "dynamic": list(style.dynamic), "torch": torch.__version__, "onnx": onnx.__version__}
-    return Artifact(
-        path=path, format="onnx", input=_port(proto.graph.input), output=_port(proto.graph.output), made=made
-    )
+    ports = {"input": _port(proto.graph.input), "output": _port(proto.graph.output)}
+    return Artifact(path=path, format="onnx", made=made, **ports).sealed()
 
 
-def _exported(net: nn.Module, example: Tensor, style: Style) -> ir.Model:
-    axes: dict[int, Any] = {}
-    if "batch" in style.dynamic:
-        axes[0] = Dim.DYNAMIC
-    if "size" in style.dynamic:
-        axes |= dict.fromkeys(range(2, example.dim()), Dim.DYNAMIC)
-    if 0 in axes and example.shape[0] == 1:
-        # torch.export takes a length of 1 as fixed.
-        example = example.expand(2, *example.shape[1:]).contiguous()
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
+def _translated(net: nn.Module, example: Tensor, style: Style) -> ir.Model:
+    program = exported(net, example, style.dynamic)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            # The exporter warns of its own deprecated internals and prints its progress.
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                copy.deepcopy(net),
-                (example,),
+        with quiet():
+            translated = torch.onnx.export(
+                program,
                 dynamo=True,
                 opset_version=style.opset,
-                dynamic_shapes=(axes,) if axes else None,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 custom_translation_table=TRANSLATION,
@@ -103,18 +89,26 @@ def _exported(net: nn.Module, example: Tensor, style: Style) -> ir.Model:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
-        raise ExportError(f"{type(net).__name__} cannot be exported to ONNX: {reason[:300]}") from error
-    finally:
-        quiet.setLevel(level)
-    assert program is not None
-    model = program.model
-    if len(model.graph.outputs) != 1 or len(model.graph.inputs) != 1:
+        raise ExportError(f"{type(net).__name__} cannot be exported to ONNX: {_reason(error)}") from error
+    assert translated is not None
+    return translated.model
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the innermost error: the exporter wraps it in advice for its own developers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+def _check_size(model: ir.Model, name: str) -> None:
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    if size > LARGEST_BYTES:
         raise ExportError(
-            f"{type(net).__name__} has {len(model.graph.inputs)} inputs and {len(model.graph.outputs)} outputs; "
-            "a network for export takes one image and returns one tensor of logits"
+            f"{name} has {size / 1e9:.2f} GB of weights and one ONNX file holds {LARGEST_BYTES / 1e9:.2f} GB; "
+            "prune it or store it in fewer bits first"
         )
-    return model
 
 
 def _port(values: Sequence[onnx.ValueInfoProto]) -> Port:

@@ -171,6 +171,17 @@ class SharedNorm(nn.Module):
         return self.second(self.conv(F.relu(self.first(self.conv(x)))))
 
 
+class Recurrent(nn.Module):
+    """One convolution and its batch norm, called again on its own output (R2U-Net)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = norm(conv(C, C))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step(x + self.step(x + self.step(x)))
+
+
 class Tied(nn.Module):
     """A transposed convolution with the weight of a convolution (a tied autoencoder)."""
 
@@ -308,7 +319,7 @@ class Bottleneck(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention over pixels, with one linear layer for query, key and value."""
+    """Attention over pixels in two heads, with one linear layer for query, key and value."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -317,8 +328,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         small = self.down(x)
-        q, k, v = self.qkv(small.flatten(2).transpose(1, 2)).chunk(3, -1)
-        mixed = self.out(F.scaled_dot_product_attention(q, k, v)).transpose(1, 2).reshape(small.shape)
+        q, k, v = self.qkv(small.flatten(2).transpose(1, 2)).unflatten(2, (3, 2, C // 2)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        mixed = self.out(mixed).transpose(1, 2).reshape(small.shape)
         return x + F.interpolate(mixed, scale_factor=4.0, mode="bilinear")
 
 
@@ -358,7 +370,7 @@ def norm(layer: nn.Module) -> nn.Sequential:
 
 
 def unet(**options: object) -> Callable[[], nn.Module]:
-    return lambda: UNet(**{"classes": 2, "in_channels": 3, "width": C, "depth": 2, **options})()  # type: ignore[arg-type]
+    return UNet(**{"classes": 2, "in_channels": 3, "width": C, "depth": 2, **options})  # type: ignore[arg-type]
 
 
 def activated(activation: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
@@ -378,13 +390,16 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "depthwise": lambda: body(norm(conv(C, C, groups=C, bias=False)), norm(conv(C, C, 1))),
     "grouped": lambda: body(norm(conv(C, C, groups=4))),
     "dilated": lambda: body(norm(nn.Conv2d(C, C, 3, padding=2, dilation=2))),
-    "same padding": lambda: body(norm(nn.Conv2d(C, C, 3, padding="same")), norm(nn.Conv2d(C, C, 4, padding="same"))),
+    "same padding": lambda: body(norm(nn.Conv2d(C, C, 3, padding="same"))),
     "transposed": lambda: body(nn.MaxPool2d(2), norm(nn.ConvTranspose2d(C, C, 2, stride=2))),
     "transposed in groups": lambda: body(
         nn.MaxPool2d(2), norm(nn.ConvTranspose2d(C, C, 2, stride=2, groups=4, bias=False))
     ),
     "transposed overlapping": lambda: body(
         nn.MaxPool2d(2), norm(nn.ConvTranspose2d(C, C, 3, stride=2, padding=1, output_padding=1))
+    ),
+    "transposed asymmetric": lambda: body(
+        nn.MaxPool2d(2), nn.LeakyReLU(), conv(C, C), nn.ConvTranspose2d(C, C, 2, stride=2), nn.LeakyReLU(), conv(C, C)
     ),
     "transposed by four": lambda: body(nn.AvgPool2d(4), nn.ConvTranspose2d(C, C, 4, stride=4, bias=False), nn.PReLU()),
     "squeeze and excite": lambda: body(SqueezeExcite()),
@@ -404,6 +419,7 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "mish": activated(nn.Mish),
     "shared": lambda: body(Shared()),
     "shared with norms": lambda: body(SharedNorm()),
+    "recurrent": lambda: body(Recurrent()),
     "tied": lambda: body(Tied()),
     "returned and used": ReturnedAndUsed,
     "norm before conv": lambda: body(BeforeConv(), after=2 * C),

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, fx, nn
 
-from compress.errors import PassError
+from compress.errors import PassError, WeightsError
 from compress.progress import bar
 from export.capture import capture
 from export.graph import fold_batch_norm
@@ -90,9 +90,18 @@ class Int8:
 
 
 def rebuild(options: Mapping[str, Any], build: Callable[[Mapping[str, Any]], nn.Module]) -> Quantized:
-    """The network that a saved int8 description speaks of, its tensors still to be loaded."""
+    """The network that a saved int8 description speaks of, its tensors still to be loaded.
+
+    Raises:
+        WeightsError: if it was saved with a torch that captures the network as other operations.
+    """
     example = torch.zeros(options["input"])
     graph = folded_graph(build(options["net"]), example, options["dynamic"])
+    unknown = sorted(candidates(graph) - set(options["ranges"]))
+    if unknown:
+        raise WeightsError(
+            f"int8: saved with another version of torch: it has no range for {unknown[0]}; quantize again"
+        )
     quantized = Quantized(graph, dict.fromkeys(options["ranges"], (0.0, 0.0)), tuple(options["keep_float"]))
     quantized.description = {"int8": options}
     return quantized

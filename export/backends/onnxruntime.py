@@ -30,7 +30,6 @@ RULES = Rules(
     adds="both",
     one_scale_concat=False,
     transposed_as_convolution=True,
-    per_channel_transposed=False,
 )
 
 

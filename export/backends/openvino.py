@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from export.artifact import Artifact, Infer
 from export.device import Device
 from export.devices.cpu import CPU
-from export.errors import BackendError, MissingExtra
+from export.errors import BackendError, MissingExtra, SurroundingsError
 from export.files import write_bytes
 from export.rules import Rules
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 # One scale for a concatenation and no second pair behind an operator that only moves values: each such pair
 # becomes a requantization of its own in the compiled graph. Signed activations are converted to unsigned
-# ones on CPUs without AMX and cost accuracy there, so they are uint8 with a zero point.
+# ones on CPUs without AMX and cost accuracy there, so they are uint8 with a zero point. Transposed convolutions
+# run in integers as they are where their input has no zero point.
 RULES = Rules(
     activations="uint8",
     carriers=frozenset({"max_pool", "concat", "shuffle", "nearest"}),
@@ -34,7 +35,6 @@ RULES = Rules(
     adds="both",
     one_scale_concat=True,
     transposed_as_convolution=False,
-    per_channel_transposed=True,
 )
 
 
@@ -51,13 +51,20 @@ class OpenVino:
         xml = folder / f"{onnx.path.stem}.xml"
         try:
             model = ov.Core().read_model(onnx.path)
-            # OpenVINO writes in place; written elsewhere and moved, a full disk leaves no half artifact.
-            with tempfile.TemporaryDirectory() as scratch:
-                ov.save_model(model, Path(scratch) / xml.name, compress_to_fp16=False)
-                for suffix in (".bin", ".xml"):
-                    write_bytes(xml.with_suffix(suffix), (Path(scratch) / xml.name).with_suffix(suffix).read_bytes())
         except RuntimeError as error:
             raise BackendError(f"OpenVINO refuses {onnx.path.name}: {_reason(error)}") from None
+        _name_by_place(model)
+        # OpenVINO writes in place; written elsewhere and moved, a full disk leaves no half artifact.
+        with tempfile.TemporaryDirectory() as scratch:
+            written = Path(scratch) / xml.name
+            try:
+                ov.save_model(model, written, compress_to_fp16=False)
+            except RuntimeError as error:
+                raise SurroundingsError(
+                    f"{written}: OpenVINO could not write it ({_reason(error)}); make room"
+                ) from None
+            for suffix in (".bin", ".xml"):
+                write_bytes(xml.with_suffix(suffix), written.with_suffix(suffix).read_bytes())
         made = {**onnx.made, "openvino": ov.__version__, "onnx_sha256": onnx.made.get("sha256")}
         return replace(onnx, path=xml, format="openvino", made=made).sealed()
 
@@ -101,6 +108,14 @@ class OpenVino:
             return ov.Core().compile_model(artifact.path, "CPU", settings)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot compile {artifact.path.name}: {_reason(error)}") from None
+
+
+def _name_by_place(model: openvino.Model) -> None:
+    """Number the names that OpenVINO makes up: it counts on through the process, so no two files would be equal."""
+    for place, operation in enumerate(model.get_ordered_ops()):
+        kind, _, number = operation.get_friendly_name().rpartition("_")
+        if kind == operation.get_type_name() and number.isdigit():
+            operation.set_friendly_name(f"{kind}_{place}")
 
 
 def _openvino() -> Any:

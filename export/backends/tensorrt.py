@@ -23,7 +23,7 @@ from export.rules import Rules
 
 # The parser takes only symmetric int8 activations. It fuses Quantize on a convolution's inputs, not its output;
 # on a residual addition's skip, not its branch; and wants one scale for all of a concatenation. A transposed
-# convolution is written as 1x1 convolution + DepthToSpace: its own per-channel axis is disputed between versions.
+# convolution is written as convolution + DepthToSpace: its own per-channel axis is disputed between versions.
 # Convolutions of fewer than 16 channels have no integer kernel worth its conversion (NVIDIA, "Working with
 # Quantized Types", Q/DQ placement recommendations).
 RULES = Rules(
@@ -33,7 +33,7 @@ RULES = Rules(
     outputs=False,
     adds="skip",
     one_scale_concat=True,
-    transposed="convolution",
+    transposed_as_convolution=True,
     least_channels=16,
 )
 

@@ -1,0 +1,122 @@
+"""A network's Python, run once by torch.export: the one way out of torch, to a graph or to ONNX.
+
+What is captured as a graph is what the ONNX exporter sees, so anything that can be exported can be
+quantized, however its Python is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+from export.errors import ExportError
+from export.graph import Dynamic, fold_weights
+
+_REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
+"""What torch.export raises over a network it cannot capture: it has no common class for it."""
+
+
+def capture(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) -> fx.GraphModule:
+    """The network as a graph of functional ATen operations, in evaluation mode.
+
+    Args:
+        net: takes one float tensor BC.. and returns one; its weights are not changed.
+        example: an input of the right shape (values do not matter).
+        dynamic: which axes of the input may change afterwards.
+
+    Raises:
+        ExportError: with torch's reason, if the network's Python cannot be captured.
+    """
+    program = exported(net, example, dynamic)
+    with quiet():
+        module: Any = program.run_decompositions({}).module(check_guards=False)
+    (output,) = (node for node in module.graph.nodes if node.op == "output")
+    output.args = (output.args[0][0],)
+    # An ordinary module: one tensor in, one out, and eval() allowed.
+    module.graph.set_codegen(fx.graph.CodeGen())
+    graph = fx.GraphModule(module, module.graph)
+    fold_weights(graph)
+    return graph
+
+
+def exported(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) -> ExportedProgram:
+    """The network as torch.export gives it; see `capture`."""
+    name = type(net).__name__
+    try:
+        inspect.signature(net.forward).bind(example)
+    except TypeError as error:
+        raise ExportError(f"{name}.forward(): {error}; a network for export takes one image") from None
+    axes = _axes(example, dynamic)
+    if 0 in axes and example.shape[0] == 1:
+        # torch.export takes a length of 1 as fixed.
+        example = example.expand(2, *example.shape[1:]).contiguous()
+    try:
+        with quiet():
+            program = torch.export.export(
+                net.eval(), (example,), dynamic_shapes=(axes,) if axes else None, strict=False
+            )
+    except _REFUSALS as error:
+        raise ExportError(f"{name} cannot be captured by torch.export: {_reason(error)}") from error
+    _check_output(program, name, example.dim())
+    return program
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what torch's exporters print, log and warn about their own internals."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _axes(example: Tensor, dynamic: Sequence[Dynamic]) -> dict[int, Any]:
+    axes: dict[int, Any] = {}
+    if "batch" in dynamic:
+        axes[0] = Dim.DYNAMIC
+    if "size" in dynamic:
+        axes |= dict.fromkeys(range(2, example.dim()), Dim.DYNAMIC)
+    return axes
+
+
+def _check_output(program: ExportedProgram, name: str, rank: int) -> None:
+    wanted = "a network for export returns one tensor of logits: BK and the image's axes"
+    spec = program.call_spec.out_spec
+    assert spec is not None
+    if not spec.is_leaf():
+        raise ExportError(f"{name} returns a {spec.type.__name__} of {spec.num_leaves} tensors; {wanted}")
+    (output,) = (node for node in program.graph.nodes if node.op == "output")
+    logits = output.args[0][-1].meta["val"]
+    if not logits.dtype.is_floating_point or logits.dim() != rank:
+        raise ExportError(f"{name} returns {str(logits.dtype)[6:]} with {logits.dim()} axes; {wanted}")
+
+
+def _reason(error: Exception) -> str:
+    """The first line of torch's message; for data-dependent Python, the line that depends."""
+    if isinstance(error, GuardOnDataDependentSymNode):
+        places = re.findall(r'File "([^"]*)", line (\d+), in \w+\n\s*(.+)', str(error))
+        where = f", at {Path(places[-1][0]).name}:{places[-1][1]}: {places[-1][2]}" if places else ""
+        return f"what it does depends on the values of its input{where}; torch.where() can be exported, `if` cannot"
+    if "specialized it to be a constant" in str(error):
+        return "it takes only images of the example's size, so no axis can be left open (dynamic)"
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
