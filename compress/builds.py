@@ -16,7 +16,7 @@ from torch import nn
 from compress import progress
 from compress.errors import BackendError, ExportError, NotHere
 from compress.kept import Kept, key_of, versions
-from compress.latency import Timing, conditions, interleaved
+from compress.latency import BLOCK, Timing, conditions, interleaved
 from compress.peak_memory import backend_for, peak_memory_mb
 from compress.report.report import Overlay, Row
 from compress.stages import Stage
@@ -259,27 +259,27 @@ def _timed(builds: Sequence[Build], task: Task, timing: Timing, log: Log) -> dic
     order = np.random.default_rng(task.seed).permutation(len(task.data.cases["test"]))
     cases = [task.data.cases["test"][place] for place in order[:32]]
     images = [task.data.image(case)[None] for case in cases]
-    shorter = Timing(
-        threads=timing.threads,
-        samples=min(44, timing.samples),
-        seconds=timing.seconds / 2,
-        warm_up=min(0.5, timing.warm_up),
-    )
     with _all_open(builds) as infers, progress.steps("timing", None) as step:
-        alone = interleaved({n: _on_images(infer, images) for n, infer in infers.items()}, timing, task.seed, step)
-        whole = interleaved({n: _on_cases(infer, cases, task) for n, infer in infers.items()}, shorter, task.seed, step)
+        # In one go, so that what reading and resizing cost is not drowned in the noise between two.
+        alone = {name: _on_images(infer, images) for name, infer in infers.items()}
+        whole = {_whole(name): _on_cases(infer, cases, task) for name, infer in infers.items()}
+        times = interleaved({**alone, **whole}, timing, task.seed, step, blocks=dict.fromkeys(whole, BLOCK // 2))
     log(f"timed {len(builds)} artifacts in turns")
     host = conditions()
     found = {}
     for name in infers:
-        end_to_end = whole[name].as_dict()
+        end_to_end = times[_whole(name)].as_dict()
         found[name] = {
-            **alone[name].as_dict(),
+            **times[name].as_dict(),
             "end_to_end_p50": end_to_end["p50"],
             "end_to_end_p95": end_to_end["p95"],
             "conditions": host,
         }
     return found
+
+
+def _whole(name: str) -> str:
+    return f"{name}, end to end"
 
 
 @contextlib.contextmanager

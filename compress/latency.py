@@ -20,6 +20,9 @@ import numpy as np
 import pydantic
 from pydantic import ConfigDict, Field
 
+BLOCK = 10
+"""Timed runs in a block."""
+
 Run = Callable[[int], object]
 """Does one inference, on the input with this number."""
 
@@ -65,39 +68,50 @@ def samples_for(percentile: float) -> int:
 
 
 def interleaved(
-    runs: Mapping[str, Run], timing: Timing, seed: int, step: Callable[[], None] = lambda: None
+    runs: Mapping[str, Run],
+    timing: Timing,
+    seed: int,
+    step: Callable[[], None] = lambda: None,
+    blocks: Mapping[str, int] | None = None,
 ) -> dict[str, Samples]:
     """Time each run in short blocks that take turns, after each has warmed up.
 
+    Every run gets one block in every round, so that all of them, the fast and the slow, are spread
+    over the same stretch of time.
+
     Args:
         step: called after each block, for a progress bar.
+        blocks: timed runs in a block, where not the usual ten: one with five gets half the samples.
     """
+    size = {name: (blocks or {}).get(name, BLOCK) for name in runs}
     samples = {name: Samples() for name in runs}
     for name, run in runs.items():
         samples[name].settled = _warm_up(run, timing.warm_up)
         step()
     order = np.random.default_rng(seed)
-    waiting = list(runs)
     spent = dict.fromkeys(runs, 0.0)
-    while waiting:
-        for place in order.permutation(len(waiting)):
-            name = waiting[place]
-            spent[name] += _block(runs[name], samples[name].times_ms, timing.samples)
+    names = list(runs)
+    rounds = math.ceil(timing.samples / BLOCK)
+    for number in range(rounds):
+        last = timing.samples - number * BLOCK
+        for place in order.permutation(len(names)):
+            name = names[place]
+            if spent[name] < timing.seconds:
+                count = math.ceil(size[name] * min(last, BLOCK) / BLOCK)
+                spent[name] += _block(runs[name], samples[name].times_ms, count, timing.seconds - spent[name])
             step()
-        waiting = [n for n in waiting if len(samples[n].times_ms) < timing.samples and spent[n] < timing.seconds]
     return samples
 
 
-def _block(run: Run, times_ms: list[float], most: int, seconds: float = 0.3) -> float:
-    """Timed runs for about `seconds`, at least three; returns the time they took."""
+def _block(run: Run, times_ms: list[float], count: int, seconds: float) -> float:
+    """One untimed run, then `count` timed ones, fewer where the seconds are up; returns those they took."""
     run(len(times_ms))
     begun = time.perf_counter()
-    done = 0
-    while len(times_ms) < most and (done < 3 or time.perf_counter() - begun < seconds):
+    while count and time.perf_counter() - begun < seconds:
         start = time.perf_counter()
         run(len(times_ms))
         times_ms.append((time.perf_counter() - start) * 1000)
-        done += 1
+        count -= 1
     return time.perf_counter() - begun
 
 

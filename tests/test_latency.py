@@ -80,18 +80,26 @@ def test_artifacts_take_turns_in_short_blocks(monkeypatch: pytest.MonkeyPatch) -
     runs = {name: clock.run(name, 10) for name in "abc"}
     found = interleaved(runs, Timing(samples=200, seconds=60, warm_up=0), seed=0)
     assert all(len(each.times_ms) == 200 for each in found.values())
-    # After the warm-ups, in order, each round has every artifact once, for 0.3 s and one untimed run.
-    blocks = [(name, len(list(group))) for name, group in itertools.groupby(clock.ran[15:])]
-    assert max(length for _, length in blocks) <= 2 * 32
-    shares = [clock.ran[15:][: 31 * 3 * rounds].count("a") / (31 * 3 * rounds) for rounds in range(1, 6)]
-    assert shares == pytest.approx([1 / 3] * 5, abs=0.02)
+    # After the warm-ups, in order, each round has every artifact once: one untimed run and ten timed ones.
+    rounds = [clock.ran[15:][start : start + 33] for start in range(0, 33 * 20, 33)]
+    assert all(each.count(name) == 11 for each in rounds for name in "abc")
+    assert all(len([*itertools.groupby(each)]) == 3 for each in rounds)
+
+
+def test_fast_and_slow_are_spread_over_the_same_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    runs = {"fast": clock.run("fast", 1), "slow": clock.run("slow", 100), "half": clock.run("half", 10)}
+    found = interleaved(runs, Timing(samples=45, seconds=60, warm_up=0), seed=0, blocks={"half": 5})
+    assert {name: len(each.times_ms) for name, each in found.items()} == {"fast": 45, "slow": 45, "half": 23}
+    last = clock.ran[-20:]
+    assert {"fast", "slow", "half"} == set(last)
 
 
 def test_the_order_of_turns_changes_and_is_the_same_for_the_same_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     def order(seed: int) -> list[str]:
         clock = Clock(monkeypatch)
-        interleaved({n: clock.run(n, 110) for n in "abc"}, Timing(samples=60, seconds=60, warm_up=0), seed)
-        rounds = [clock.ran[15:][start : start + 12] for start in range(0, 12 * 20, 12)]
+        interleaved({n: clock.run(n, 110) for n in "abc"}, Timing(samples=200, seconds=60, warm_up=0), seed)
+        rounds = [clock.ran[15:][start : start + 33] for start in range(0, 33 * 20, 33)]
         return ["".join(dict.fromkeys(each)) for each in rounds]
 
     assert order(0) == order(0)
@@ -102,17 +110,17 @@ def test_the_order_of_turns_changes_and_is_the_same_for_the_same_seed(monkeypatc
 
 def test_each_block_starts_with_a_run_that_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    # Warm-up takes five runs; then the first of four, which is slow, is never timed.
-    run = clock.run("a", *[110.0] * 5, *[900.0, 110.0, 110.0, 110.0] * 10)
-    found = interleaved({"a": run}, Timing(samples=12, seconds=60, warm_up=0), seed=0)["a"]
-    assert found.times_ms == pytest.approx([110.0] * 12)
+    # Warm-up takes five runs; then the first of eleven, which is slow, is never timed.
+    run = clock.run("a", *[110.0] * 5, *[900.0, *[110.0] * 10] * 3)
+    found = interleaved({"a": run}, Timing(samples=30, seconds=60, warm_up=0), seed=0)["a"]
+    assert found.times_ms == pytest.approx([110.0] * 30)
 
 
 def test_a_slow_artifact_stops_at_its_time_and_is_labelled_screening(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     runs = {"slow": clock.run("slow", 1000), "fast": clock.run("fast", 1)}
     found = interleaved(runs, Timing(samples=459, seconds=5, warm_up=0), seed=0)
-    assert 5 <= len(found["slow"].times_ms) <= 9
+    assert len(found["slow"].times_ms) == 5
     assert found["slow"].as_dict()["screening"]
     assert len(found["fast"].times_ms) == 459
     assert not found["fast"].as_dict()["screening"]
@@ -129,7 +137,7 @@ def test_each_block_and_each_warm_up_moves_the_bar(monkeypatch: pytest.MonkeyPat
     steps: list[int] = []
     timing = Timing(samples=12, seconds=60, warm_up=0)
     interleaved({n: clock.run(n, 110) for n in "ab"}, timing, 0, lambda: steps.append(1))
-    assert len(steps) == 2 * (1 + 4)
+    assert len(steps) == 2 * (1 + 2)
 
 
 def test_warm_up_ends_when_three_windows_agree(monkeypatch: pytest.MonkeyPatch) -> None:
