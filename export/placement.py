@@ -259,7 +259,7 @@ def _quantize_weight(graph: fx.GraphModule, node: fx.Node, pairs: dict[tuple[fx.
         weight = weight_of(graph, node)
         scale = weight.abs().amax([place for place in range(weight.dim()) if place != axis]) / 127
         # A channel of zeros needs some scale; any keeps it zero.
-        scale = torch.where(scale > 0, scale, 1.0)
+        scale = torch.where(scale > torch.finfo(scale.dtype).tiny, scale, 1.0)
         with graph.graph.inserting_after(source):
             pair = graph.graph.call_function(PAIR)
         with graph.graph.inserting_before(pair):
@@ -286,10 +286,14 @@ def grid(span: Range, rules: Rules) -> tuple[Tensor, Tensor]:
     """Scale (float32) and zero point (uint8 or int8) of a tensor with this range; zero is always on the grid."""
     low, high = min(span[0], 0.0), max(span[1], 0.0)
     if rules.activations == "uint8":
-        scale = (high - low) / 255 or 1.0
+        scale = _usable((high - low) / 255)
         return torch.tensor(scale), torch.tensor(round(-low / scale), dtype=torch.uint8)
-    scale = max(-low, high) / 127 or 1.0
-    return torch.tensor(scale), torch.tensor(0, dtype=torch.int8)
+    return torch.tensor(_usable(max(-low, high) / 127)), torch.tensor(0, dtype=torch.int8)
+
+
+def _usable(scale: float) -> float:
+    # A tensor that is all but zero needs some scale; one that float32 cannot hold would divide by zero.
+    return scale if scale > torch.finfo(torch.float32).tiny else 1.0
 
 
 def _constants(graph: fx.GraphModule, stem: str, scale: Tensor, zero: Tensor) -> list[fx.Node]:

@@ -136,7 +136,9 @@ def test_a_mask_of_another_size_is_named(tmp_path: Path, recipe: dict, spoiled: 
 
 def test_an_empty_split_is_named(tmp_path: Path, recipe: dict, spoiled: Path) -> None:
     table = spoiled / "split.csv"
-    table.write_text("".join(line for line in table.read_text().splitlines(keepends=True) if not line.endswith("test\n")))
+    table.write_text(
+        "".join(line for line in table.read_text().splitlines(keepends=True) if not line.endswith("test\n"))
+    )
     refused(run(tmp_path, recipe), "test", "empty")
 
 
@@ -144,7 +146,9 @@ def test_a_calibration_set_of_zero_is_refused(tmp_path: Path, recipe: dict, spoi
     recipe["passes"] = [{"int8": {"calibrate": 0}}]
     refused(run(tmp_path, recipe), "passes[0] (int8)", "calibrate")
     table = spoiled / "split.csv"
-    table.write_text("".join(line for line in table.read_text().splitlines(keepends=True) if not line.endswith("calibration\n")))
+    table.write_text(
+        "".join(line for line in table.read_text().splitlines(keepends=True) if not line.endswith("calibration\n"))
+    )
     recipe["passes"] = ["int8"]
     recipe["data"]["folder"]["calibration"] = 0
     refused(run(tmp_path, recipe), "int8", "calibration cases")

@@ -1,6 +1,7 @@
-"""Small segmentation networks of every kind people bring, each with one habit; (B, 3, 32, 32) in."""
+"""Small segmentation networks of every kind people bring, each with one habit, and what tests do with them."""
 
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -8,14 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.networks.unet import UNet
+from compress.passes.int8 import Int8, calibrated, folded_graph
+from export.quantized import Quantized
 
 SIDE = 32
 C = 16
 
 
-def image(seed: int = 0, batch: int = 1, side: int = SIDE) -> Tensor:
-    """A random image BCHW with three channels."""
-    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(seed))
+def image(seed: int = 0, *shape: int) -> Tensor:
+    """A random image BCHW with three channels, unless another shape is given."""
+    return torch.randn(shape or (1, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(seed))
+
+
+def example(name: str, seed: int = 0) -> Tensor:
+    """A random input of the network of this name."""
+    return image(seed, 1, 3, 8, 16, 16) if name == "volume" else image(seed)
 
 
 def made(name: str) -> nn.Module:
@@ -31,6 +39,14 @@ def made(name: str) -> nn.Module:
                 nn.init.uniform_(module.weight, -0.5, 1.5)
                 nn.init.normal_(module.bias, std=0.2)
     return net
+
+
+@cache
+def quantized(name: str, keep_float: tuple[str, ...] = ()) -> Quantized:
+    """The network of this name in 8-bit integers, calibrated on three random images."""
+    graph = folded_graph(made(name), example(name), ())
+    ranges = calibrated(graph, lambda: (example(name, seed) for seed in (1, 2, 3)), Int8(method="min_max"), 3)
+    return Quantized(graph, ranges, keep_float)
 
 
 def conv(before: int, after: int, kernel: int = 3, **options: object) -> nn.Conv2d:
@@ -239,12 +255,12 @@ class Functional(nn.Module):
         self.offset = nn.Parameter(torch.randn(C) / 10)
         self.norm = nn.BatchNorm2d(C)
         self.up = nn.ParameterDict({"kernel": torch.randn(C, C, 2, 2) / 8})
-        self.weight = nn.Parameter(torch.randn(C, C, 1, 1) / 4)
+        self.weight = nn.Parameter(torch.randn(C, C, 3, 3) / 12)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.norm(F.conv2d(x, self.kernel, self.offset, padding=1)))
         x = F.conv_transpose2d(x, self.up["kernel"], stride=2)
-        return F.conv2d(x, self.weight, stride=2)
+        return F.conv2d(x, self.weight, stride=2, padding=1)
 
 
 class Buffered(nn.Module):
@@ -389,6 +405,7 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "projection": lambda: body(Projection(), nn.Upsample(scale_factor=2), after=2 * C),
     "depthwise": lambda: body(norm(conv(C, C, groups=C, bias=False)), norm(conv(C, C, 1))),
     "grouped": lambda: body(norm(conv(C, C, groups=4))),
+    "strided pointwise": lambda: body(conv(C, C, 1, stride=2), nn.ReLU()),
     "dilated": lambda: body(norm(nn.Conv2d(C, C, 3, padding=2, dilation=2))),
     "same padding": lambda: body(norm(nn.Conv2d(C, C, 3, padding="same"))),
     "transposed": lambda: body(nn.MaxPool2d(2), norm(nn.ConvTranspose2d(C, C, 2, stride=2))),
@@ -437,5 +454,14 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "standardized": lambda: body(Standardized(C, C, 3), nn.GroupNorm(4, C)),
     "position": lambda: body(Position()),
     "split": lambda: body(Split(), after=2 * C),
+    "volume": lambda: nn.Sequential(
+        nn.Conv3d(3, C, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool3d(2),
+        nn.ConvTranspose3d(C, C, 2, stride=2),
+        nn.BatchNorm3d(C),
+        nn.ReLU(),
+        nn.Conv3d(C, 2, 1),
+    ),
     "avg pool": lambda: body(nn.AvgPool2d(2), conv(C, C), nn.Upsample(scale_factor=2, mode="nearest")),
 }

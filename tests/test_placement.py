@@ -1,0 +1,225 @@
+"""Where Quantize-Dequantize pairs stand, for every network and every runtime's rules."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import fx, nn
+from zoo import ZOO, C, body, conv, example, image, quantized
+
+from compress.passes.int8 import Int8, calibrated, folded_graph
+from export.backends import onnxruntime, openvino, tensorrt
+from export.graph import TRANSPOSED, aten, constant, convolutions, layer_name
+from export.placement import candidates, grid
+from export.quantize import PAIR
+from export.quantized import Quantized
+from export.rules import Rules
+
+RULES = {"onnxruntime": onnxruntime.RULES, "openvino": openvino.RULES, "tensorrt": tensorrt.RULES}
+every_rules = pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+
+
+def of(net: nn.Module, *keep_float: str) -> Quantized:
+    graph = folded_graph(net.eval(), image(), ())
+    return Quantized(graph, calibrated(graph, lambda: [image(1)], Int8(method="min_max"), 1), keep_float)
+
+
+def pairs(graph: fx.GraphModule) -> list[fx.Node]:
+    return [node for node in graph.graph.nodes if node.target is PAIR]
+
+
+def reader_of_weight(graph: fx.GraphModule, stem: str) -> fx.Node:
+    """The pair that stands on the weight whose name begins so."""
+    (found,) = (node for node in pairs(graph) if str(node.args[0].target).startswith(stem))
+    return found
+
+
+def scale_of(graph: fx.GraphModule, pair: fx.Node) -> torch.Tensor:
+    return constant(graph, pair.args[1])
+
+
+def in_integers(graph: fx.GraphModule) -> list[str]:
+    """Layers that read both their image and their weight through a pair, by the paths of their weights."""
+    found = []
+    for node in graph.graph.nodes:
+        if len(node.args) > 1 and isinstance(node.args[1], fx.Node) and node.args[1].target is PAIR:
+            image_from, weight = node.args[0], node.args[1].args[0]
+            while image_from.target in (aten.max_pool2d.default, aten.cat.default, aten.pixel_shuffle.default):
+                image_from = image_from.args[0][0] if image_from.target is aten.cat.default else image_from.args[0]
+            if image_from.target is PAIR or image_from.target not in (None, PAIR):
+                found.append(str(weight.target).rstrip("_").removesuffix(".weight"))
+    return found
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_pairs_stand_on_every_layer_that_counts_as_integer_and_on_no_other(name: str) -> None:
+    net, x = quantized(name), example(name)
+    with torch.no_grad():
+        logits = net.graph(x)
+        for rules in RULES.values():
+            graph = net.placed(rules)
+            assert len(in_integers(graph)) == net.layers(rules)["integer"]
+            assert {constant(graph, pair.args[2]).dtype for pair in pairs(graph)} <= allowed(rules)
+            assert torch.isfinite(graph(x)).all()
+            # 8 bits change an untrained network by some percent; a wrong scale by far more.
+            assert (graph(x) - logits).abs().mean() < 0.1 * logits.abs().max()
+
+
+def allowed(rules: Rules) -> set[torch.dtype]:
+    return {torch.int8} if rules.activations == "int8" else {torch.int8, torch.uint8}
+
+
+@every_rules
+def test_keep_float_keeps_these_layers_and_no_other(rules: Rules) -> None:
+    every = quantized("unet")
+    kept = quantized("unet", ("decoder.1", "encoder.*.0", "head"))
+    named = {"encoder.0.0", "encoder.1.0", "encoder.2.0", "decoder.1.0", "decoder.1.3", "head"}
+    assert set(in_integers(kept.placed(rules))) == set(in_integers(every.placed(rules))) - named
+    untouched = {layer_name(node) for node in convolutions(kept.placed(rules))}
+    assert named <= untouched
+
+
+def test_names_that_clash_as_underscores_keep_their_own_scales() -> None:
+    graph = quantized("clash").placed(onnxruntime.RULES)
+    large, small = (scale_of(graph, reader_of_weight(graph, stem)) for stem in ("2.a.b_c", "2.a_b.c"))
+    assert large.max() > 10 * small.max()
+
+
+def test_a_weight_that_two_calls_share_is_quantized_once() -> None:
+    graph = quantized("shared").placed(openvino.RULES)
+    assert len(reader_of_weight(graph, "2.conv").users) == 2
+
+
+def test_a_weight_read_along_two_axes_has_a_scale_for_each() -> None:
+    graph = quantized("tied").placed(openvino.RULES)
+    found = [node for node in pairs(graph) if node.args[0].target == "2.down.weight"]
+    assert sorted((node.args[3], *scale_of(graph, node).shape) for node in found) == [(0, 2 * C), (1, C)]
+    assert {next(iter(node.users)).target in TRANSPOSED for node in found} == {True, False}
+
+
+@pytest.mark.parametrize("name", ["transposed", "transposed overlapping", "transposed in groups"])
+def test_a_rewritten_transposed_convolution_keeps_the_range_behind_its_activation(name: str) -> None:
+    net = quantized(name)
+    graph = net.placed(onnxruntime.RULES)
+    (shuffle,) = (node for node in graph.graph.nodes if node.target is aten.pixel_shuffle.default)
+    before = shuffle.args[0]
+    assert before.target is PAIR
+    assert before.args[0].target is aten.relu.default
+    (relu,) = (node.name for node in net.graph.graph.nodes if node.target is aten.relu.default and node.name != "relu")
+    low, high = net.ranges[net.names.index(relu)].tolist()
+    assert scale_of(graph, before).item() == pytest.approx(grid((low, high), onnxruntime.RULES)[0].item())
+
+
+def test_a_transposed_convolution_with_a_zero_point_is_a_convolution_for_openvino() -> None:
+    assert not [node for node in convolutions(quantized("transposed asymmetric").placed(openvino.RULES)) if _up(node)]
+    assert [node for node in quantized("transposed").placed(openvino.RULES).graph.nodes if _up(node)]
+
+
+def _up(node: fx.Node) -> bool:
+    return node.target in TRANSPOSED
+
+
+def test_pooling_shuffling_and_cropping_do_not_change_the_grid() -> None:
+    graph = quantized("unet unpadded").placed(onnxruntime.RULES)
+    movers = (aten.max_pool2d.default, aten.pixel_shuffle.default, aten.slice.Tensor)
+    for node in graph.graph.nodes:
+        if node.target in movers:
+            (behind,) = (user for user in node.users if user.target is PAIR)
+            assert torch.equal(scale_of(graph, behind), scale_of(graph, node.args[0]))
+
+
+@every_rules
+def test_a_concatenation_covers_what_it_joins(rules: Rules) -> None:
+    graph = quantized("two concats").placed(rules)
+    joins = [node for node in graph.graph.nodes if node.target is aten.cat.default]
+    assert [len(join.args[0]) for join in joins] == [2, 4]
+    for join in joins:
+        scales = {scale_of(graph, source).item() for source in join.args[0]}
+        behind = [scale_of(graph, user).item() for user in join.users if user.target is PAIR]
+        assert len(scales) == 1 or not rules.one_scale_concat
+        assert all(scale >= max(scales) for scale in behind)
+        assert len(behind) == rules.behind_carriers
+
+
+def added_through_pairs(name: str, rules: Rules) -> list[bool]:
+    graph = quantized(name).placed(rules)
+    (add,) = (node for node in graph.graph.nodes if node.target is aten.add.Tensor)
+    return [source.target is PAIR for source in add.args[:2]]
+
+
+def test_tensorrt_quantizes_the_skip_and_leaves_the_branch_to_its_convolution() -> None:
+    assert added_through_pairs("residual", tensorrt.RULES) == [False, True]
+    assert added_through_pairs("projection", tensorrt.RULES) == [False, True]
+
+
+def test_the_other_runtimes_quantize_both_sides_of_an_addition() -> None:
+    for name in ("residual", "projection"):
+        assert added_through_pairs(name, onnxruntime.RULES) == [True, True]
+        assert added_through_pairs(name, openvino.RULES) == [True, True]
+
+
+def test_depthwise_layers_are_integer_for_tensorrt_from_kernel_3_on() -> None:
+    net = of(body(conv(C, C, groups=C), nn.ReLU(), conv(C, C, 1, groups=C), nn.ReLU(), conv(C, C, 1)))
+    assert in_integers(net.placed(tensorrt.RULES)) == ["2", "6"]
+
+
+def test_the_layer_of_the_logits_stays_float_where_it_would_have_to_round_them() -> None:
+    graph = quantized("unet of one class").placed(onnxruntime.RULES)
+    assert "head" not in in_integers(graph)
+    assert "head" in in_integers(quantized("unet of one class").placed(openvino.RULES))
+    (output,) = (node for node in graph.graph.nodes if node.op == "output")
+    assert output.args[0].target is aten.conv2d.default
+
+
+@every_rules
+def test_whoever_reads_only_the_shape_reads_no_integers(rules: Rules) -> None:
+    net = quantized("bilinear").graph
+    graph = folded_graph(ZOO["bilinear"]().eval(), image(), ("batch", "size"))
+    ranges = calibrated(graph, lambda: [image(1)], Int8(method="min_max"), 1)
+    placed = Quantized(graph, ranges, ()).placed(rules)
+    assert not [user for pair in pairs(placed) for user in pair.users if user.target is aten.sym_size.int]
+    assert isinstance(net, fx.GraphModule)
+
+
+@every_rules
+def test_a_pair_never_parts_a_convolution_from_its_relu(rules: Rules) -> None:
+    for name in ("unet", "relu6", "transposed"):
+        graph = quantized(name).placed(rules)
+        for node in graph.graph.nodes:
+            if node.target in (aten.relu.default, aten.relu6.default, aten.hardtanh.default):
+                assert node.args[0].target is not PAIR
+
+
+def test_everything_some_runtime_quantizes_was_calibrated_and_nothing_else() -> None:
+    for name in ("unet", "pyramid", "squeeze and excite", "attention"):
+        net = quantized(name)
+        assert set(net.names) == candidates(net.graph)
+        known = {node.name for node in net.graph.graph.nodes}
+        assert set(net.names) <= known
+
+
+def test_zero_is_on_every_grid() -> None:
+    for low, high in ((0.5, 2.0), (-3.0, -1.0), (-1.0, 1.0), (0.0, 0.0), (0.0, 1e-42)):
+        for rules in RULES.values():
+            scale, zero = grid((low, high), rules)
+            limits = torch.iinfo(zero.dtype)
+            assert scale > 0 and limits.min <= zero <= limits.max
+            assert (limits.max - int(zero)) * scale >= high - float(scale)
+            assert (limits.min - int(zero)) * scale <= low + float(scale)
+
+
+def test_a_copy_is_placed_and_the_network_stays_as_it_was() -> None:
+    net = quantized("unet")
+    before = Counter(node.target for node in net.graph.graph.nodes)
+    names = list(net.state_dict())
+    for rules in RULES.values():
+        net.placed(rules)
+    assert Counter(node.target for node in net.graph.graph.nodes) == before
+    assert list(net.state_dict()) == names
+
+
+def test_called_it_simulates_its_integers() -> None:
+    net = quantized("unet")
+    with torch.no_grad():
+        logits, rounded = net.graph(image()), net(image())
+    assert 0 < (rounded - logits).abs().max() < 0.2 * logits.abs().max()
