@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript import opset20 as op
+from onnxscript import opset18 as op
 from torch import Tensor
 
 
@@ -70,6 +70,9 @@ def store_integers(model: ir.Model) -> int:
         integers = np.clip(grid, limits.min, limits.max).astype(zero.dtype)
         output = node.outputs[0]
         name = f"{node.inputs[0].name}.{zero.dtype}"
+        # Layers that read one weight along different axes store it once for each.
+        while name in model.graph.initializers:
+            name += "_"
         constant = ir.Value(name=name, const_value=ir.tensor(integers, name=name))
         constant.shape, constant.dtype = ir.Shape(integers.shape), ir.DataType.from_numpy(integers.dtype)
         model.graph.initializers[name] = constant

@@ -9,12 +9,19 @@ from zoo import ZOO, C, body, conv, example, image, quantized
 
 from compress.passes.int8 import Int8, calibrated, folded_graph
 from export.backends import onnxruntime, openvino, tensorrt
-from export.graph import TRANSPOSED, aten, constant, convolutions, layer_name
+from export.graph import CONVS, LINEAR, TRANSPOSED, aten, constant, convolutions, layer_name
 from export.placement import candidates, grid
 from export.quantize import PAIR
 from export.quantized import Quantized
 from export.rules import Rules
 
+MOVERS = (
+    aten.max_pool2d.default,
+    aten.max_pool3d.default,
+    aten.pixel_shuffle.default,
+    aten.slice.Tensor,
+    aten.upsample_nearest2d.vec,
+)
 RULES = {"onnxruntime": onnxruntime.RULES, "openvino": openvino.RULES, "tensorrt": tensorrt.RULES}
 every_rules = pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
 
@@ -40,15 +47,16 @@ def scale_of(graph: fx.GraphModule, pair: fx.Node) -> torch.Tensor:
 
 def in_integers(graph: fx.GraphModule) -> list[str]:
     """Layers that read both their image and their weight through a pair, by the paths of their weights."""
-    found = []
-    for node in graph.graph.nodes:
-        if len(node.args) > 1 and isinstance(node.args[1], fx.Node) and node.args[1].target is PAIR:
-            image_from, weight = node.args[0], node.args[1].args[0]
-            while image_from.target in (aten.max_pool2d.default, aten.cat.default, aten.pixel_shuffle.default):
-                image_from = image_from.args[0][0] if image_from.target is aten.cat.default else image_from.args[0]
-            if image_from.target is PAIR or image_from.target not in (None, PAIR):
-                found.append(str(weight.target).rstrip("_").removesuffix(".weight"))
-    return found
+    layers = [node for node in graph.graph.nodes if node.target in (*CONVS, *TRANSPOSED, *LINEAR)]
+    found = [node for node in layers if node.args[1].target is PAIR]
+    assert all(on_a_grid(node.args[0]) for node in found)
+    return [str(node.args[1].args[0].target).rstrip("_").removesuffix(".weight") for node in found]
+
+
+def on_a_grid(node: fx.Node) -> bool:
+    if node.target is aten.cat.default:
+        return all(map(on_a_grid, node.args[0]))
+    return node.target is PAIR or (node.target in MOVERS and on_a_grid(node.args[0]))
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -121,9 +129,8 @@ def _up(node: fx.Node) -> bool:
 
 def test_pooling_shuffling_and_cropping_do_not_change_the_grid() -> None:
     graph = quantized("unet unpadded").placed(onnxruntime.RULES)
-    movers = (aten.max_pool2d.default, aten.pixel_shuffle.default, aten.slice.Tensor)
     for node in graph.graph.nodes:
-        if node.target in movers:
+        if node.target in MOVERS:
             (behind,) = (user for user in node.users if user.target is PAIR)
             assert torch.equal(scale_of(graph, behind), scale_of(graph, node.args[0]))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as pybind
 
 from export.artifact import Artifact, Infer
 from export.device import Device
@@ -30,6 +31,16 @@ RULES = Rules(
     adds="both",
     one_scale_concat=False,
     transposed_as_convolution=True,
+)
+# Its errors have no class in common but Exception.
+_REFUSALS = (
+    pybind.EPFail,
+    pybind.Fail,
+    pybind.InvalidArgument,
+    pybind.InvalidGraph,
+    pybind.InvalidProtobuf,
+    pybind.NotImplemented,
+    pybind.RuntimeException,
 )
 
 
@@ -75,5 +86,5 @@ class OnnxRuntime:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         try:
             return ort.InferenceSession(path, options, providers=[provider])
-        except (RuntimeError, ValueError) as error:
+        except _REFUSALS as error:
             raise BackendError(f"ONNX Runtime refuses {path.name}: {' '.join(str(error).split())[:300]}") from None
