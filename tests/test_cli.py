@@ -37,12 +37,9 @@ def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
 
 
 def test_help_answers_and_lists_the_commands() -> None:
-    begun = time.perf_counter()
     done = compress("--help")
     assert done.returncode == 0
     assert all(word in done.stdout for word in ("run", "check", "train", "schema"))
-    # Not a benchmark: it would take seconds if torch were imported.
-    assert time.perf_counter() - begun < 2.0
 
 
 def test_help_imports_nothing_heavy() -> None:

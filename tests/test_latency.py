@@ -43,7 +43,7 @@ def test_a_stub_of_known_delay_is_measured() -> None:
     found = interleaved({"stub": stub(5)}, Timing(samples=40, seconds=5, warm_up=0.1), seed=0)["stub"].as_dict()
     assert found["n"] == 40
     # A sleep never ends early; on a busy host it ends late now and then.
-    assert 5 <= found["p50"] < 7
+    assert 5 <= found["p50"] < 10
     assert found["p50"] <= found["p90"] <= found["p95"] <= found["p99"] <= found["max"]
 
 
