@@ -22,7 +22,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from export.errors import ExportError
-from export.graph import Dynamic, fold_weights
+from export.graph import Dynamic, drop_empty, fold_weights
 
 _REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
 """What torch.export raises over a network it cannot capture: it has no common class for it."""
@@ -48,6 +48,7 @@ def capture(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) ->
     module.graph.set_codegen(fx.graph.CodeGen())
     graph = fx.GraphModule(module, module.graph)
     fold_weights(graph)
+    drop_empty(graph)
     return graph
 
 

@@ -23,6 +23,7 @@ CONVS = (
 )
 TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
 LINEAR = (aten.linear.default,)
+LAYERS = (*CONVS, *TRANSPOSED, *LINEAR)
 _RELUS = (aten.relu.default, aten.relu6.default)
 _CLAMPS = (aten.hardtanh.default, aten.clamp.default)
 _BATCH_NORM = aten._native_batch_norm_legit_no_training.default
@@ -33,8 +34,7 @@ _LEAVES = ("input", "weight", "bias")
 def convolutions(graph: fx.GraphModule) -> Iterator[fx.Node]:
     """Every convolution, transposed convolution and linear layer whose weight is a constant, in order."""
     for node in graph.graph.nodes:
-        known = node.op == "call_function" and node.target in (*CONVS, *TRANSPOSED, *LINEAR)
-        if known and isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr":
+        if node.target in LAYERS and isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr":
             yield node
 
 
@@ -70,14 +70,17 @@ def fold_weights(graph: fx.GraphModule) -> int:
 
     Weight norm, spectral norm and weight standardization leave plain convolutions.
     """
+    stored: set[fx.Node] = set()
+    computed: set[Any] = set()
     found = []
-    for conv in graph.graph.nodes:
-        if conv.target not in (*CONVS, *TRANSPOSED, *LINEAR):
-            continue
-        for place in range(1, len(conv.args[:3])):
-            source = conv.args[place]
-            if isinstance(source, fx.Node) and source.op == "call_function" and _is_constant(source):
-                found.append((conv, place, _computed(graph, source)))
+    for node in graph.graph.nodes:
+        if node.target in LAYERS:
+            places = [place for place, source in enumerate(node.args[1:3], 1) if source in computed]
+            found += [(node, place, _value(graph, node.args[place])) for place in places]
+        elif node.op == "get_attr":
+            stored.add(node)
+        elif node.op == "call_function" and node.all_input_nodes and {*node.all_input_nodes} <= stored | computed:
+            computed.add(node)
     for conv, place, _ in found:
         conv.update_arg(place, None)
     # First, so that the module's own names are free again.
@@ -90,17 +93,31 @@ def fold_weights(graph: fx.GraphModule) -> int:
     return len(found)
 
 
-def _is_constant(node: fx.Node) -> bool:
-    if node.op != "call_function":
-        return node.op == "get_attr"
-    return bool(node.all_input_nodes) and all(map(_is_constant, node.all_input_nodes))
+def drop_empty(graph: fx.GraphModule) -> int:
+    """Take tensors without channels out of concatenations; returns how many.
+
+    Encoders put them where they have no features, and nothing can be calibrated on no value.
+    """
+    dropped = 0
+    for node in graph.graph.nodes:
+        if node.target is aten.cat.default:
+            full = [source for source in node.args[0] if not _is_empty(source)]
+            dropped += len(node.args[0]) - len(full)
+            node.update_arg(0, full)
+    clean(graph)
+    return dropped
+
+
+def _is_empty(node: fx.Node) -> bool:
+    # An axis that is left open is no int.
+    return any(isinstance(side, int) and side == 0 for side in node.meta["val"].shape)
 
 
 @torch.no_grad()
-def _computed(graph: fx.GraphModule, node: fx.Node) -> Tensor:
+def _value(graph: fx.GraphModule, node: fx.Node) -> Tensor:
     if node.op == "get_attr":
         return constant(graph, node)
-    known = {source: _computed(graph, source) for source in node.all_input_nodes}
+    known = {source: _value(graph, source) for source in node.all_input_nodes}
     assert callable(node.target)
     return node.target(*fx.map_arg(node.args, known.__getitem__), **fx.map_arg(node.kwargs, known.__getitem__))
 
@@ -119,7 +136,7 @@ def fold_batch_norm(graph: fx.GraphModule) -> int:
         conv = norm.args[0]
         if conv.target not in (*CONVS, *TRANSPOSED) or len(conv.users) > 1 or conv.args[1].op != "get_attr":
             continue
-        key = (*conv.args[1:3], groups_of(conv), *norm.args[1:])
+        key = (conv.target, *conv.args[1:3], groups_of(conv), *norm.args[1:])
         if key in folded:
             conv.args = (conv.args[0], *folded[key], *conv.args[3:])
         else:

@@ -9,7 +9,7 @@ from zoo import ZOO, C, body, conv, example, image, quantized
 
 from compress.passes.int8 import Int8, calibrated, folded_graph
 from export.backends import onnxruntime, openvino, tensorrt
-from export.graph import CONVS, LINEAR, TRANSPOSED, aten, constant, convolutions, layer_name
+from export.graph import LAYERS, TRANSPOSED, aten, constant, convolutions, layer_name
 from export.placement import candidates, grid
 from export.quantize import PAIR
 from export.quantized import Quantized
@@ -47,7 +47,7 @@ def scale_of(graph: fx.GraphModule, pair: fx.Node) -> torch.Tensor:
 
 def in_integers(graph: fx.GraphModule) -> list[str]:
     """Layers that read both their image and their weight through a pair, by the paths of their weights."""
-    layers = [node for node in graph.graph.nodes if node.target in (*CONVS, *TRANSPOSED, *LINEAR)]
+    layers = [node for node in graph.graph.nodes if node.target in LAYERS]
     found = [node for node in layers if node.args[1].target is PAIR]
     assert all(on_a_grid(node.args[0]) for node in found)
     return [str(node.args[1].args[0].target).rstrip("_").removesuffix(".weight") for node in found]

@@ -151,6 +151,17 @@ class TwoConcats(nn.Module):
         return self.c(torch.cat([a, b, x, a], 1))
 
 
+class Empty(nn.Module):
+    """A skip of no channels, as encoders without features at some level have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = conv(C, C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(torch.cat([F.relu(x), x.new_empty(x.shape[0], 0, *x.shape[2:])], 1))
+
+
 class Unpool(nn.Module):
     """Max pooling that remembers where, and unpooling (SegNet)."""
 
@@ -424,6 +435,7 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "bilinear": lambda: body(Bilinear()),
     "pyramid": lambda: body(Pyramid()),
     "two concats": lambda: body(TwoConcats()),
+    "empty": lambda: body(Empty()),
     "unpool": lambda: body(Unpool()),
     "pixel shuffle": lambda: body(nn.AvgPool2d(2), conv(C, 4 * C), nn.PixelShuffle(2), conv(C, C)),
     "leaky relu": activated(lambda: nn.LeakyReLU(0.1)),

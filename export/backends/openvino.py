@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,13 +71,15 @@ class OpenVino:
 
     @contextmanager
     def open(self, artifact: Artifact) -> Iterator[Infer]:
-        """A compiled model with one stream."""
+        """A compiled model with one stream; where axes are open, one for each of the last few shapes."""
         artifact.verify()
-        request = self._compiled(artifact).create_infer_request()
+        request = lru_cache(maxsize=4)(lambda shape: self._compiled(artifact, shape).create_infer_request())
+        if -1 not in artifact.input.shape:
+            request(artifact.input.shape)
 
         def infer(image_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
             # A copy: the request's own output buffer is overwritten by the next call.
-            return np.array(request.infer({0: image_BCHW})[0])
+            return np.array(request(image_BCHW.shape).infer({0: image_BCHW})[0])
 
         yield infer
 
@@ -90,12 +93,13 @@ class OpenVino:
         The proof that convolutions run in integers: ("Convolution", "u8") or "i8", against "f32".
         """
         counts: Counter[tuple[str, str]] = Counter()
-        for layer in self._compiled(artifact).get_runtime_model().get_ordered_ops():
+        shape = tuple(256 if axis == -1 else axis for axis in artifact.input.shape)
+        for layer in self._compiled(artifact, shape).get_runtime_model().get_ordered_ops():
             info = layer.get_rt_info()
             counts[_text(info["layerType"]), _text(info["runtimePrecision"])] += 1
         return counts
 
-    def _compiled(self, artifact: Artifact) -> openvino.CompiledModel:
+    def _compiled(self, artifact: Artifact, shape: tuple[int, ...]) -> openvino.CompiledModel:
         ov = _openvino()
         # By default OpenVINO computes float layers in bf16 where the CPU has it; precision is the file's matter.
         settings = {
@@ -105,7 +109,13 @@ class OpenVino:
             "PERFORMANCE_HINT": "LATENCY",
         }
         try:
-            return ov.Core().compile_model(artifact.path, "CPU", settings)
+            core = ov.Core()
+            model = core.read_model(artifact.path)
+            if -1 in artifact.input.shape:
+                # With axes left open, layers whose bias it cannot fuse get another channel's bias (2026.4), and
+                # what reads a shape runs in float.
+                model.reshape(shape)
+            return core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot compile {artifact.path.name}: {_reason(error)}") from None
 
