@@ -16,6 +16,7 @@ import pytest
 import torch
 from zoo import ZOO, example, image, made, quantized
 
+from compress.passes.int8 import Int8, calibrated, folded_graph
 from export.artifact import Artifact, Backend
 from export.backends import onnxruntime, openvino, reference, tensorrt
 from export.backends.onnxruntime import OnnxRuntime
@@ -25,6 +26,8 @@ from export.backends.tensorrt import TensorRt
 from export.backends.torch import Torch, infer_from_module
 from export.device import Device, find_device
 from export.errors import BackendError, MissingExtra, NotHere
+from export.graph import Dynamic
+from export.quantized import Quantized
 from export.rules import Rules
 from export.to_onnx import Style, to_onnx
 
@@ -169,6 +172,17 @@ def check_agreement(name: str, word: str, folder: Path, most: float) -> None:
         assert agrees(infer(x.numpy()), placed(x).numpy(), most)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ZOO)
+def test_every_network_leaves_torch_as_it_was(name: str, tmp_path: Path) -> None:
+    source = to_onnx(made(name), example(name), tmp_path / "net.onnx")
+    x = example(name, 1).numpy()
+    logits = infer_from_module(made(name))(x)
+    for backend in (OnnxRuntime(), OpenVino()):
+        with backend.open(backend.build(source, tmp_path)) as infer:
+            assert agrees(infer(x), logits, 1e-5)
+
+
 NETWORKS = [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in ZOO]
 
 
@@ -205,6 +219,20 @@ def test_openvino_runs_every_integer_layer_in_integers(name: str, tmp_path: Path
         if kind in ("Convolution", "Deconvolution", "FullyConnected"):
             ran["integer" if precision in ("u8", "i8") else "float"] += number
     assert ran["integer"] == layers["integer"] - NOT_SEEN_BY_OPENVINO.get(name, 0)
+
+
+def test_openvino_takes_open_axes_as_exactly(tmp_path: Path) -> None:
+    open_axes: tuple[Dynamic, ...] = ("batch", "size")
+    graph = folded_graph(made("pyramid"), image(), open_axes)
+    ranges = calibrated(graph, lambda: [image(1)], Int8(method="min_max"), 1)
+    placed = Quantized(graph, ranges, ()).placed(openvino.RULES)
+    source = to_onnx(placed, image(), tmp_path / "open.onnx", Style(dynamic=open_axes))
+    artifact = OpenVino().build(source, tmp_path)
+    with OpenVino().open(artifact) as infer, torch.no_grad():
+        for shape in ((1, 3, 32, 32), (2, 3, 64, 48), (1, 3, 32, 32)):
+            x = image(3, *shape)
+            assert agrees(infer(x.numpy()), placed(x).numpy(), 0.02)
+    assert OpenVino().executed(artifact)["Convolution", "u8"] == 7
 
 
 @pytest.mark.parametrize("name", ["residual", "tied", "transposed in groups"])

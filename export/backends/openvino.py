@@ -93,7 +93,8 @@ class OpenVino:
         The proof that convolutions run in integers: ("Convolution", "u8") or "i8", against "f32".
         """
         counts: Counter[tuple[str, str]] = Counter()
-        shape = tuple(256 if axis == -1 else axis for axis in artifact.input.shape)
+        batch, *rest = artifact.input.shape
+        shape = (1 if batch == -1 else batch, *(256 if axis == -1 else axis for axis in rest))
         for layer in self._compiled(artifact, shape).get_runtime_model().get_ordered_ops():
             info = layer.get_rt_info()
             counts[_text(info["layerType"]), _text(info["runtimePrecision"])] += 1
