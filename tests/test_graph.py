@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from zoo import ZOO, C, body, conv, example, image, made
+from zoo import EVERY, C, body, conv, example, image, made
 
 from export.capture import capture
 from export.errors import ExportError
@@ -31,7 +31,7 @@ def count(graph: fx.GraphModule, *targets: object) -> int:
     return sum(node.target in targets for node in graph.graph.nodes)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", EVERY)
 def test_capturing_folding_and_rewriting_change_no_value(name: str) -> None:
     net, x = made(name).double(), example(name).double()
     before = copy.deepcopy(net.state_dict())

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 from torch import fx, nn
-from zoo import ZOO, C, body, conv, example, image, quantized
+from zoo import EVERY, ZOO, C, body, conv, example, image, quantized
 
 from compress.passes.int8 import Int8, calibrated, folded_graph
 from export.backends import onnxruntime, openvino, tensorrt
@@ -59,7 +59,7 @@ def on_a_grid(node: fx.Node) -> bool:
     return node.target is PAIR or (node.target in MOVERS and on_a_grid(node.args[0]))
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", EVERY)
 def test_pairs_stand_on_every_layer_that_counts_as_integer_and_on_no_other(name: str) -> None:
     net, x = quantized(name), example(name)
     with torch.no_grad():

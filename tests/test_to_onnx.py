@@ -24,6 +24,11 @@ from export.quantized import Quantized
 from export.to_onnx import OPSETS, Style, metadata_of, parity, to_onnx
 
 OPEN: list[tuple[Dynamic, ...]] = [(), ("batch",), ("size",), ("batch", "size")]
+FILES = [
+    pytest.param(axes, bits, marks=() if (bits, len(axes)) in ((32, 0), (8, 2)) else pytest.mark.slow)
+    for axes in OPEN
+    for bits in (32, 8)
+]
 
 
 def sha256(artifact: Artifact) -> str:
@@ -36,8 +41,7 @@ def integer(name: str, dynamic: tuple[Dynamic, ...]) -> nn.Module:
     return Quantized(graph, ranges, ()).placed(RULES)
 
 
-@pytest.mark.parametrize("dynamic", OPEN, ids=" and ".join)
-@pytest.mark.parametrize("bits", [32, 8])
+@pytest.mark.parametrize(("dynamic", "bits"), FILES)
 def test_a_file_serves_the_axes_it_leaves_open(dynamic: tuple[Dynamic, ...], bits: int, tmp_path: Path) -> None:
     net = made("unet of one class") if bits == 32 else integer("unet of one class", dynamic)
     artifact = to_onnx(net, image(), tmp_path / "net.onnx", Style(dynamic=dynamic))
@@ -62,7 +66,7 @@ def test_a_file_is_one_and_says_what_it_was_told(tmp_path: Path) -> None:
     assert Artifact.read(artifact.path) == artifact
 
 
-@pytest.mark.parametrize("bits", [32, 8])
+@pytest.mark.parametrize("bits", [pytest.param(32, marks=pytest.mark.slow), 8])
 def test_exporting_twice_gives_the_same_bytes_and_none_of_them_is_a_path(bits: int, tmp_path: Path) -> None:
     # Two axes open: the symbols they are named by must not depend on the process either.
     style = Style(dynamic=("batch", "size"))
@@ -90,7 +94,9 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "1.onnx").read_bytes() == (tmp_path / "2.onnx").read_bytes()
 
 
-@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize(
+    "opset", [pytest.param(opset, marks=() if opset in (18, 23) else pytest.mark.slow) for opset in OPSETS]
+)
 def test_every_opset_is_written_and_runs(opset: int, tmp_path: Path) -> None:
     net = quantized("residual").placed(RULES)
     artifact = to_onnx(net, image(), tmp_path / "net.onnx", Style(opset=opset))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -477,3 +478,24 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     ),
     "avg pool": lambda: body(nn.AvgPool2d(2), conv(C, C), nn.Upsample(scale_factor=2, mode="nearest")),
 }
+
+# One of each kind of trap; the whole zoo is slow.
+FAST = (
+    "unet of one class",
+    "projection",
+    "transposed in groups",
+    "transposed overlapping",
+    "transposed asymmetric",
+    "two concats",
+    "empty",
+    "shared with norms",
+    "recurrent",
+    "tied",
+    "two norms",
+    "functional",
+    "buffers",
+    "weight norm",
+    "standardized",
+    "volume",
+)
+EVERY = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in ZOO]

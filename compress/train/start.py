@@ -11,7 +11,8 @@ import torch
 from compress.errors import DataError, RecipeError
 from compress.kept import claimed, versions
 from compress.recipe import Recipe
-from compress.weights import Description, build_net, load_weights, read_description, save_net
+from compress.train.widen import widen
+from compress.weights import Description, build_net, load_net, load_weights, read_description, save_net
 
 
 def train(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Callable[[str], None] = print) -> Path:
@@ -32,7 +33,12 @@ def train(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Callable[[s
         data.check(("train", "val"))
         torch.manual_seed(recipe.seed)
         net = build_net(recipe.network)
-        if recipe.weights is not None:
+        if recipe.train.widen:
+            if described is None or recipe.weights is None:
+                raise RecipeError(recipe.name, ["train: widen: needs network weights with their description beside"])
+            widen(net, load_net(recipe.weights).state_dict())
+            say(f"starting from {recipe.weights}, widened")
+        elif recipe.weights is not None:
             load_weights(net, recipe.weights)
             say(f"starting from {recipe.weights}")
         begun = time.perf_counter()

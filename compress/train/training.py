@@ -28,6 +28,8 @@ class Training:
     augment: Literal["none", "flips", "strong"] = "strong"
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Decay of the exponential moving average that is validated and kept; 0 keeps the plain weights."""
+    widen: bool = False
+    """The network's weights are those of the same network with fewer channels: start from copies of them."""
 
     def __call__(self, net: nn.Module, data: Dataset, folder: Path, seed: int, log: Log = print) -> float:
         """Train `net` in place to its best validation state; returns that mean foreground Dice (see loop.py)."""
