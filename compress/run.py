@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from compress.builds import Build, Builder, measured, places, worst_cases
+from compress.data.cases import ROLES, Role
 from compress.gates import drops, judge
 from compress.kept import Kept, claimed, code_key, key_of, versions
 from compress.measure import Ruler
 from compress.recipe import Recipe
 from compress.report.report import Report, Row
-from compress.stages import after, baseline
+from compress.stages import Stage, after, baseline
 from compress.task import Task
 from export.device import usable_cpus
 from export.files import sha256, write_bytes, write_json
@@ -56,6 +57,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
             host=_host(threads),
             cases={role: len(cases) for role, cases in task.data.cases.items()},
             data=_data(recipe, task, rows),
+            steps=[_step(stage, recipe) for stage in stages],
             rows=rows,
             gates=judge(recipe.gates, rows),
         )
@@ -108,8 +110,11 @@ def _check_data(task: Task, kept: Kept) -> None:
 
 
 def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
-    words = {word for word, _ in recipe.passes}
-    quantizes = "used to calibrate int8" if "int8" in words else "set aside, not used"
+    words = {role: [word for word, step in recipe.passes if role in step.uses] for role in ROLES}
+
+    def used(role: Role, otherwise: str) -> str:
+        return f"used by {', '.join(dict.fromkeys(words[role]))}" if words[role] else otherwise
+
     patients = any(case.patient for case in task.data.cases["test"])
     return {
         "source": task.data.source,
@@ -117,14 +122,31 @@ def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
         "unit": Ruler(spacing=task.data.spacing).unit,
         "tolerance": task.data.tolerance,
         "roles": {
-            "train": "not used by this run: no pass trains",
-            "calibration": f"{quantizes}, and to compare artifacts with torch; trained on by no pass",
-            "val": "not used for any choice in this run",
+            "train": used("train", "not used by this run: no pass trains"),
+            "calibration": f"{used('calibration', 'set aside, not used')}, and to compare artifacts with torch; "
+            "trained on by no pass",
+            "val": used("val", "not used for any choice in this run"),
             "test": "every score, drop and latency in this report; seen by no pass",
         },
         "normalization": {**asdict(task.data.normalization), "from": recipe.normalization_from()},
         "independent": "patient" if patients else "case",
         "test_looks": sum(row.status == "measured" for row in rows),
+    }
+
+
+def _step(stage: Stage, recipe: Recipe) -> dict[str, Any]:
+    """What a step was told, what it said, and how long it took."""
+    number = int(stage.name.partition("-")[0]) if stage.name != "baseline" else 0
+    given = recipe.text["passes"][number - 1] if number else "baseline"
+    word, options = next(iter(given.items())) if isinstance(given, dict) else (given, None)
+    return {
+        "step": stage.name,
+        "word": word,
+        "options": options or {},
+        "params": stage.params,
+        "macs": stage.macs,
+        "seconds": stage.seconds,
+        "notes": list(stage.notes),
     }
 
 

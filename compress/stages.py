@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,9 +25,14 @@ Log = Callable[[str], None]
 class Stage:
     """One step's network: `baseline`, `01-int8`, ..."""
 
-    def __init__(self, *, name: str, key: str, path: Path, params: int, macs: int) -> None:
+    def __init__(self, *, name: str, key: str, path: Path, record: Mapping[str, Any]) -> None:
         self.name, self.key, self.path = name, key, path
-        self.params, self.macs = params, macs
+        self.params: int = record["params"]
+        self.macs: int = record["macs"]
+        self.seconds: float = record["seconds"]
+        """What the step took when it was done."""
+        self.notes: Sequence[str] = record["notes"]
+        """What the pass said: what it did, and what it did not do and why."""
 
     @cached_property
     def net(self) -> nn.Module:
@@ -35,28 +42,30 @@ class Stage:
 
 def baseline(task: Task, key: str, kept: Kept, log: Log) -> Stage:
     """The network as it came, saved like every other step."""
-    return _stage("baseline", key, lambda: task.net, task, kept, log)
+    return _stage("baseline", key, lambda task: task.net, task, kept, log)
 
 
 def after(step: Pass, word: str, number: int, before: Stage, task: Task, kept: Kept, log: Log) -> Stage:
     """The network after one more pass."""
     key = key_of(before.key, word, step)
 
-    def make() -> nn.Module:
-        begun = time.perf_counter()
-        net = step(before.net, task)
-        log(f"{number:02d}-{word}: done in {time.perf_counter() - begun:.1f} s")
-        return net
-
-    return _stage(f"{number:02d}-{word}", key, make, task, kept, log)
+    return _stage(f"{number:02d}-{word}", key, lambda task: step(before.net, task), task, kept, log)
 
 
-def _stage(name: str, key: str, make: Callable[[], nn.Module], task: Task, kept: Kept, log: Log) -> Stage:
+def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, kept: Kept, log: Log) -> Stage:
     path = kept.folder / "steps" / name / "net.safetensors"
 
     def work() -> dict[str, object]:
-        net = make()
+        notes: list[str] = []
+
+        def note(line: str) -> None:
+            notes.append(line)
+            log(f"{name}: {line}")
+
+        begun = time.perf_counter()
         make_folder(path.parent)
+        net = make(replace(task, folder=path.parent, note=note))
+        seconds = time.perf_counter() - begun
         save_net(
             net,
             Description(
@@ -67,13 +76,20 @@ def _stage(name: str, key: str, make: Callable[[], nn.Module], task: Task, kept:
             ),
             path,
         )
-        return {"params": parameters(net), "macs": macs(net, task), "sha256": sha256(path)}
+        log(f"{name}: done in {seconds:.1f} s")
+        return {
+            "params": parameters(net),
+            "macs": macs(net, task),
+            "sha256": sha256(path),
+            "seconds": round(seconds, 1),
+            "notes": notes,
+        }
 
     record = kept.value(name, key, work)
     if not path.is_file() or sha256(path) != record["sha256"]:
         log(f"{name}: the kept network is gone or was changed; making it again")
         record = kept.value(name, key_of(key, "again", time.time_ns()), work)
-    return Stage(name=name, key=key, path=path, params=record["params"], macs=record["macs"])
+    return Stage(name=name, key=key, path=path, record=record)
 
 
 def parameters(net: nn.Module) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +21,11 @@ from export.artifact import Infer
 from export.graph import Dynamic
 
 Step = Callable[[], None]
+Note = Callable[[str], None]
+
+
+def _unheard(line: str) -> None:
+    """Nobody listens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +36,10 @@ class Task:
     net: nn.Module
     seed: int
     dynamic: tuple[Dynamic, ...] = ()
+    folder: Path | None = None
+    """Where a long pass keeps what it needs to go on after an interruption; None keeps nothing."""
+    note: Note = _unheard
+    """Told what a pass did, or did not do and why, one plain sentence at a time: for the log and the report."""
 
     @cached_property
     def example(self) -> Tensor:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from compress.data.cases import Normalization
 from compress.errors import WeightsError
+from compress.surgery import rebuilt
 from export.device import named, words
 from export.files import write_bytes, write_json
 
@@ -81,12 +82,14 @@ def save_net(net: nn.Module, description: Description, path: Path, *, half: bool
 def build_net(network: Mapping[str, Mapping[str, Any]]) -> nn.Module:
     """The module that a description's word and options speak of, freshly initialised.
 
-    A word is a network (`unet`) or a pass that leaves a network of its own kind (`int8`). The module
-    carries its description as `net.description`.
+    A word is a network (`unet`), a network whose layers passes have changed (`changed`), or a pass that
+    leaves a network of its own kind (`int8`). The module carries its description as `net.description`.
     """
     ((word, options),) = network.items()
-    if word in words("compress.networks"):
-        net: nn.Module = shape_of(network)()
+    if word == "changed":
+        net = rebuilt(options, build_net)
+    elif word in words("compress.networks"):
+        net = shape_of(network)()
     elif word in words("compress.passes"):
         net = importlib.import_module(f"compress.passes.{word}").rebuild(options, build_net)
     else:

@@ -28,6 +28,7 @@ FLOORS = (
         "compress.train",
         "compress.task",
         "compress.weights",
+        "compress.surgery",
         "compress.peak_memory",
     ),
     ("compress.measure", "compress.latency", "compress.kept", "compress.progress"),

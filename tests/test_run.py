@@ -77,7 +77,7 @@ def test_the_report_has_a_row_for_each_step_on_each_runtime(done: tuple[Path, di
 def test_the_report_says_which_cases_were_used_for_what(done: tuple[Path, dict]) -> None:
     report = done[1]
     assert report["cases"] == {"train": 6, "calibration": 8, "val": 4, "test": 32}
-    assert "calibrate" in report["data"]["roles"]["calibration"]
+    assert "int8" in report["data"]["roles"]["calibration"]
 
 
 def test_the_three_report_files_and_a_log_are_written(done: tuple[Path, dict]) -> None:

@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, fx, nn
 
+from compress.data.cases import Role
 from compress.errors import PassError, WeightsError
 from compress.progress import bar
 from export.capture import capture
@@ -46,6 +47,10 @@ class Int8:
     """Share of values, in percent, that a `percentile` range covers."""
     keep_float: tuple[str, ...] = ()
     """Layers that stay in float: names (`head`), modules (`decoder.3`) or patterns (`encoder.*.0`)."""
+
+    @property
+    def uses(self) -> tuple[Role, ...]:
+        return ("calibration",)
 
     def __call__(self, net: nn.Module, task: Task) -> nn.Module:
         """A `Quantized` network: the same weights, batch norms folded, and a range for every activation.

@@ -78,11 +78,14 @@ class Report:
     cases: Mapping[str, int]
     data: Mapping[str, Any]
     """Source, classes, unit of distances, what the cases of each role were used for, test looks."""
+    steps: Sequence[Mapping[str, Any]]
+    """For each step: word, options, params, macs, seconds it took, and notes on what it did and what it did not."""
     rows: Sequence[Row]
     gates: Sequence[Verdict]
 
     def as_dict(self) -> dict[str, Any]:
-        record = {key: getattr(self, key) for key in ("name", "seed", "recipe", "versions", "host", "cases", "data")}
+        plain = ("name", "seed", "recipe", "versions", "host", "cases", "data", "steps")
+        record = {key: getattr(self, key) for key in plain}
         return {**record, "rows": [asdict(row) for row in self.rows], "gates": [gate.as_dict() for gate in self.gates]}
 
     @property

@@ -9,8 +9,9 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,15 +25,48 @@ from compress.errors import WeightsError
 from compress.measure import score_case
 from compress.task import labels_from_logits
 from compress.train.augment import augmentation, augmented
-from compress.train.losses import DiceCrossEntropy
-from compress.train.training import Training
+from compress.train.objective import Batch, Objective, fitted
 from export.files import make_folder, write_bytes
 
 Log = Callable[[str], None]
 
 
-def fit(training: Training, net: nn.Module, data: Dataset, folder: Path, seed: int, log: Log = print) -> float:
-    """Train `net` in place to its best validation state; returns that mean foreground Dice.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long, how fast and on what a network is trained."""
+
+    steps: int
+    """In all; an epoch ends, and is validated and kept, each time every train case was seen."""
+    rate: float
+    weight_decay: float = 1e-4
+    schedule: Literal["one_cycle", "poly"] = "one_cycle"
+    average: float = 0.99
+    augment: Any = "strong"
+    views: int | None = None
+    """Each case is augmented in so many ways, again and again; None: in a new one every epoch."""
+    patience: int | None = None
+    """Epochs without a better validation score after which it stops; None: never."""
+    keep_start: bool = False
+    """Whether the network as it came counts among the states of which the best is returned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a training went; scores are mean foreground Dice on the validation cases."""
+
+    started: float | None
+    """The score before the first step; None if it was not asked for."""
+    best: float
+    best_epoch: int
+    """0 is the network as it came."""
+    epochs: int
+    """Epochs done; fewer than planned if it stopped early."""
+
+
+def fit(
+    plan: Plan, objective: Objective, net: nn.Module, data: Dataset, folder: Path, seed: int, log: Log = print
+) -> Outcome:
+    """Train `net` in place to its best validation state.
 
     Each epoch ends in `folder`/training.pt; a run that was interrupted goes on after the last
     whole epoch and ends where an uninterrupted one ends.
@@ -43,35 +77,45 @@ def fit(training: Training, net: nn.Module, data: Dataset, folder: Path, seed: i
     fabric = Fabric(accelerator="auto", devices=1, precision=_precision())
     checkpoint = make_folder(folder) / "training.pt"
     torch.manual_seed(seed)
-    steps = math.ceil(len(data.cases["train"]) / data.batch)
-    state = _State.fresh(_channels_last(net), training, steps)
+    length = math.ceil(len(data.cases["train"]) / data.batch)
+    state = _State.fresh(_channels_last(net), objective, plan)
     if checkpoint.exists():
         state.load(checkpoint)
         log(f"going on after epoch {state.epoch} (best validation Dice {state.best:.4f})")
     model, optimizer = fabric.setup(state.net, state.optimizer)
     state.average.to(fabric.device)
-    lose = DiceCrossEntropy(data.ignore)
-    with progress.steps("training", training.epochs * steps, done=state.epoch * steps) as step:
-        for epoch in range(state.epoch, training.epochs):
+    objective.to(fabric.device)
+    if plan.keep_start and state.started is None:
+        state.started = validation_dice(state.net, data, fabric)
+        state.note(0, state.started)
+        log(f"before training: val Dice {state.started:.4f}")
+    epochs = math.ceil(plan.steps / length)
+    with progress.steps("training", plan.steps, done=min(state.epoch * length, plan.steps)) as step:
+        for epoch in range(state.epoch, epochs):
+            if plan.patience is not None and epoch - state.best_epoch > plan.patience:
+                log(f"stopped: no better validation score since epoch {state.best_epoch}")
+                break
+            # Dropout and the like are a function of seed and epoch, as the batches are.
+            torch.manual_seed(seed + epoch)
             model.train()
-            total = 0.0
-            for image_BCHW, mask_BHW in batches(data, training, epoch, seed):
-                logits_BKHW = model(fabric.to_device(image_BCHW))
-                loss = lose(logits_BKHW, centre_crop(fabric.to_device(mask_BHW), logits_BKHW))
+            losses = []
+            for batch in islice(batches(data, plan, epoch, seed), plan.steps - epoch * length):
+                with fabric.autocast():
+                    loss = objective(model, batch.to(fabric.device))
                 fabric.backward(loss)
                 fabric.clip_gradients(model, optimizer, max_norm=5.0)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 state.schedule.step()
                 state.average.update_parameters(state.net)
-                total += loss.item()
+                losses.append(loss.item())
                 step()
             score = validation_dice(state.average.module, data, fabric)
             state.note(epoch + 1, score)
             state.save(checkpoint)
-            log(f"epoch {epoch + 1}/{training.epochs}  loss {total / steps:.4f}  val Dice {score:.4f}")
+            log(f"epoch {epoch + 1}/{epochs}  loss {np.mean(losses):.4f}  val Dice {score:.4f}")
     net.load_state_dict(state.best_weights)
-    return state.best
+    return Outcome(started=state.started, best=state.best, best_epoch=state.best_epoch, epochs=state.epoch)
 
 
 def _channels_last(net: nn.Module) -> nn.Module:
@@ -87,31 +131,36 @@ class _State:
     """Everything that an interrupted training needs to go on as if nothing had happened."""
 
     net: nn.Module
+    objective: Objective
     average: AveragedModel
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     epoch: int = 0
+    started: float | None = None
     best: float = -1.0
+    best_epoch: int = 0
     best_weights: Mapping[str, Tensor]
 
     @staticmethod
-    def fresh(net: nn.Module, training: Training, steps: int) -> _State:
-        optimizer = torch.optim.AdamW(net.parameters(), lr=training.rate, weight_decay=training.weight_decay)
-        total = training.epochs * steps
+    def fresh(net: nn.Module, objective: Objective, plan: Plan) -> _State:
+        learned = [*net.parameters(), *objective.parameters()]
+        optimizer = torch.optim.AdamW(learned, lr=plan.rate, weight_decay=plan.weight_decay)
         schedule: torch.optim.lr_scheduler.LRScheduler
-        if training.schedule == "poly":
-            schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=total, power=0.9)
+        if plan.schedule == "poly":
+            schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=plan.steps, power=0.9)
         else:
             schedule = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, max_lr=training.rate, total_steps=total + 1, pct_start=0.15
+                optimizer, max_lr=plan.rate, total_steps=plan.steps + 1, pct_start=0.15
             )
-        average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(training.average), use_buffers=True)
-        return _State(net=net, average=average, optimizer=optimizer, schedule=schedule, best_weights={})
+        average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(plan.average), use_buffers=True)
+        return _State(
+            net=net, objective=objective, average=average, optimizer=optimizer, schedule=schedule, best_weights={}
+        )
 
     def note(self, epoch: int, score: float) -> None:
         self.epoch = epoch
         if score > self.best or not self.best_weights:
-            self.best = score
+            self.best, self.best_epoch = score, epoch
             self.best_weights = {
                 name: tensor.detach().cpu().clone() for name, tensor in self.average.module.state_dict().items()
             }
@@ -121,11 +170,14 @@ class _State:
         torch.save(
             {
                 "net": self.net.state_dict(),
+                "objective": self.objective.state_dict(),
                 "average": self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "epoch": self.epoch,
+                "started": self.started,
                 "best": self.best,
+                "best_epoch": self.best_epoch,
                 "best_weights": dict(self.best_weights),
             },
             buffer,
@@ -140,16 +192,19 @@ class _State:
             raise WeightsError(
                 f"{path}: does not belong to this network ({str(error).splitlines()[0]}); --fresh starts over"
             ) from None
+        self.objective.load_state_dict(read["objective"])
         self.average.load_state_dict(read["average"])
         self.optimizer.load_state_dict(read["optimizer"])
         self.schedule.load_state_dict(read["schedule"])
-        self.epoch, self.best, self.best_weights = read["epoch"], read["best"], read["best_weights"]
+        self.epoch, self.started, self.best = read["epoch"], read["started"], read["best"]
+        self.best_epoch, self.best_weights = read["best_epoch"], read["best_weights"]
 
 
-def batches(data: Dataset, training: Training, epoch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of augmented (image_BCHW, mask_BHW); a function of seed and epoch alone."""
-    transform = augmentation(training.augment)
+def batches(data: Dataset, plan: Plan, epoch: int, seed: int) -> Iterator[Batch]:
+    """One epoch of augmented cases; a function of seed and epoch alone."""
+    transform = augmentation(plan.augment)
     order = np.random.default_rng((seed, epoch)).permutation(len(data.cases["train"]))
+    view = epoch if plan.views is None else epoch % plan.views
     for start in range(0, len(order), data.batch):
         chosen = order[start : start + data.batch]
         if len(chosen) == 1 and len(order) > 1:
@@ -159,11 +214,15 @@ def batches(data: Dataset, training: Training, epoch: int, seed: int) -> Iterato
         for index in chosen:
             case = data.cases["train"][index]
             image_CHW, mask_HW = augmented(
-                transform, data.pixels(case), data.fitted_mask(case), (seed, epoch, int(index))
+                transform, data.pixels(case), data.fitted_mask(case), (seed, view, int(index))
             )
             images.append(torch.from_numpy(data.normalization(image_CHW.clamp(0, 1).numpy())))
             masks.append(mask_HW)
-        yield torch.stack(images).contiguous(memory_format=torch.channels_last), torch.stack(masks)
+        yield Batch(
+            image_BCHW=torch.stack(images).contiguous(memory_format=torch.channels_last),
+            mask_BHW=torch.stack(masks),
+            names=tuple((view, int(index)) for index in chosen),
+        )
 
 
 @torch.no_grad()
@@ -175,18 +234,11 @@ def validation_dice(net: nn.Module, data: Dataset, fabric: Fabric) -> float:
     for case in data.cases["val"]:
         with fabric.autocast():
             logits_BKHW = net(fabric.to_device(torch.from_numpy(data.image(case)[None]))).float()
-        truth_HW = centre_crop(torch.from_numpy(data.fitted_mask(case))[None], logits_BKHW)[0].numpy()
+        truth_HW = fitted(torch.from_numpy(data.fitted_mask(case))[None], logits_BKHW)[0].numpy()
         labels_HW = labels_from_logits(logits_BKHW.cpu().numpy())[0]
         values.append(score_case(labels_HW, truth_HW, classes=classes, ruler=None, ignore=data.ignore)[0][:, 0])
     per_class = np.nanmean(np.stack(values), axis=0)
     return float(np.nanmean(per_class))
-
-
-def centre_crop(mask_BHW: Tensor, logits_BKHW: Tensor) -> Tensor:
-    """The part of a mask that an unpadded network predicts; the whole mask for a padded one."""
-    height, width = logits_BKHW.shape[-2:]
-    top, left = (mask_BHW.shape[-2] - height) // 2, (mask_BHW.shape[-1] - width) // 2
-    return mask_BHW[..., top : top + height, left : left + width]
 
 
 def _precision() -> Literal["bf16-mixed", "32-true"]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.data.cases import Dataset
+
+if TYPE_CHECKING:
+    from compress.train.objective import Objective
 
 Log = Callable[[str], None]
 
@@ -31,8 +35,23 @@ class Training:
     widen: bool = False
     """The network's weights are those of the same network with fewer channels: start from copies of them."""
 
+    def objective(self, ignore: int | None) -> Objective:
+        """What each step minimises: a new one each time, since some learn on their own."""
+        from compress.train.losses import DiceCrossEntropy
+        from compress.train.objective import Supervised
+
+        return Supervised(DiceCrossEntropy(ignore))
+
     def __call__(self, net: nn.Module, data: Dataset, folder: Path, seed: int, log: Log = print) -> float:
         """Train `net` in place to its best validation state; returns that mean foreground Dice (see loop.py)."""
-        from compress.train.loop import fit
+        from compress.train.loop import Plan, fit
 
-        return fit(self, net, data, folder, seed, log)
+        plan = Plan(
+            steps=self.epochs * math.ceil(len(data.cases["train"]) / data.batch),
+            rate=self.rate,
+            weight_decay=self.weight_decay,
+            schedule=self.schedule,
+            average=self.average,
+            augment=self.augment,
+        )
+        return fit(plan, self.objective(data.ignore), net, data, folder, seed, log).best
