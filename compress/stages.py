@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -45,11 +46,26 @@ def baseline(task: Task, key: str, kept: Kept, log: Log) -> Stage:
     return _stage("baseline", key, lambda task: task.net, task, kept, log)
 
 
-def after(step: Pass, word: str, number: int, before: Stage, task: Task, kept: Kept, log: Log) -> Stage:
+def chain(
+    passes: Sequence[tuple[str, Pass]], begun: Stage, task: Task, kept: Kept, log: Log, title: str = ""
+) -> list[Stage]:
+    """The network after each of the passes. Of a chain with a title the last one bears it: `int8_alone`."""
+    stages = [begun]
+    for number, (word, step) in enumerate(passes, start=1):
+        name = (
+            f"{number:02d}-{word}" if not title else title if number == len(passes) else f"{title}-{number:02d}-{word}"
+        )
+        stages.append(after(step, word, number, stages[-1], task, kept, log, name=name))
+    return stages[1:]
+
+
+def after(
+    step: Pass, word: str, number: int, before: Stage, task: Task, kept: Kept, log: Log, name: str | None = None
+) -> Stage:
     """The network after one more pass."""
     key = key_of(before.key, word, step)
 
-    return _stage(f"{number:02d}-{word}", key, lambda task: step(before.net, task), task, kept, log)
+    return _stage(name or f"{number:02d}-{word}", key, lambda task: step(before.net, task), task, kept, log)
 
 
 def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, kept: Kept, log: Log) -> Stage:
@@ -63,8 +79,9 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, k
             log(f"{name}: {line}")
 
         begun = time.perf_counter()
-        make_folder(path.parent)
-        net = make(replace(task, folder=path.parent, note=note))
+        # What a pass keeps to go on after an interruption, until its network is saved.
+        work = make_folder(path.parent / "work")
+        net = make(replace(task, folder=work, note=note))
         seconds = time.perf_counter() - begun
         save_net(
             net,
@@ -76,6 +93,7 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, k
             ),
             path,
         )
+        shutil.rmtree(work)
         log(f"{name}: done in {seconds:.1f} s")
         return {
             "params": parameters(net),

@@ -74,7 +74,7 @@ def fit(
     Raises:
         WeightsError: if training.pt belongs to another network.
     """
-    fabric = Fabric(accelerator="auto", devices=1, precision=_precision())
+    fabric = Fabric(accelerator="auto", devices=1, precision=precision())
     checkpoint = make_folder(folder) / "training.pt"
     torch.manual_seed(seed)
     length = math.ceil(len(data.cases["train"]) / data.batch)
@@ -97,11 +97,11 @@ def fit(
                 break
             # Dropout and the like are a function of seed and epoch, as the batches are.
             torch.manual_seed(seed + epoch)
-            model.train()
+            state.net.train()
             losses = []
             for batch in islice(batches(data, plan, epoch, seed), plan.steps - epoch * length):
                 with fabric.autocast():
-                    loss = objective(model, batch.to(fabric.device))
+                    loss = objective(state.net, batch.to(fabric.device))
                 fabric.backward(loss)
                 fabric.clip_gradients(model, optimizer, max_norm=5.0)
                 optimizer.step()
@@ -241,7 +241,7 @@ def validation_dice(net: nn.Module, data: Dataset, fabric: Fabric) -> float:
     return float(np.nanmean(per_class))
 
 
-def _precision() -> Literal["bf16-mixed", "32-true"]:
+def precision() -> Literal["bf16-mixed", "32-true"]:
     """bf16 where the hardware multiplies in it; emulated bf16 is slower than fp32."""
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"

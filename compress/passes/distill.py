@@ -1,0 +1,213 @@
+"""Recovery after a structural change: training on the task's train cases, with the uncompressed network as teacher.
+
+Hinton et al. 2015 (arXiv 1503.02531) and, for segmentation, Shu et al. 2021 (CWD, arXiv 2011.13256) and Liu et al.
+2019 (SKD, arXiv 1903.04197). `teacher: 0` is plain fine-tuning.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from compress.data.cases import Role
+from compress.errors import PassError
+from compress.kept import code_key, key_of
+from compress.surgery import copied
+from export.files import make_folder, write_json
+
+if TYPE_CHECKING:
+    from compress.task import Task
+    from compress.train.loop import Outcome, Plan
+    from compress.train.objective import Objective
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Distill:
+    """Train on, towards the truth and the teacher; give `epochs`, `steps` or `minutes` (default: 30 epochs)."""
+
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """About so long, by the speed of its first steps; the number of steps is then fixed."""
+    rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Peak learning rate; None finds one in a short range test."""
+    truth: Weight = 1.0
+    """Weight of Dice + cross entropy against the masks."""
+    teacher: Weight = 1.0
+    """Weight of all that is learnt from the teacher; 0 is plain fine-tuning."""
+    logits: Weight = 1.0
+    """Of the divergence from the teacher's class probabilities at each pixel."""
+    channels: Weight = 0.0
+    """Of the divergence of each class's map over the pixels (CWD)."""
+    pairwise: Weight = 0.0
+    """Of the similarities between regions of the features (SKD)."""
+    attention: Weight = 0.0
+    """Of the maps of activity (attention transfer)."""
+    features: Weight = 0.0
+    """Of the features themselves, through 1x1 adapters that are thrown away afterwards (FitNets)."""
+    boundary: Weight = 0.0
+    """How much more a pixel near the border of two classes counts in `logits`."""
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    """Softens both networks' probabilities; 1 keeps the logits as they are."""
+    augment: Literal["none", "flips", "strong"] = "strong"
+    views: Annotated[int, Field(ge=1)] | None = None
+    """Each case is augmented in so many ways, and the teacher asked once for each: its logits are kept in
+    the run's folder. None: new ones in every epoch, and a teacher asked at every step."""
+    weight_decay: Weight = 1e-4
+    schedule: Literal["one_cycle", "poly"] = "one_cycle"
+    average: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Decay of the moving average of the weights; None: 0.99, less where there are few steps."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Epochs without a better validation score after which it stops; None: a third of all, at least 8."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        given = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are both given; give one")
+        if self.truth == 0 and not self._asks:
+            raise ValueError("truth is 0 and so is everything of the teacher's: there is nothing to learn from")
+        return self
+
+    @property
+    def _asks(self) -> bool:
+        parts = (self.logits, self.channels, self.pairwise, self.attention, self.features)
+        return self.teacher > 0 and any(parts)
+
+    @property
+    def uses(self) -> tuple[Role, ...]:
+        return ("train", "val")
+
+    def __call__(self, net: nn.Module, task: Task) -> nn.Module:
+        """The network in its best state by validation Dice, the one it started from included.
+
+        Raises:
+            PassError: if there are no train or validation cases, the loss is not finite, or features are
+                asked for and no layers of the two networks belong together.
+        """
+        student = copied(net, "distill")
+        for role in self.uses:
+            if not task.data.cases[role]:
+                raise PassError(f"distill: there are no {role} cases; give some the split '{role}'")
+        if task.folder is not None:
+            return self._trained(student, task, task.folder)
+        with TemporaryDirectory() as folder:
+            return self._trained(student, task, Path(folder))
+
+    def _trained(self, student: nn.Module, task: Task, folder: Path) -> nn.Module:
+        from compress.train.loop import fit
+
+        folder = self._own(folder, student, task)
+        objective = self._objective(student, task, folder)
+        plan = self._plan(student, objective, task, folder)
+        outcome = fit(plan, objective, student, task.data, folder, task.seed, task.note)
+        self._tell(outcome, plan, task)
+        return student.eval()
+
+    def _own(self, folder: Path, student: nn.Module, task: Task) -> Path:
+        """A folder for exactly this training: another network, other options or other data begin anew."""
+        state = [
+            (name, tuple(tensor.shape), tensor.double().sum().item()) for name, tensor in student.state_dict().items()
+        ]
+        key = key_of(code_key(), self, state, task.data.fingerprint(), task.seed)
+        return make_folder(folder / f"training-{key[:12]}")
+
+    def _objective(self, student: nn.Module, task: Task, folder: Path) -> Objective:
+        import torch
+
+        from compress.train.losses import DiceCrossEntropy
+        from compress.train.objective import Supervised
+        from compress.train.teacher import Kept, Taught, Teacher, Terms
+
+        share = self.teacher
+        terms = Terms(
+            truth=self.truth,
+            logits=share * self.logits,
+            channels=share * self.channels,
+            pairwise=share * self.pairwise,
+            attention=share * self.attention,
+            features=share * self.features,
+            boundary=self.boundary,
+            temperature=self.temperature,
+        )
+        teacher = None
+        if terms.ask:
+            net = copy.deepcopy(task.net).eval()
+            kept = None
+            if self.views is not None and not terms.watch:
+                with torch.no_grad():
+                    shape = tuple(net(task.example).shape[1:])
+                kept = Kept(folder, self.views, len(task.data.cases["train"]), shape)
+            teacher = Teacher(net, kept, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.manual_seed(task.seed)
+        return Taught(student, teacher, task.example, terms, Supervised(DiceCrossEntropy(task.data.ignore)))
+
+    def _plan(self, student: nn.Module, objective: Objective, task: Task, folder: Path) -> Plan:
+        """The numbers of this training, found once: one that was interrupted goes on with the same."""
+        from compress.train.loop import Plan
+
+        length = math.ceil(len(task.data.cases["train"]) / task.data.batch)
+        path = folder / "plan.json"
+        if path.is_file():
+            found = json.loads(path.read_text())
+        else:
+            found = self._found(student, objective, task, length)
+            write_json(path, found)
+        steps = found["steps"]
+        return Plan(
+            steps=steps,
+            rate=found["rate"],
+            weight_decay=self.weight_decay,
+            schedule=self.schedule,
+            # An average over more steps than there are would still hold the starting state.
+            average=self.average if self.average is not None else min(0.99, 1 - 10 / (steps + 10)),
+            augment=self.augment,
+            views=self.views,
+            patience=self.patience or max(8, math.ceil(steps / length / 3)),
+            keep_start=True,
+        )
+
+    def _found(self, student: nn.Module, objective: Objective, task: Task, length: int) -> dict[str, Any]:
+        steps = self.steps or (self.epochs or 30) * length
+        if self.rate is not None and self.minutes is None:
+            return {"steps": steps, "rate": self.rate}
+        from lightning_fabric import Fabric
+
+        from compress.train.loop import Plan, batches, precision
+        from compress.train.range_test import range_test
+
+        count = 48 if self.minutes is not None else min(48, max(16, steps // 10))
+        plan = Plan(steps=count, rate=1e-3, augment=self.augment, views=self.views)
+        epochs = (batches(task.data, plan, epoch, task.seed) for epoch in range(count))
+        stream = islice((batch for epoch in epochs for batch in epoch), count)
+        fabric = Fabric(accelerator="auto", devices=1, precision=precision())
+        found = range_test(student, objective, stream, count, fabric)
+        if self.minutes is not None:
+            steps = max(1, round(self.minutes * 60 / found.seconds))
+        task.note(
+            f"learning rate {self.rate or found.rate:g}, {steps} steps ({found.seconds:.2f} s each in the range test)"
+        )
+        return {"steps": steps, "rate": self.rate or found.rate}
+
+    def _tell(self, outcome: Outcome, plan: Plan, task: Task) -> None:
+        started = outcome.started if outcome.started is not None else float("nan")
+        if outcome.best_epoch == 0:
+            task.note(
+                f"recovery ended below where it started (validation Dice {started:.4f}): the starting state is returned"
+            )
+        else:
+            task.note(
+                f"validation Dice {started:.4f} -> {outcome.best:.4f} (epoch {outcome.best_epoch} of {outcome.epochs}, "
+                f"peak rate {plan.rate:g})"
+            )
