@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from compress.data.cases import Case, Dataset, MaskArray
 from compress.errors import DataError, NotHere
 from compress.measure import Ruler, Scores, score_case, scores_of
+from compress.tiles import Size, blended
 from export.artifact import Infer
 from export.graph import Dynamic
 
@@ -87,12 +88,29 @@ class Task:
         )
 
     def labels(self, infer: Infer, case: Case) -> MaskArray:
-        """The network's answer at the image's original size (HW): what end-to-end latency times."""
+        """The network's answer at the image's original size (HW): what end-to-end latency times, all tiles included."""
+        if self.data.fit.how == "tile":
+            return self._tiled(infer, case)
         labels_HW = labels_of(infer, self.data.image(case)[None])
         truth_size = self.data.size_of(case)
         if labels_HW.shape != self.data.fit.size:
             return labels_HW
         return self.data.fit.restore(labels_HW, truth_size)
+
+    def _tiled(self, infer: Infer, case: Case) -> MaskArray:
+        fit = self.data.fit
+
+        def whole(image_1CHW: np.ndarray) -> np.ndarray:
+            return blended(infer, image_1CHW[0], fit.size, self._answer, fit.overlap)
+
+        return labels_of(whole, self.data.normalization(self.data.whole_pixels(case))[None])
+
+    @cached_property
+    def _answer(self) -> Size:
+        """Height and width of what the network says of one tile: all of it, or its middle if it is unpadded."""
+        with torch.inference_mode():
+            height, width = self.net(self.example).shape[-2:]
+        return height, width
 
     def probes(self, most: int = 4) -> Iterator[np.ndarray]:
         """A few real inputs (1CHW) to compare two forms of one network on; test cases only if there are no others."""
@@ -100,12 +118,16 @@ class Task:
         return self.data.images(next(cases for cases in roles if cases)[:most])
 
     def shown(self, case: Case) -> tuple[MaskArray, MaskArray]:
-        """The image (HWC uint8) and its truth (HW) at the network's size, to look at."""
-        pixels_CHW = self.data.pixels(case)
-        return (pixels_CHW.transpose(1, 2, 0) * 255).round().astype(np.uint8), self.data.fitted_mask(case)
+        """The image (HWC uint8) and its truth (HW) at the network's size, or of tiles all together, to look at."""
+        seen_HWC = (self.data.whole_pixels(case).transpose(1, 2, 0) * 255).round().astype(np.uint8)
+        if self.data.fit.how == "tile":
+            return _thinned(seen_HWC), _thinned(self.data.mask(case))
+        return seen_HWC, self.data.fitted_mask(case)
 
     def fitted_labels(self, infer: Infer, case: Case) -> MaskArray:
-        """The network's answer at the network's size; around an unpadded network's answer there is background."""
+        """The network's answer to what is `shown`; around an unpadded network's answer there is background."""
+        if self.data.fit.how == "tile":
+            return _thinned(self._tiled(infer, case))
         labels_HW = labels_of(infer, self.data.image(case)[None])
         around = [(full - side) // 2 for full, side in zip(self.data.fit.size, labels_HW.shape, strict=True)]
         rest = [
@@ -117,8 +139,10 @@ class Task:
         """Labels and truth of one size, and the pixel spacing there.
 
         Both are of the image's original size, except for an unpadded network, whose answer covers
-        only the centre of its input and is compared there.
+        only the centre of its input and is compared there; laid side by side as tiles it covers all.
         """
+        if self.data.fit.how == "tile":
+            return self._tiled(infer, case), self.data.mask(case), self.data.spacing
         labels_HW = labels_of(infer, self.data.image(case)[None])
         truth_HW = self.data.mask(case)
         spacing = self.data.spacing
@@ -130,6 +154,12 @@ class Task:
             spacing = (spacing[0] * height, spacing[1] * width)
         top, left = ((fitted_HW.shape[axis] - labels_HW.shape[axis]) // 2 for axis in (0, 1))
         return labels_HW, fitted_HW[top : top + labels_HW.shape[0], left : left + labels_HW.shape[1]], spacing
+
+
+def _thinned(pixels: MaskArray, most: int = 1024) -> MaskArray:
+    """Every n-th row and column of an image (HW or HWC) that is too large to look at in a report."""
+    step = -(-max(pixels.shape[:2]) // most)
+    return pixels[::step, ::step]
 
 
 def labels_of(infer: Infer, image_BCHW: np.ndarray) -> MaskArray:

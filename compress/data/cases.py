@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import pydantic
@@ -20,10 +21,13 @@ from pydantic import ConfigDict, Field
 
 from compress.errors import DataError
 from compress.progress import bar
+from compress.tiles import Corner, Size, corners, cut, middle
 
 Role = Literal["train", "calibration", "val", "test"]
 ROLES: tuple[Role, ...] = ("train", "calibration", "val", "test")
+How = Literal["resize", "pad", "tile"]
 FloatArray = NDArray[np.float32]
+Pixels = TypeVar("Pixels", bound=np.generic)
 MaskArray = NDArray[np.uint8]
 
 # Images larger than any scanner or endoscope makes are decompression bombs; Pillow would only warn.
@@ -55,6 +59,8 @@ class Case:
     image: Path
     mask: Path
     patient: str | None = None
+    corner: Corner | None = None
+    """The one tile of the image that is meant; None means all of it."""
 
     @property
     def unit(self) -> str:
@@ -66,10 +72,13 @@ class Case:
 class Fit:
     """How an image of any size meets a network of one input size, and the way back."""
 
-    size: tuple[int, int]
+    size: Size
     """Height and width of the network's input, in pixels."""
-    how: Literal["resize", "pad"] = "resize"
-    """resize squashes to the size; pad keeps the aspect and fills the bottom and right with zeros."""
+    how: How = "resize"
+    """resize squashes to the size; pad keeps the aspect and fills the bottom and right with zeros; tile keeps
+    the image as it is and takes it piece by piece, mirrored where it ends."""
+    overlap: float = 0.25
+    """The share of a tile's length that its neighbour covers too."""
 
     def image(self, pixels: Image.Image) -> Image.Image:
         """The image at the network's size (bilinear, antialiased)."""
@@ -92,6 +101,8 @@ class Fit:
     def _inner(self, original: tuple[int, int]) -> tuple[int, int]:
         if self.how == "resize":
             return self.size
+        if self.how == "tile":
+            return original
         scale = min(self.size[0] / original[0], self.size[1] / original[1])
         return max(1, round(original[0] * scale)), max(1, round(original[1] * scale))
 
@@ -99,7 +110,7 @@ class Fit:
         height, width = self._inner((pixels.height, pixels.width))
         if pixels.size != (width, height):
             pixels = pixels.resize((width, height), resampling)
-        if (height, width) == self.size:
+        if self.how == "tile" or (height, width) == self.size:
             return pixels
         padded = Image.new(pixels.mode, (self.size[1], self.size[0]), fill)
         padded.paste(pixels, (0, 0))
@@ -137,7 +148,22 @@ class Dataset:
                 )
 
     def pixels(self, case: Case) -> FloatArray:
-        """The image at the network's size, scaled to 0..1 but not normalized (CHW)."""
+        """The image at the network's size, scaled to 0..1 but not normalized (CHW).
+
+        In tiles: the tile that the case means, or all of the image, mirrored to at least one tile.
+        """
+        return self._part(self.whole_pixels(case), case)
+
+    def image(self, case: Case) -> FloatArray:
+        """The network's input for this case: normalized, float32, CHW; the tile in the middle of a whole image."""
+        pixels_CHW = self.whole_pixels(case)
+        if self.fit.how == "tile":
+            corner = case.corner or middle(_size(pixels_CHW), self.fit.size)
+            pixels_CHW = cut(pixels_CHW, corner, self.fit.size)
+        return self.normalization(pixels_CHW)
+
+    def whole_pixels(self, case: Case) -> FloatArray:
+        """The image that tiles are taken from, of its original size (CHW, 0..1); without tiles, as `pixels`."""
         image = _open_image(case.image)
         if image.mode in SIXTEEN_BIT:
             # Resized as float, since Pillow resizes integers over 8 bits coarsely.
@@ -146,22 +172,34 @@ class Dataset:
         fitted = np.asarray(self.fit.image(_as_8bit(image, self.channels)), np.float32) / 255
         return np.ascontiguousarray(fitted[None] if fitted.ndim == 2 else fitted.transpose(2, 0, 1))
 
-    def image(self, case: Case) -> FloatArray:
-        """The network's input for this case: normalized, float32, CHW."""
-        return self.normalization(self.pixels(case))
-
     def mask(self, case: Case) -> MaskArray:
         """Class indices at the original size (HW)."""
         return read_mask(case.mask)
 
     def size_of(self, case: Case) -> tuple[int, int]:
         """Height and width of the original image, from its header alone."""
-        with Image.open(case.image) as image:
-            return image.height, image.width
+        return size_of(case.image)
 
     def fitted_mask(self, case: Case) -> MaskArray:
-        """Class indices at the network's size; padding gets the ignore index where there is one."""
-        return self.fit.mask(self.mask(case), fill=self.ignore or 0)
+        """Class indices at the network's size; padding gets the ignore index where there is one.
+
+        In tiles: those of `pixels`.
+        """
+        return self._part(self.fit.mask(self.mask(case), fill=self.ignore or 0), case)
+
+    def _part(self, pixels: NDArray[Pixels], case: Case) -> NDArray[Pixels]:
+        """The tile of a case, or all of it, mirrored to at least one tile; where there are no tiles, all of it."""
+        if self.fit.how != "tile":
+            return pixels
+        if case.corner is not None:
+            return cut(pixels, case.corner, self.fit.size)
+        full = _size(pixels)
+        around = (max(full[0], self.fit.size[0]), max(full[1], self.fit.size[1]))
+        return pixels if around == full else cut(pixels, middle(full, around), around)
+
+    def whole_cases(self, role: Role) -> list[Case]:
+        """The cases of a role, each meaning all of its image, as often as the image has tiles."""
+        return [replace(case, corner=None) for case in self.cases[role]]
 
     def images(self, cases: Sequence[Case]) -> Iterator[FloatArray]:
         """Network inputs one at a time as 1CHW: constant memory, however many cases."""
@@ -198,7 +236,8 @@ class Dataset:
             DataError: naming the first file (in split order) that is damaged, does not match its
                 partner in size, or holds a class index that is not in `class_names`.
         """
-        cases = [case for role in roles for case in self.cases[role]]
+        # An image and its mask may be there once for each tile.
+        cases = list({(case.image, case.mask): case for role in roles for case in self.cases[role]}.values())
         with ThreadPoolExecutor(max_workers=2) as pool:
             found = pool.map(self._fault, cases)
             faults = [fault for fault in bar(found, "checking the data", len(cases)) if fault is not None]
@@ -227,6 +266,36 @@ class Dataset:
         return None
 
 
+def tiled(cases: Mapping[Role, Sequence[Case]], size: Size) -> dict[Role, list[Case]]:
+    """The cases of images taken in tiles: each tile is a case in every role but "test", whose images stay whole.
+
+    Raises:
+        DataError: if the size of an image cannot be read.
+    """
+    found: dict[Role, list[Case]] = {"test": list(cases["test"])}
+    for role in ROLES[:-1]:
+        found[role] = [
+            replace(case, corner=corner) for case in cases[role] for corner in corners(size_of(case.image), size)
+        ]
+    # The first few calibration cases must not all be of one image.
+    found["calibration"].sort(key=lambda case: hashlib.sha256(f"{case.name} {case.corner}".encode()).digest())
+    return found
+
+
+def size_of(path: Path) -> Size:
+    """Height and width of an image, from its header alone.
+
+    Raises:
+        DataError: if it is not there, or no image.
+    """
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+def _size(pixels: NDArray[Any]) -> Size:
+    return pixels.shape[-2], pixels.shape[-1]
+
+
 def read_mask(path: Path) -> MaskArray:
     """The class indices of a mask file (HW, uint8); palette masks give their palette index.
 
@@ -252,16 +321,23 @@ def _open_image(path: Path) -> Image.Image:
 
 
 def _decoded(path: Path) -> Image.Image:
+    with _opened(path) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise DataError(f"{path}: {image.width}x{image.height} is too large to be a medical frame")
+        # Pillow would read the first page and say nothing of the rest of a volume.
+        pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        if pages > 1:
+            raise DataError(f"{path}: holds {pages} pages; save each as a file of its own")
+        image.load()
+        return image
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image while its file is open; what goes wrong meanwhile is told of the file."""
     try:
         with Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise DataError(f"{path}: {image.width}x{image.height} is too large to be a medical frame")
-            # Pillow would read the first page and say nothing of the rest of a volume.
-            pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-            if pages > 1:
-                raise DataError(f"{path}: holds {pages} pages; save each as a file of its own")
-            image.load()
-            return image
+            yield image
     except DataError:
         raise
     except FileNotFoundError:

@@ -2,13 +2,14 @@
 
 import csv
 import hashlib
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from compress.data.cases import Case, Dataset, Fit, Normalization, Role
+from compress.data.cases import Case, Dataset, Fit, How, Normalization, Role, tiled
 from compress.errors import DataError
 
 SPLITS = ("train", "calibration", "val", "test")
@@ -28,7 +29,11 @@ class Folder:
     """The name of every mask index, background first; None names them "class 1", "class 2", ..."""
     size: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] = (256, 256)
     """Height and width of the network's input."""
-    fit: Literal["resize", "pad"] = "resize"
+    fit: How = "resize"
+    """resize squashes images to the size; pad keeps their aspect; tile keeps their resolution and takes them
+    in tiles of the size."""
+    overlap: Annotated[float, Field(ge=0, le=0.9)] | None = None
+    """The share of a tile's length that its neighbour covers too (fit: tile); None is a quarter."""
     ignore: Annotated[int, Field(ge=1, le=255)] | None = None
     """Mask index whose pixels count neither in training nor in any score."""
     normalization: Normalization | None = None
@@ -43,6 +48,12 @@ class Folder:
     batch: Annotated[int, Field(ge=1)] = 8
     """Cases in one step of training."""
 
+    @model_validator(mode="after")
+    def _overlap_of_tiles(self) -> Self:
+        if self.overlap is not None and self.fit != "tile":
+            raise ValueError(f"overlap is of tiles, but fit is {self.fit}; leave it out or set fit: tile")
+        return self
+
     def __call__(self, *, channels: int, classes: int) -> Dataset:
         """The data set for a network with this many input channels and classes.
 
@@ -53,11 +64,14 @@ class Folder:
         cases = read_split(self.root)
         if not cases["calibration"]:
             cases = _with_calibration(cases, self.calibration, self.root)
+        if self.fit == "tile":
+            cases = tiled(cases, self.size)
+        fit = Fit(size=self.size, how=self.fit)
         return Dataset(
             cases=cases,
             class_names=class_names(self.classes, classes, f"{self.root}"),
             channels=channels,
-            fit=Fit(size=self.size, how=self.fit),
+            fit=fit if self.overlap is None else replace(fit, overlap=self.overlap),
             normalization=self.normalization or Normalization(mean=(0.0,) * channels, std=(1.0,) * channels),
             ignore=self.ignore,
             spacing=self.spacing,

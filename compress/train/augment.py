@@ -1,64 +1,129 @@
 """Random changes of a training image and its mask (MONAI), reproducible case by case."""
 
-from typing import Any, Literal
+from __future__ import annotations
+
+from dataclasses import dataclass as plain_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
-from monai.transforms import (
-    Compose,
-    Rand2DElasticd,
-    RandAdjustContrastd,
-    RandAffined,
-    RandFlipd,
-    RandGaussianNoised,
-    RandGaussianSmoothd,
-    RandScaleIntensityd,
-    RandShiftIntensityd,
-    Transform,
-)
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+if TYPE_CHECKING:
+    from monai.transforms import Compose, Transform
+
+Preset = Literal["none", "flips", "strong"]
+Chance = Annotated[float, Field(ge=0, le=1)]
 
 
-def augmentation(strength: Literal["none", "flips", "strong"]) -> Transform:
-    """A MONAI transform of {"image": CHW float in 0..1, "mask": 1HW}.
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Augment:
+    """A preset and what is to be different from it; an option that is not given is the preset's.
 
     "strong" is flips, rotation, scale, shear and shift, elastic deformation (U-Net, section 3.1),
-    contrast, brightness, blur and noise. Up and down are never swapped: depth and gravity have a
+    contrast, brightness, blur and noise. No preset swaps up and down: depth and gravity have a
     direction in ultrasound and endoscopy alike.
     """
+
+    preset: Preset = "strong"
+    flips: Chance | None = None
+    """Probability of swapping left and right; 0.5 in flips and strong."""
+    upside_down: Chance | None = None
+    """Probability of swapping up and down; 0 in every preset."""
+    scale: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Largest change of size, as a share of it; 0.25 in strong, 0 in the others."""
+    elastic: Chance | None = None
+    """Probability of an elastic deformation; 0.25 in strong, 0 in the others."""
+    intensity: Annotated[float, Field(ge=0, le=2)] | None = None
+    """How strong contrast, brightness, blur and noise are; 1 in strong, 0 in the others."""
+
+
+def in_full(given: Any) -> Any:
+    """The short way of writing it: a preset alone."""
+    return {"preset": given} if isinstance(given, str) else given
+
+
+PresetOrMore = Annotated[Augment, BeforeValidator(in_full, json_schema_input_type=Preset | Augment)]
+"""`strong`, or `{preset: strong, elastic: 0.5}`."""
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class Crops:
+    """A random part of this size (height, width) of a larger image, then the rest."""
+
+    size: tuple[int, int]
+    augment: Augment
+
+
+def augmentation(how: Preset | Augment | Crops) -> Compose:
+    """A MONAI transform of {"image": CHW float in 0..1, "mask": 1HW}."""
+    from monai.transforms import Compose, RandSpatialCropd
+
+    if isinstance(how, Crops):
+        crop = RandSpatialCropd(keys=["image", "mask"], roi_size=how.size, random_size=False)
+        return Compose([crop, *_changes(how.augment)])
+    return Compose(_changes(Augment(preset=how) if isinstance(how, str) else how))
+
+
+def _changes(how: Augment) -> list[Transform]:
+    """In an order that never changes: each draws from a generator seeded by its place."""
+    from monai.transforms import Rand2DElasticd, RandAffined, RandFlipd
+
+    strong = how.preset == "strong"
     both: dict[str, Any] = {"keys": ["image", "mask"]}
-    flips: list[Transform] = [RandFlipd(**both, prob=0.5, spatial_axis=1)]
-    if strength == "none":
-        return Compose([])
-    if strength == "flips":
-        return Compose(flips)
     space: dict[str, Any] = {**both, "mode": ["bilinear", "nearest"], "padding_mode": "zeros"}
-    image: dict[str, Any] = {"keys": ["image"]}
-    return Compose(
-        [
-            *flips,
-            RandAffined(
-                **space,
-                prob=0.8,
-                rotate_range=0.35,
-                scale_range=0.25,
-                shear_range=0.1,
-                translate_range=25,
-            ),
-            Rand2DElasticd(**space, prob=0.25, spacing=(32, 32), magnitude_range=(1, 3)),
-            RandAdjustContrastd(**image, prob=0.5, gamma=(0.6, 1.6)),
-            RandScaleIntensityd(**image, prob=0.4, factors=0.25),
-            RandShiftIntensityd(**image, prob=0.4, offsets=0.1),
-            RandGaussianSmoothd(**image, prob=0.2, sigma_x=(0.4, 1.2), sigma_y=(0.4, 1.2)),
-            RandGaussianNoised(**image, prob=0.3, std=0.04),
-        ]
+    flips = _or(how.flips, 0.0 if how.preset == "none" else 0.5)
+    upside_down = _or(how.upside_down, 0.0)
+    scale = _or(how.scale, 0.25 if strong else 0.0)
+    elastic = _or(how.elastic, 0.25 if strong else 0.0)
+    changes: list[Transform] = []
+    if flips:
+        changes.append(RandFlipd(**both, prob=flips, spatial_axis=1))
+    if upside_down:
+        changes.append(RandFlipd(**both, prob=upside_down, spatial_axis=0))
+    if strong:
+        moved = {"rotate_range": 0.35, "shear_range": 0.1, "translate_range": 25}
+        changes.append(RandAffined(**space, prob=0.8, scale_range=scale, **moved))
+    elif scale:
+        changes.append(RandAffined(**space, prob=0.8, scale_range=scale))
+    if elastic:
+        changes.append(Rand2DElasticd(**space, prob=elastic, spacing=(32, 32), magnitude_range=(1, 3)))
+    return [*changes, *_intensities(_or(how.intensity, 1.0 if strong else 0.0))]
+
+
+def _intensities(strength: float) -> list[Transform]:
+    """Contrast, brightness, blur and noise, in proportion to the strength."""
+    if strength == 0:
+        return []
+    from monai.transforms import (
+        RandAdjustContrastd,
+        RandGaussianNoised,
+        RandGaussianSmoothd,
+        RandScaleIntensityd,
+        RandShiftIntensityd,
     )
+
+    image: dict[str, Any] = {"keys": ["image"]}
+    sigma = (0.4 * strength, 1.2 * strength)
+    return [
+        RandAdjustContrastd(**image, prob=0.5, gamma=(1 - 0.4 * strength, 1 + 0.6 * strength)),
+        RandScaleIntensityd(**image, prob=0.4, factors=0.25 * strength),
+        RandShiftIntensityd(**image, prob=0.4, offsets=0.1 * strength),
+        RandGaussianSmoothd(**image, prob=0.2, sigma_x=sigma, sigma_y=sigma),
+        RandGaussianNoised(**image, prob=0.3, std=0.04 * strength),
+    ]
+
+
+def _or(given: float | None, preset: float) -> float:
+    return preset if given is None else given
 
 
 def augmented(
-    transform: Transform, image_CHW: np.ndarray, mask_HW: np.ndarray, seed: tuple[int, ...]
+    transform: Compose, image_CHW: np.ndarray, mask_HW: np.ndarray, seed: tuple[int, ...]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One augmented pair (CHW float32, HW int64); the same seed gives the same pair."""
-    if isinstance(transform, Compose) and transform.transforms:
+    if transform.transforms:
         state = np.random.SeedSequence(seed).generate_state(1)[0]
         transform.set_random_state(int(state))
     changed = transform({"image": torch.from_numpy(image_CHW), "mask": torch.from_numpy(mask_HW[None].copy())})

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.data.cases import Dataset
+from compress.errors import DataError, RecipeError
+from compress.progress import bar
+from compress.train.adversarial import Adversarial, OneWay
+from compress.train.augment import Augment, Crops, PresetOrMore
+from compress.train.losses import DiceCE, Losses, OneOrMore, Sum
+from compress.train.objective import Supervised
 
 if TYPE_CHECKING:
     from compress.train.objective import Objective
@@ -21,7 +29,7 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Training:
-    """How a network is trained: Dice + cross entropy, AdamW, a moving average of the weights."""
+    """How a network is trained: a loss, AdamW, a moving average of the weights."""
 
     epochs: Annotated[int, Field(ge=1)] = 60
     rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
@@ -29,29 +37,70 @@ class Training:
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     schedule: Literal["one_cycle", "poly"] = "one_cycle"
     """one_cycle: Smith 2017 (arXiv 1708.07120); poly: (1 - t)^0.9, as DeepLab (arXiv 1606.00915)."""
-    augment: Literal["none", "flips", "strong"] = "strong"
+    loss: OneOrMore = Losses(dice_ce=DiceCE())
+    """A loss (`tversky`), one with options (`{tversky: {alpha: 0.3}}`), or a sum (`{dice: 1.0, boundary: 0.01}`)."""
+    adversarial: OneWay | None = None
+    """A critic that learns beside the network: `luc`, `segan`, or one of them with options."""
+    augment: PresetOrMore = Augment()
+    """A preset (`none`, `flips`, `strong`), or one with changes (`{preset: strong, elastic: 0.5}`)."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Decay of the exponential moving average that is validated and kept; 0 keeps the plain weights."""
     widen: bool = False
     """The network's weights are those of the same network with fewer channels: start from copies of them."""
 
-    def objective(self, ignore: int | None) -> Objective:
-        """What each step minimises: a new one each time, since some learn on their own."""
-        from compress.train.losses import DiceCrossEntropy
-        from compress.train.objective import Supervised
+    def objective(self, data: Dataset, seed: int) -> Objective:
+        """What each step minimises: a new one each time, since some learn on their own.
 
-        return Supervised(DiceCrossEntropy(ignore))
+        Raises:
+            RecipeError: if the loss does not fit the data's classes.
+            DataError: if the loss needs the classes' shares and there is no train mask to take them from.
+        """
+        fault = self.loss.fault(data.class_names)
+        if fault:
+            raise RecipeError("train", [fault])
+        shares = class_shares(data) if self.loss.asks_shares else None
+        supervised = Supervised(Sum(self.loss, data.ignore, shares))
+        if self.adversarial is None:
+            return supervised
+        classes = len(data.class_names)
+        return Adversarial(
+            supervised, self.adversarial.way, channels=data.channels, classes=classes, ignore=data.ignore, seed=seed
+        )
 
     def __call__(self, net: nn.Module, data: Dataset, folder: Path, seed: int, log: Log = print) -> float:
         """Train `net` in place to its best validation state; returns that mean foreground Dice (see loop.py)."""
         from compress.train.loop import Plan, fit
 
+        augment: Augment | Crops = self.augment
+        if data.fit.how == "tile":
+            # Another crop of the image each time, where a tile would always be the same.
+            augment = Crops(size=data.fit.size, augment=self.augment)
+            data = replace(data, cases={**data.cases, "train": data.whole_cases("train")})
         plan = Plan(
             steps=self.epochs * math.ceil(len(data.cases["train"]) / data.batch),
             rate=self.rate,
             weight_decay=self.weight_decay,
             schedule=self.schedule,
             average=self.average,
-            augment=self.augment,
+            augment=augment,
         )
-        return fit(plan, self.objective(data.ignore), net, data, folder, seed, log).best
+        return fit(plan, self.objective(data, seed), net, data, folder, seed, log).best
+
+
+def class_shares(data: Dataset) -> tuple[float, ...]:
+    """Each class's share of the pixels of the train masks, ignored ones left out.
+
+    Raises:
+        DataError: if no pixel is left.
+    """
+    count_K = np.zeros(256)
+    # A case may be there once for each of its tiles.
+    cases = list({case.mask: case for case in data.cases["train"]}.values())
+    for case in bar(cases, "counting the classes", len(cases)):
+        count_K += np.bincount(data.mask(case).ravel(), minlength=256)
+    if data.ignore is not None:
+        count_K[data.ignore] = 0
+    count_K = count_K[: len(data.class_names)]
+    if count_K.sum() == 0:
+        raise DataError(f"{data.source}: the train masks hold no pixel of any class, so classes cannot be balanced")
+    return tuple((count_K / count_K.sum()).tolist())
