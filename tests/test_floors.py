@@ -31,7 +31,7 @@ FLOORS = (
         "compress.surgery",
         "compress.peak_memory",
     ),
-    ("compress.measure", "compress.latency", "compress.kept", "compress.progress"),
+    ("compress.measure", "compress.latency", "compress.kept", "compress.progress", "compress.tiles"),
     ("compress.errors", "compress"),
     # Below here is ONNX and what runs it.
     ("export.backends", "export.devices", "export.remote", "export.to_onnx"),
