@@ -147,18 +147,26 @@ def _written(name: str, module: nn.Module) -> dict[str, Any]:
     options = {key: getattr(module, key) for key in _WRITTEN[type(module)]}
     if "bias" in options:
         options["bias"] = options["bias"] is not None
-    return {"kind": type(module).__name__, **{k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}}
+    written = {"kind": type(module).__name__, **{k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}}
+    # What a pass left on a layer besides: that its zeros stay, for one.
+    built_with = _attributes(written_out(written))
+    left = {key: value for key, value in _attributes(module).items() if key not in built_with}
+    return {**written, "set": left} if left else written
 
 
 def written_out(written: Mapping[str, Any]) -> nn.Module:
     """The layer that a `new` entry writes out."""
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in written.items()}
+    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in written.items()}
+    left = options.pop("set", {})
     kind = _KINDS.get(str(options.pop("kind")))
     if kind is None:
         raise WeightsError(f"no layer '{written['kind']}' is known here; was it made by a newer segpress?")
     if kind is nn.Sequential:
         return nn.Sequential(*(written_out(part) for part in options["of"]))
-    return kind(**options)
+    layer = kind(**options)
+    for name, value in left.items():
+        setattr(layer, name, value)
+    return layer
 
 
 def _set(module: nn.Module, layer: Mapping[str, Any]) -> None:
