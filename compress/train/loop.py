@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from compress import progress
 from compress.data.cases import Dataset
-from compress.errors import WeightsError
+from compress.errors import PassError, WeightsError
 from compress.measure import score_case
 from compress.task import labels_from_logits
 from compress.train.augment import augmentation, augmented
@@ -73,6 +73,7 @@ def fit(
 
     Raises:
         WeightsError: if training.pt belongs to another network.
+        PassError: if the loss is not finite before there is a state worth keeping.
     """
     fabric = Fabric(accelerator="auto", devices=1, precision=precision())
     checkpoint = make_folder(folder) / "training.pt"
@@ -102,18 +103,27 @@ def fit(
             for batch in islice(batches(data, plan, epoch, seed), plan.steps - epoch * length):
                 with fabric.autocast():
                     loss = objective(state.net, batch.to(fabric.device))
+                losses.append(loss.item())
+                if not math.isfinite(losses[-1]):
+                    break
                 fabric.backward(loss)
                 fabric.clip_gradients(model, optimizer, max_norm=5.0)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 state.schedule.step()
                 state.average.update_parameters(state.net)
-                losses.append(loss.item())
                 step()
+            if not math.isfinite(losses[-1]):
+                if len(losses) == 1 and epoch == 0:
+                    raise PassError("training: the loss is not finite on the first batch; check the weights")
+                log(f"stopped: the loss was no longer finite in epoch {epoch + 1}; a lower rate would help")
+                break
             score = validation_dice(state.average.module, data, fabric)
             state.note(epoch + 1, score)
             state.save(checkpoint)
             log(f"epoch {epoch + 1}/{epochs}  loss {np.mean(losses):.4f}  val Dice {score:.4f}")
+    if not state.best_weights:
+        raise PassError("training: the loss did not stay finite for one epoch; lower the rate")
     net.load_state_dict(state.best_weights)
     return Outcome(started=state.started, best=state.best, best_epoch=state.best_epoch, epochs=state.epoch)
 

@@ -1,0 +1,268 @@
+"""Recovery: what is learnt, what is kept, and that an interruption changes nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import SIZE, write_recipe
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from compress.errors import PassError, RecipeError
+from compress.networks.unet import UNet
+from compress.passes.distill import Distill
+from compress.recipe import load
+from compress.task import Task
+from compress.train.distillation import (
+    Features,
+    attention,
+    boundary_weight,
+    channel_divergence,
+    divergence,
+    mimicry,
+    pairs,
+    pairwise,
+    two_or_more,
+)
+from compress.train.range_test import _rate
+from compress.train.teacher import Kept
+
+
+@pytest.fixture
+def task(tmp_path: Path, recipe: dict[str, object]) -> Task:
+    return replace(load(write_recipe(tmp_path, recipe)).task(), folder=tmp_path)
+
+
+def damaged(task: Task, noise: float = 0.25) -> nn.Module:
+    """The trained network with noise on its weights: something to recover from."""
+    torch.manual_seed(3)
+    net = UNet(classes=3, width=8, depth=2)()
+    net.load_state_dict(task.net.state_dict())
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(noise * torch.randn_like(parameter))
+    net.description = task.net.description  # type: ignore[assignment]
+    return net.eval()
+
+
+def heard(task: Task) -> tuple[Task, list[str]]:
+    lines: list[str] = []
+    return replace(task, note=lines.append), lines
+
+
+def weights_of(net: nn.Module) -> Tensor:
+    return torch.cat([tensor.flatten().double() for tensor in net.state_dict().values()])
+
+
+# --- the pass ---
+
+
+def test_a_damaged_network_recovers_and_the_one_given_is_not_changed(task: Task) -> None:
+    task, lines = heard(task)
+    net = damaged(task)
+    before = weights_of(net)
+    after = Distill(epochs=25, rate=5e-3, average=0.5, augment="flips")(net, task)
+    assert torch.equal(weights_of(net), before)
+    assert not after.training
+    started, best = (float(part.split()[-1]) for part in lines[-1].split(" (")[0].split(" -> "))
+    assert best > started + 0.02, lines
+
+
+def test_recovery_that_ends_below_its_start_returns_the_start_and_says_so(task: Task) -> None:
+    task, lines = heard(task)
+    # At this rate two steps ruin any network.
+    after = Distill(steps=2, rate=0.9, average=0.0)(task.net, task)
+    assert torch.equal(weights_of(after), weights_of(task.net))
+    assert "the starting state is returned" in lines[-1]
+
+
+@pytest.mark.parametrize("part", ["channels", "pairwise", "attention", "features", "boundary"])
+def test_every_part_of_the_teacher_can_be_learnt_from(part: str, task: Task) -> None:
+    options: dict[str, Any] = {part: 1.0}
+    after = Distill(steps=2, rate=1e-3, **options)(damaged(task), task)
+    assert torch.isfinite(weights_of(after)).all()
+    assert set(after.state_dict()) == set(task.net.state_dict())
+
+
+def test_a_narrower_student_mimics_features_through_adapters_that_do_not_stay(task: Task) -> None:
+    torch.manual_seed(1)
+    student = UNet(classes=3, width=4, depth=2)()
+    student.description = {"unet": {"classes": 3, "width": 4, "depth": 2}}  # type: ignore[assignment]
+    after = Distill(steps=2, rate=1e-3, features=1.0)(student, task)
+    assert set(after.state_dict()) == set(student.state_dict())
+
+
+def test_the_teacher_s_kept_answers_teach_as_its_fresh_ones_do(task: Task, tmp_path: Path) -> None:
+    kept = Distill(epochs=2, rate=1e-3, views=2)(damaged(task), replace(task, folder=tmp_path / "kept"))
+    fresh = Distill(epochs=2, rate=1e-3)(damaged(task), replace(task, folder=tmp_path / "fresh"))
+    # 16 bits of a logit are all the difference.
+    assert torch.allclose(weights_of(kept), weights_of(fresh), atol=2e-3)
+
+
+def test_the_rate_is_found_and_said(task: Task) -> None:
+    task, lines = heard(task)
+    Distill(steps=6)(damaged(task), task)
+    assert any(line.startswith("learning rate ") for line in lines)
+
+
+def test_the_best_rate_is_well_below_where_the_loss_is_lowest() -> None:
+    rates = torch.logspace(-5, -1, 9).numpy()
+    losses = torch.tensor([1.0, 1.0, 0.98, 0.9, 0.7, 0.4, 0.2, 0.9, 4.0]).numpy()
+    assert 1e-4 < _rate(rates, losses) < rates[6] / 2
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"epochs": 1, "steps": 2}, "epochs and steps are both given"),
+        ({"truth": 0, "teacher": 0}, "nothing to learn from"),
+        ({"rate": 0}, "greater than 0"),
+        ({"epoch": 1}, "did you mean 'epochs'"),
+    ],
+)
+def test_wrong_options_are_told_in_words(
+    options: dict[str, Any], told: str, tmp_path: Path, recipe: dict[str, Any]
+) -> None:
+    with pytest.raises(RecipeError, match=told):
+        load(write_recipe(tmp_path, {**recipe, "passes": [{"distill": options}]}))
+
+
+def test_a_loss_that_is_not_finite_stops_it_with_the_reason(task: Task) -> None:
+    net = damaged(task)
+    with torch.no_grad():
+        next(net.parameters()).fill_(float("nan"))
+    with pytest.raises(PassError, match="not finite"):
+        Distill(steps=2, rate=1e-3)(net, task)
+
+
+def test_without_validation_cases_it_refuses(task: Task) -> None:
+    cases = {**task.data.cases, "val": ()}
+    with pytest.raises(PassError, match="no val cases"):
+        Distill(steps=1)(task.net, replace(task, data=replace(task.data, cases=cases)))
+
+
+# --- resuming ---
+
+
+def run_until(path: Path, out: Path, line: str | None) -> int:
+    """`compress run` in a process of its own, killed without warning when its log says `line`."""
+    command = [sys.executable, "-m", "compress", "run", str(path), "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    log = out / "tiny" / "log.txt"
+    begun = time.monotonic()
+    while line is not None and process.poll() is None and time.monotonic() - begun < 300:
+        if log.exists() and line in log.read_text():
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.02)
+    return process.wait(timeout=500)
+
+
+def test_a_killed_distillation_goes_on_and_ends_where_an_undisturbed_one_ends(
+    tmp_path: Path, recipe: dict[str, Any]
+) -> None:
+    steps = [{"distill": {"epochs": 60, "rate": 2e-3, "views": 3, "patience": 60}}]
+    path = write_recipe(tmp_path, {**recipe, "passes": steps, "devices": ["cpu"]})
+    assert run_until(path, tmp_path / "whole", None) in (0, 3)
+    assert run_until(path, tmp_path / "killed", "epoch 5/60") == -signal.SIGKILL
+    assert run_until(path, tmp_path / "killed", None) in (0, 3)
+    assert "going on after epoch" in (tmp_path / "killed" / "tiny" / "log.txt").read_text()
+    whole, killed = (
+        load_file(tmp_path / name / "tiny" / "steps" / "01-distill" / "net.safetensors") for name in ("whole", "killed")
+    )
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def test_other_options_begin_anew(task: Task, tmp_path: Path) -> None:
+    Distill(epochs=1, rate=1e-3)(damaged(task), task)
+    task, lines = heard(task)
+    Distill(epochs=2, rate=1e-3)(damaged(task), task)
+    assert not any("going on" in line for line in lines)
+
+
+# --- the losses ---
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+LOSSES: dict[str, Loss] = {
+    "divergence": lambda ours, theirs: divergence(ours, theirs, 2.0, torch.ones_like(ours[:, 0])),
+    "channel_divergence": lambda ours, theirs: channel_divergence(ours, theirs, 4.0),
+    "pairwise": pairwise,
+    "attention": attention,
+    "mimicry": mimicry,
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("shape", [(2, 3, 16, 16), (1, 2, 8, 8, 8)])
+def test_a_loss_is_zero_for_equal_maps_and_above_for_others(name: str, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    theirs, ours = torch.randn(shape), torch.randn(shape, requires_grad=True)
+    assert LOSSES[name](theirs, theirs).item() == pytest.approx(0, abs=1e-6)
+    loss = LOSSES[name](ours, theirs)
+    assert loss.item() > 1e-4
+    loss.backward()
+    assert torch.isfinite(ours.grad).all() and ours.grad.abs().sum() > 0
+
+
+def test_divergence_is_torch_s_own() -> None:
+    torch.manual_seed(0)
+    ours, theirs = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    expected = F.kl_div(ours.log_softmax(1), theirs.softmax(1), reduction="none").sum(1).mean()
+    assert divergence(ours, theirs, 1.0, torch.ones(2, 4, 4)).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_one_logit_teaches_as_the_two_it_stands_for() -> None:
+    logit = torch.randn(1, 1, 4, 4)
+    assert torch.allclose(two_or_more(logit).softmax(1)[:, 1], logit.sigmoid()[:, 0])
+
+
+def test_the_border_of_a_class_weighs_more() -> None:
+    logits = torch.zeros(1, 2, 16, 16)
+    logits[:, 1, :, 8:] = 5.0
+    logits[:, 0, :, :8] = 5.0
+    weight = boundary_weight(logits, extra=2.0, radius=2)
+    assert weight[0, 0].tolist() == [1.0] * 6 + [3.0] * 4 + [1.0] * 6
+
+
+# --- features ---
+
+
+def test_stages_of_two_widths_belong_together_by_their_order() -> None:
+    example = torch.zeros(1, 1, SIZE, SIZE)
+    wide, narrow = (Features(UNet(classes=3, width=width, depth=2)(), example) for width in (8, 4))
+    assert [shape[1:] for _, shape in wide.stages] == [(s, s) for s in (SIZE, SIZE // 2, SIZE // 4, SIZE // 2, SIZE)]
+    assert pairs(narrow, wide) == [(place, place) for place in range(5)]
+    # Not the logits, which the other terms compare.
+    assert wide.stages[-1][1][0] == 8
+
+
+def test_stages_of_another_depth_are_paired_where_sizes_agree() -> None:
+    example = torch.zeros(1, 1, SIZE, SIZE)
+    deep, shallow = (Features(UNet(classes=3, width=4, depth=depth)(), example) for depth in (3, 2))
+    found = pairs(shallow, deep)
+    assert len(found) >= 4
+    assert all(shallow.stages[i][1][1:] == deep.stages[j][1][1:] for i, j in found)
+
+
+def test_kept_answers_survive_and_only_whole_ones_count(tmp_path: Path) -> None:
+    from compress.train.objective import Batch
+
+    batch = Batch(image_BCHW=torch.zeros(2, 1, 4, 4), mask_BHW=torch.zeros(2, 4, 4).long(), names=((0, 1), (1, 0)))
+    logits = torch.randn(2, 3, 4, 4)
+    Kept(tmp_path, 2, 2, (3, 4, 4)).keep(batch, logits)
+    again = Kept(tmp_path, 2, 2, (3, 4, 4))
+    found = again.find(batch)
+    assert found is not None and torch.allclose(found, logits, atol=2e-3)
+    assert again.find(replace(batch, names=((0, 0), (1, 0)))) is None
