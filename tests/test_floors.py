@@ -29,6 +29,8 @@ FLOORS = (
         "compress.task",
         "compress.weights",
         "compress.surgery",
+        "compress.channels",
+        "compress.removal",
         "compress.peak_memory",
     ),
     ("compress.measure", "compress.latency", "compress.kept", "compress.progress", "compress.tiles"),
@@ -57,7 +59,7 @@ VENDORS = {
     "openvino": "export/backends/openvino.py",
     "tensorrt*": "export/backends/tensorrt.py",
     "nncf": None,
-    "torch_pruning": None,
+    "torch_pruning": "compress/passes/prune.py",
     "nni": None,
 }
 
