@@ -1,6 +1,6 @@
 """Scores of a segmentation, case by case and class by class.
 
-Legend: H height, W width, N cases, K foreground classes, M the six metrics of `METRICS`.
+Legend: H height, W width, N cases, K foreground classes, M the metrics of `METRICS`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-METRICS = ("dice", "iou", "hd95", "nsd", "precision", "recall")
-OVERLAP = (0, 1, 4, 5)
-"""Places in METRICS of those that count pixels; the others measure distances between surfaces."""
+METRICS = ("dice", "iou", "hd95", "nsd", "precision", "recall", "hausdorff", "asd", "mae")
+"""Dice (F1) and IoU; the Hausdorff distance, whole and its 95th percentile, and the average surface distance, each of
+both surfaces (ASSD); normalized surface Dice; precision and recall; the mean absolute error of the mask, the share
+of pixels that are wrong."""
+DICE, IOU, HD95, NSD, PRECISION, RECALL, HAUSDORFF, ASD, MAE = range(len(METRICS))
+DISTANCES = (HD95, HAUSDORFF, ASD)
+"""Metrics that are lengths: 0 is best."""
 
 Values = NDArray[np.float64]
 
@@ -94,7 +98,8 @@ class Scores:
         """The inverse of `as_dict`, to the digits that it keeps."""
         names = tuple(read["per_class"])
         values = [
-            [[math.nan if case[name][metric] is None else case[name][metric] for metric in METRICS] for name in names]
+            # A report may be older than a metric.
+            [[_number(case[name].get(metric)) for metric in METRICS] for name in names]
             for case in read["per_case"].values()
         ]
         return Scores(
@@ -134,15 +139,17 @@ def score_case(
 
     The rules for empty masks ("Understanding metric-related pitfalls", Nature Methods 2024):
     both empty leaves the class undefined (NaN); a prediction where the truth is empty scores 0 and
-    is a false alarm; a missing prediction scores 0, its HD95 being the image's diagonal.
+    is a false alarm; a missing prediction scores 0, its distances being the image's diagonal.
 
     Args:
         classes: number of classes, background included.
-        ruler: None leaves the two surface metrics out (NaN), which is much faster.
+        ruler: None leaves the metrics of surfaces out (NaN), which is much faster.
         ignore: pixels with this truth count as background in both.
     """
+    pixels = labels_HW.size
     if ignore is not None:
         counted = truth_HW != ignore
+        pixels = int(counted.sum())
         labels_HW = np.where(counted, labels_HW, 0)
         truth_HW = np.where(counted, truth_HW, 0)
     predicted, true = _one_hot(labels_HW, classes), _one_hot(truth_HW, classes)
@@ -153,18 +160,20 @@ def score_case(
     values_KM = np.full((classes - 1, len(METRICS)), math.nan)
     absent = hits + extra + missed == 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        values_KM[:, 0] = 2 * hits / (2 * hits + extra + missed)
-        values_KM[:, 1] = hits / (hits + extra + missed)
-        values_KM[:, 4] = np.where(hits + extra > 0, hits / (hits + extra), 0)
-        values_KM[:, 5] = np.where(hits + missed > 0, hits / (hits + missed), 0)
+        values_KM[:, DICE] = 2 * hits / (2 * hits + extra + missed)
+        values_KM[:, IOU] = hits / (hits + extra + missed)
+        values_KM[:, PRECISION] = np.where(hits + extra > 0, hits / (hits + extra), 0)
+        values_KM[:, RECALL] = np.where(hits + missed > 0, hits / (hits + missed), 0)
+        values_KM[:, MAE] = (extra + missed) / pixels
     values_KM[absent] = math.nan
     if ruler is not None:
         shape = (labels_HW.shape[0], labels_HW.shape[1])
         one_empty = ~absent & ((hits + extra == 0) | (hits + missed == 0))
-        values_KM[one_empty, 2], values_KM[one_empty, 3] = ruler.diagonal(shape), 0.0
-        both = ~absent & ~one_empty
-        if both.any():
-            values_KM[both, 2], values_KM[both, 3] = _surfaces(predicted, true, both, ruler)
+        values_KM[np.ix_(one_empty, DISTANCES)] = ruler.diagonal(shape)
+        values_KM[one_empty, NSD] = 0.0
+        for place in np.flatnonzero(~absent & ~one_empty):
+            surfaces = _surfaces(predicted[0, 1 + place], true[0, 1 + place], ruler)
+            values_KM[place, [HD95, NSD, HAUSDORFF, ASD]] = surfaces
     alarms_K = (hits + missed == 0) & (extra > 0)
     return values_KM, alarms_K.astype(float)
 
@@ -174,20 +183,28 @@ def _one_hot(labels_HW: NDArray[np.integer[Any]], classes: int) -> Tensor:
     return torch.nn.functional.one_hot(index, classes).movedim(-1, 0)[None]
 
 
-def _surfaces(predicted: Tensor, true: Tensor, both: NDArray[np.bool_], ruler: Ruler) -> tuple[Values, Values]:
-    """HD95 and normalized surface Dice of the classes that truth and prediction both have."""
-    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+def _surfaces(predicted_HW: Tensor, true_HW: Tensor, ruler: Ruler) -> tuple[float, float, float, float]:
+    """HD95, normalized surface Dice, Hausdorff and average surface distance of two masks that both have pixels."""
+    from monai.metrics.utils import get_edge_surface_distance
 
-    keep = [0, *(1 + np.flatnonzero(both))]
-    spacing = list(ruler.spacing or (1.0, 1.0))
     with warnings.catch_warnings():
         # MONAI warns of its own use of a deprecated argument.
         warnings.simplefilter("ignore")
-        hd95 = compute_hausdorff_distance(predicted[:, keep], true[:, keep], percentile=95, spacing=spacing)
-        nsd = compute_surface_dice(
-            predicted[:, keep], true[:, keep], class_thresholds=[ruler.tolerance] * (len(keep) - 1), spacing=spacing
+        _, found, _ = get_edge_surface_distance(
+            predicted_HW, true_HW, spacing=list(ruler.spacing or (1.0, 1.0)), symmetric=True
         )
-    return hd95[0].numpy(), nsd[0].numpy()
+    there, back = (distances.double().numpy() for distances in found)
+    both = np.concatenate([there, back])
+    return (
+        max(float(np.percentile(distances, 95)) for distances in (there, back)),
+        float((both <= ruler.tolerance).mean()),
+        float(both.max()),
+        float(both.mean()),
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _plain(value: float) -> float | None:

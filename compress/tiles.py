@@ -79,8 +79,8 @@ def blended(
     # MONAI lays an answer that is larger than the image about its middle.
     shift = [max(0, side - full) // 2 for side, full in zip(answer, (height, width), strict=True)]
 
-    def predict(_: torch.Tensor, places: list[list[slice]]) -> torch.Tensor:
-        ((_, _, rows, columns),) = places
+    def predict(window: torch.Tensor, places: list[list[slice]]) -> torch.Tensor:
+        ((*_, rows, columns),) = places
         corner = (rows.start - shift[0] - margin[0], columns.start - shift[1] - margin[1])
         logits_1Khw = infer(cut(image_CHW, corner, size)[None])
         if logits_1Khw.shape[-2:] != answer:

@@ -11,9 +11,23 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from compress.measure import METRICS, Ruler, Scores, score_case, scores_of
+from compress.measure import (
+    ASD,
+    DICE,
+    HAUSDORFF,
+    HD95,
+    IOU,
+    MAE,
+    METRICS,
+    NSD,
+    PRECISION,
+    RECALL,
+    Ruler,
+    Scores,
+    score_case,
+    scores_of,
+)
 
-DICE, IOU, HD95, NSD, PRECISION, RECALL = range(6)
 PIXELS = Ruler()
 Labels = NDArray[np.integer[Any]]
 
@@ -53,7 +67,8 @@ def test_overlap_scores_are_those_worked_out_by_hand() -> None:
     assert values[IOU] == pytest.approx(2 / 5)
     assert values[PRECISION] == pytest.approx(2 / 4)
     assert values[RECALL] == pytest.approx(2 / 3)
-    assert np.isnan(values[[HD95, NSD]]).all()
+    assert values[MAE] == pytest.approx(3 / 8)
+    assert np.isnan(values[[HD95, NSD, HAUSDORFF, ASD]]).all()
     assert not alarm
 
 
@@ -68,7 +83,7 @@ def test_a_perfect_answer_is_perfect_in_every_metric() -> None:
     truth = np.zeros((9, 9), int)
     truth[2:5, 3:8] = 1
     (values,), _ = score(truth, truth)
-    assert values.tolist() == [1, 1, 0, 1, 1, 1]
+    assert values.tolist() == [1, 1, 0, 1, 1, 1, 0, 0, 0]
 
 
 def test_both_empty_is_undefined_and_no_false_alarm() -> None:
@@ -81,7 +96,7 @@ def test_a_prediction_where_the_truth_is_empty_is_0_and_a_false_alarm() -> None:
     labels = np.zeros((30, 40), int)
     labels[3, 3] = 1
     (values,), (alarm,) = score(labels, np.zeros((30, 40), int))
-    assert values.tolist() == [0, 0, 50, 0, 0, 0]
+    assert values.tolist() == [0, 0, 50, 0, 0, 0, 50, 50, 1 / 1200]
     assert alarm == 1
 
 
@@ -90,7 +105,8 @@ def test_a_missing_prediction_is_0_and_the_diagonal_but_no_false_alarm() -> None
     truth[3:9, 3:9] = 1
     (values,), (alarm,) = score(np.zeros((30, 40), int), truth, ruler=Ruler(spacing=(2.0, 0.5)))
     assert values[[DICE, IOU, NSD, PRECISION, RECALL]].tolist() == [0, 0, 0, 0, 0]
-    assert values[HD95] == pytest.approx(math.hypot(60, 20))
+    assert values[[HD95, HAUSDORFF, ASD]].tolist() == pytest.approx([math.hypot(60, 20)] * 3)
+    assert values[MAE] == pytest.approx(36 / 1200)
     assert alarm == 0
 
 
@@ -98,7 +114,7 @@ def test_two_masks_that_miss_each_other_have_a_distance_and_no_overlap() -> None
     truth, labels = np.zeros((20, 20), int), np.zeros((20, 20), int)
     truth[5, 5], labels[5, 12] = 1, 1
     (values,), (alarm,) = score(labels, truth)
-    assert values.tolist() == [0, 0, 7, 0, 0, 0]
+    assert values.tolist() == [0, 0, 7, 0, 0, 0, 7, 7, 2 / 400]
     assert alarm == 0
 
 
@@ -112,6 +128,8 @@ def test_distances_equal_those_found_by_trying_every_pair(spacing: tuple[float, 
         (values,), _ = score(first.astype(int), second.astype(int), ruler=ruler)
         there, back = (nearest(*pair, spacing or (1.0, 1.0)) for pair in ((first, second), (second, first)))
         assert values[HD95] == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), rel=1e-5)
+        assert values[HAUSDORFF] == pytest.approx(max(there.max(), back.max()), rel=1e-5)
+        assert values[ASD] == pytest.approx(np.concatenate([there, back]).mean(), rel=1e-5)
         near = (there <= 1.3).sum() + (back <= 1.3).sum()
         assert values[NSD] == pytest.approx(near / (len(there) + len(back)), abs=1e-6)
 
@@ -136,7 +154,10 @@ def test_ranges_hold_whatever_the_masks() -> None:
         assert ((shares >= 0) & (shares <= 1)).all()
         assert (defined[:, IOU] <= defined[:, DICE]).all()
         np.testing.assert_allclose(defined[:, DICE], 2 * defined[:, IOU] / (1 + defined[:, IOU]))
-        assert ((defined[:, HD95] >= 0) & (defined[:, HD95] <= math.hypot(9, 11))).all()
+        assert ((defined[:, MAE] >= 0) & (defined[:, MAE] <= 1)).all()
+        assert ((defined[:, ASD] >= 0) & (defined[:, ASD] <= defined[:, HAUSDORFF])).all()
+        assert (defined[:, HD95] <= defined[:, HAUSDORFF]).all()
+        assert (defined[:, HAUSDORFF] <= math.hypot(9, 11)).all()
 
 
 def test_ignored_pixels_count_neither_for_nor_against() -> None:
@@ -146,7 +167,8 @@ def test_ignored_pixels_count_neither_for_nor_against() -> None:
     out = rng.random((10, 10)) < 0.3
     expected, _ = score(np.where(out, 0, labels), np.where(out, 0, truth), ruler=None)
     found, _ = score(labels, np.where(out, 255, truth), ruler=None, ignore=255)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found[:, :MAE], expected[:, :MAE])
+    assert found[0, MAE] == pytest.approx((labels != truth)[~out].mean())
 
 
 def test_a_class_seen_only_among_ignored_pixels_is_absent_and_no_false_alarm() -> None:
@@ -202,7 +224,22 @@ def test_scores_survive_the_way_through_json() -> None:
     np.testing.assert_allclose(back.values_NKM, scores.values_NKM, atol=5e-7)
     assert (back.cases, back.units, back.class_names) == (scores.cases, scores.units, scores.class_names)
     assert (back.absent, back.false_alarms) == (scores.absent, scores.false_alarms)
-    assert back.as_dict() == json.loads(text)
+    assert [back.mean(metric) for metric in METRICS] == pytest.approx(
+        [json.loads(text)[metric] for metric in METRICS], abs=1e-6
+    )
+
+
+def test_a_report_that_is_older_than_a_metric_is_read() -> None:
+    record = json.loads(json.dumps(three_cases().as_dict()))
+    for case in record["per_case"].values():
+        del case["nerve"]["mae"], case["vessel"]["mae"]
+    back = Scores.from_dict(record)
+    assert math.isnan(back.mean("mae"))
+    assert back.mean("dice") == pytest.approx(three_cases().mean("dice"), abs=1e-6)
+
+
+def test_every_metric_has_its_place() -> None:
+    assert [METRICS[place] for place in (DICE, IOU, HD95, NSD, PRECISION, RECALL, HAUSDORFF, ASD, MAE)] == list(METRICS)
 
 
 def test_what_report_json_holds_is_plain() -> None:
