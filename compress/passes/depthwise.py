@@ -1,0 +1,148 @@
+"""Convolutions as depthwise ones followed by 1x1: begun from the trained kernel, fitted to what the layer answered.
+
+Guo et al. 2018, "Network Decoupling" (arXiv 1808.05517): the slice of a kernel that one input
+channel sees, a matrix of output channels by kernel positions, is best approximated by its first
+singular vectors: depthwise filters on the right, the weights of a 1x1 convolution on the left.
+
+There is no norm or activation between the two: with one, the pair could not begin as the kernel it
+replaces, and int8 would fold it away or need one more range. The filters are scaled so that every
+channel between the two is as large as the others, since int8 has one range for all of them.
+
+Legend: O output channels, I input channels, k kernel positions, R rank.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from compress.data.cases import Role
+from compress.progress import bar
+from compress.seen import Images, calibration_cases, images, now_and_before, refit
+from compress.surgery import copied, described
+from compress.swap import Kept, Place, chosen, cost, finite, macs, not_plain, parameters, places, swap
+from compress.weights import build_net
+
+if TYPE_CHECKING:
+    from compress.task import Task
+
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Depthwise:
+    """Depthwise k x k and pointwise 1x1 convolutions in the place of k x k ones."""
+
+    where: str | tuple[str, ...] = "*"
+    """Which layers: names (`encoder.0.3`), modules (`decoder`) or patterns (`encoder.*.0`)."""
+    rank: Annotated[int, Field(ge=1)] = 1
+    """Depthwise filters for each input channel; more come closer to the trained kernel and cost more."""
+    at_least: Annotated[int, Field(ge=1)] = 16
+    """Layers with fewer input or output channels stay: a depthwise layer moves as much memory as the layer it
+    replaces and computes little, so that where there is little to compute it only adds a second trip."""
+    fewer_macs: Annotated[float, Field(ge=1)] = 2.0
+    """A layer is replaced where this many times fewer multiply-accumulates come of it."""
+    refit: bool = True
+    """Fit each 1x1 convolution to what the layer answered on calibration cases, inputs taken from the network as
+    changed so far. Without it a trained network hardly survives, and only training brings it back."""
+    calibrate: Annotated[int, Field(ge=1)] | None = None
+    """How many calibration cases to fit to; None uses all that the data sets aside."""
+
+    @property
+    def uses(self) -> tuple[Role, ...]:
+        return ("calibration",) if self.refit else ()
+
+    def __call__(self, net: nn.Module, task: Task) -> nn.Module:
+        """The network with its convolutions replaced.
+
+        Raises:
+            PassError: if `where` names no layer, no layer was replaced (with the reasons), or there are too
+                few calibration cases.
+        """
+        original, net = copied(net, "depthwise"), copied(net, "depthwise")
+        kept, replaced = Kept(word="depthwise"), []
+        inputs = self._inputs(task)
+        before = macs(net, [task.example.shape]), parameters(net)
+        layers = chosen(places(net, task.example, (nn.modules.conv._ConvNd,)), self.where, "depthwise")
+        for place in bar(layers, "separating", len(layers)):
+            reason = (
+                _other_kind(place)
+                or not_plain(place, net, CONVS)
+                or self._unfit(place)
+                or self._replaced(net, place, task.example)
+            )
+            if reason is not None:
+                kept.add(place.name, reason)
+                continue
+            replaced.append(place.name)
+            if self.refit:
+                refit(net, place, now_and_before(net, original, place, inputs), "depthwise")
+        if not replaced:
+            raise kept.nothing_done("no layer was replaced")
+        after = macs(net, [task.example.shape]), parameters(net)
+        task.note(
+            f"depthwise: {len(replaced)} layers replaced ({', '.join(replaced)}); {after[0] / before[0]:.0%} of the "
+            f"multiply-accumulates and {after[1] / before[1]:.0%} of the parameters are left"
+        )
+        for line in kept.lines():
+            task.note(line)
+        return described(net, build_net)
+
+    def _inputs(self, task: Task) -> Images:
+        if not self.refit:
+            return tuple
+        cases = calibration_cases(task, self.calibrate, "depthwise", "; or set refit: false and train afterwards")
+        return lambda: images(task, cases)
+
+    def _unfit(self, place: Place) -> str | None:
+        conv: Any = place.module
+        if conv.groups > 1:
+            return "a convolution in groups is thin already"
+        if max(conv.kernel_size) == 1:
+            return "its kernel has one position: there is nothing to separate"
+        if min(conv.in_channels, conv.out_channels) < self.at_least:
+            return f"fewer than {self.at_least} input or output channels"
+        if not finite(conv):
+            return "its weights are not finite"
+        return None
+
+    def _replaced(self, net: nn.Module, place: Place, example: Tensor) -> str | None:
+        conv: Any = place.module
+        positions = conv.weight[0, 0].numel()
+        if self.rank >= min(positions, conv.out_channels):
+            return f"rank {self.rank} is all that a kernel of {positions} positions has"
+        new = separated(conv, self.rank, bias=self.refit or conv.bias is not None)
+        if cost(new, place.inputs) * self.fewer_macs > cost(conv, place.inputs):
+            return f"rank {self.rank} leaves it with less than {self.fewer_macs:g} times fewer multiply-accumulates"
+        return swap(net, place, new, example)
+
+
+def _other_kind(place: Place) -> str | None:
+    transposed = isinstance(place.module, nn.modules.conv._ConvTransposeNd)
+    return "a transposed convolution has no such separation" if transposed else None
+
+
+@torch.no_grad()
+def separated(conv: Any, rank: int, *, bias: bool) -> nn.Sequential:
+    """The depthwise and the pointwise convolution nearest to a kernel (Guo et al. 2018, section 3.2).
+
+    Args:
+        bias: whether the pointwise convolution has one; where the convolution has none, it begins at zero.
+    """
+    inside, outside = conv.in_channels, conv.out_channels
+    left_IOR, sizes_IR, right_IRk = torch.linalg.svd(
+        conv.weight.double().flatten(2).transpose(0, 1), full_matrices=False
+    )
+    options = {name: getattr(conv, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
+    deep = type(conv)(inside, inside * rank, groups=inside, bias=False, **options)
+    point = type(conv)(inside * rank, outside, 1, bias=bias)
+    deep.weight.copy_(right_IRk[:, :rank].reshape(deep.weight.shape))
+    mixed_IOR = left_IOR[:, :, :rank] * sizes_IR[:, None, :rank]
+    point.weight.copy_(mixed_IOR.transpose(0, 1).reshape(point.weight.shape))
+    if bias:
+        point.bias.copy_(torch.zeros(outside) if conv.bias is None else conv.bias)
+    return nn.Sequential(deep, point).to(conv.weight.dtype).eval()
