@@ -40,7 +40,8 @@ class Sparsify:
 
     pattern: Literal["2:4", "unstructured"] = "2:4"
     """2:4: two of every four input channels at each kernel position, which TensorRT can run faster;
-    unstructured: any share, anywhere, for a smaller file."""
+    unstructured: any share, anywhere, for a smaller file. Passes that take channels out belong before 2:4:
+    after it they would break up the fours."""
     ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The share of weights that an unstructured pattern zeroes."""
     across: Literal["layer", "network"] = "layer"
@@ -50,7 +51,7 @@ class Sparsify:
     recover: Distill | None = None
     """Training after the zeros, in which they stay: the options of `distill`."""
     rounds: Annotated[int, Field(ge=1)] = 1
-    """Unstructured only: in so many rounds of zeros and recovery, most zeros in the first ones."""
+    """Unstructured only: zeros go in so many times, most of them first, with all of `recover` after each."""
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
@@ -173,6 +174,8 @@ class Sparsify:
         transposed = [name for name, layer in layers.items() if isinstance(layer, _TRANSPOSED)]
         if self.pattern == "2:4" and transposed:
             task.note(f"sparsify: {', '.join(transposed)}: only where int8 writes them for TensorRT as convolutions")
+        # OpenVINO unpacks sparse weights faster than it reads dense ones only for matrix multiplications in int8
+        # with AMX, and only if asked to (CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE); convolutions stay dense.
         task.note(
             f"sparsify: {'elsewhere' if self.pattern == '2:4' else 'on every runtime here'} zeros take as long as "
             "other weights: the network is smaller, and only once compressed (zip, deflate)"
