@@ -166,7 +166,9 @@ def in_full(given: Any) -> Any:
         return {given: {}}
     if isinstance(given, Mapping):
         return {word: {} if value is None else value for word, value in given.items()}
-    return given
+    if given is None or isinstance(given, Adversary):
+        return given
+    raise ValueError("it is a word, luc or segan, or one of them with its options")
 
 
 OneWay = Annotated[Adversary, BeforeValidator(in_full, json_schema_input_type=Literal["luc", "segan"] | Adversary)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -41,7 +42,11 @@ class Augment:
 
 def in_full(given: Any) -> Any:
     """The short way of writing it: a preset alone."""
-    return {"preset": given} if isinstance(given, str) else given
+    if isinstance(given, str):
+        return {"preset": given}
+    if isinstance(given, Mapping | Augment):
+        return given
+    raise ValueError("it is a preset, such as strong, or names of options with values")
 
 
 PresetOrMore = Annotated[Augment, BeforeValidator(in_full, json_schema_input_type=Preset | Augment)]

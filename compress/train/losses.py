@@ -316,15 +316,21 @@ def in_full(given: Any) -> Any:
     """The short ways of writing losses: a word alone is that loss, a number after a word is its weight."""
     if isinstance(given, str):
         return {given: {}}
-    if not isinstance(given, Mapping):
+    if isinstance(given, Losses):
         return given
+    if not isinstance(given, Mapping):
+        raise ValueError("a loss is a word, such as tversky, or words, each with its weight or its options")
+    return {word: _options(word, value) for word, value in given.items()}
 
-    def options(value: Any) -> Any:
-        if value is None:
-            return {}
-        return {"weight": value} if isinstance(value, int | float) else value
 
-    return {word: options(value) for word, value in given.items()}
+def _options(word: str, value: Any) -> Any:
+    if value is None:
+        return {}
+    if isinstance(value, int | float):
+        return {"weight": value}
+    if isinstance(value, str | Sequence):
+        raise ValueError(f"{word} takes a weight, or names of options with values, not {value!r}")
+    return value
 
 
 OneOrMore = Annotated[
