@@ -143,8 +143,9 @@ def test_a_level_above_the_network_is_refused() -> None:
     ("options", "reason"),
     [
         ({}, "level"),
-        ({"level": 0}, "greater than or equal to 1"),
-        ({"level": "all"}, "'auto'"),
+        ({"level": 0}, "a whole number from 1 to 8, or the word auto"),
+        ({"level": True}, "a whole number from 1 to 8, or the word auto"),
+        ({"level": "all"}, "a whole number from 1 to 8, or the word auto"),
         ({"level": "auto"}, "needs drop"),
         ({"level": 2, "drop": 0.01}, "drop goes with level: auto"),
         ({"level": "auto", "drop": -0.1}, "greater than or equal to 0"),

@@ -11,7 +11,7 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import nn
 
@@ -25,11 +25,17 @@ if TYPE_CHECKING:
     from compress.task import Task
 
 
+def _known(level: Any) -> Any:
+    if level == "auto" or (isinstance(level, int) and not isinstance(level, bool) and 1 <= level <= 8):
+        return level
+    raise ValueError("a level is a whole number from 1 to 8, or the word auto")
+
+
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Truncate:
     """A UNet++ cut to L1, L2, ..., with the weights it has."""
 
-    level: Annotated[int, Field(ge=1, le=8)] | Literal["auto"]
+    level: Annotated[int | Literal["auto"], BeforeValidator(_known)]
     """What stays: all that the head of this level needs; auto: the lowest level that scores within `drop`."""
     drop: Annotated[float, Field(ge=0, lt=1)] | None = None
     """How much less validation Dice (mean over the foreground classes) the level that `auto` takes may have."""
