@@ -24,6 +24,7 @@ from compress.data.cases import Dataset
 from compress.errors import PassError, WeightsError
 from compress.measure import score_case
 from compress.task import labels_from_logits
+from compress.train import zeros
 from compress.train.augment import augmentation, augmented
 from compress.train.objective import Batch, Objective, fitted
 from export.files import make_folder, write_bytes
@@ -86,6 +87,7 @@ def fit(
     model, optimizer = fabric.setup(state.net, state.optimizer)
     state.average.to(fabric.device)
     objective.to(fabric.device)
+    masks = zeros.masks(state.net)
     if plan.keep_start and state.started is None:
         state.started = validation_dice(state.net, data, fabric)
         state.note(0, state.started)
@@ -109,6 +111,7 @@ def fit(
                 fabric.backward(loss)
                 fabric.clip_gradients(model, optimizer, max_norm=5.0)
                 optimizer.step()
+                zeros.apply(state.net, masks)
                 optimizer.zero_grad(set_to_none=True)
                 state.schedule.step()
                 state.average.update_parameters(state.net)
