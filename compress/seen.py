@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compress.errors import PassError
 from compress.swap import Place, answer, watched
+from compress.task import labels_from_logits
 
 if TYPE_CHECKING:
     from compress.data.cases import Case
@@ -52,7 +53,7 @@ def images(task: Task, cases: Sequence[Case]) -> Iterator[Tensor]:
     return (torch.from_numpy(image) for image in task.data.images(cases))
 
 
-class _Enough(Exception):  # noqa: N818
+class _Enough(Exception):
     """The layer has been called for the last time; the rest of the network need not run."""
 
 
@@ -82,6 +83,16 @@ def now_and_before(net: nn.Module, original: nn.Module, place: Place, inputs: Im
     for now, before in zip(seen_by(net, place, inputs()), seen_by(original, place, inputs()), strict=True):
         for (into, _), (_, out) in zip(now, before, strict=True):
             yield into, out
+
+
+def agreement(net: nn.Module, original: nn.Module, inputs: Iterable[Tensor]) -> float:
+    """The share of pixels to which both networks give the same class."""
+    same = pixels = 0
+    for image in inputs:
+        ours, theirs = (labels_from_logits(answer(one, image).numpy()) for one in (net, original))
+        same += int((ours == theirs).sum())
+        pixels += ours.size
+    return same / pixels
 
 
 @torch.no_grad()

@@ -104,15 +104,20 @@ def not_plain(place: Place, net: nn.Module, kinds: Kinds) -> str | None:
     A weight may be computed by a subclass, a parametrization or a hook, shared with another layer,
     or read without the layer being called.
     """
+    if type(place.module) not in kinds:
+        return f"it is a {type(place.module).__name__}, which may compute more than a plain layer"
+    if isinstance(vars(place.module).get("zeros"), str):
+        return "an earlier pass made it sparse, and what would take its place is dense"
+    return hooked_or_shared(place, net)
+
+
+def hooked_or_shared(place: Place, net: nn.Module) -> str | None:
+    """Why more than the layer's own call depends on its weight; None if nothing does."""
     module = place.module
-    if type(module) not in kinds:
-        return f"it is a {type(module).__name__}, which may compute more than a plain layer"
     if set(module._parameters) - {"weight", "bias"} or module._forward_pre_hooks or module._forward_hooks:
         return "hooks or parameters of its own compute its weight or change its output"
     if not place.inputs:
         return "it is not called when the network runs: its weight is unused, or read from elsewhere"
-    if isinstance(vars(module).get("zeros"), str):
-        return "an earlier pass made it sparse, and what would take its place is dense"
     own = [parameter for parameter in module._parameters.values() if parameter is not None]
     readers = [other for other in net.modules() if any(_is_in(one, own) for one in other._parameters.values())]
     return "another layer shares its weight or bias" if len(readers) > 1 else None
