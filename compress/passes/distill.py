@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,9 @@ from compress.data.cases import Role
 from compress.errors import PassError
 from compress.kept import code_key, key_of
 from compress.surgery import copied
+from compress.train.augment import Augment, PresetOrMore
+from compress.train.losses import DiceCE, Losses, OneOrMore
+from compress.train.training import supervised, training_augmentation, training_data
 from export.files import make_folder, write_json
 
 if TYPE_CHECKING:
@@ -60,7 +64,10 @@ class Distill:
     """How much more a pixel near the border of two classes counts in `logits`."""
     temperature: Annotated[float, Field(gt=0)] = 2.0
     """Softens both networks' probabilities; 1 keeps the logits as they are."""
-    augment: Literal["none", "flips", "strong"] = "strong"
+    loss: OneOrMore = Losses(dice_ce=DiceCE())
+    """What `truth` weighs: a loss, one with options, or a sum, as in `train`."""
+    augment: PresetOrMore = Augment()
+    """A preset (`none`, `flips`, `strong`), or one with changes, as in `train`."""
     views: Annotated[int, Field(ge=1)] | None = None
     """Each case is augmented in so many ways, and the teacher asked once for each: its logits are kept in
     the run's folder. None: new ones in every epoch, and a teacher asked at every step."""
@@ -97,6 +104,7 @@ class Distill:
                 asked for and no layers of the two networks belong together.
         """
         student = copied(net, "distill")
+        task = replace(task, data=training_data(task.data))
         for role in self.uses:
             if not task.data.cases[role]:
                 raise PassError(f"distill: there are no {role} cases; give some the split '{role}'")
@@ -126,8 +134,6 @@ class Distill:
     def _objective(self, student: nn.Module, task: Task, folder: Path) -> Objective:
         import torch
 
-        from compress.train.losses import DiceCrossEntropy
-        from compress.train.objective import Supervised
         from compress.train.teacher import Kept, Taught, Teacher, Terms
 
         share = self.teacher
@@ -151,7 +157,7 @@ class Distill:
                 kept = Kept(folder, self.views, len(task.data.cases["train"]), shape)
             teacher = Teacher(net, kept, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         torch.manual_seed(task.seed)
-        return Taught(student, teacher, task.example, terms, Supervised(DiceCrossEntropy(task.data.ignore)))
+        return Taught(student, teacher, task.example, terms, supervised(self.loss, task.data))
 
     def _plan(self, student: nn.Module, objective: Objective, task: Task, folder: Path) -> Plan:
         """The numbers of this training, found once: one that was interrupted goes on with the same."""
@@ -172,7 +178,7 @@ class Distill:
             schedule=self.schedule,
             # An average over more steps than there are would still hold the starting state.
             average=self.average if self.average is not None else min(0.99, 1 - 10 / (steps + 10)),
-            augment=self.augment,
+            augment=training_augmentation(self.augment, task.data),
             views=self.views,
             patience=self.patience or max(8, math.ceil(steps / length / 3)),
             keep_start=True,
@@ -188,7 +194,7 @@ class Distill:
         from compress.train.range_test import range_test
 
         count = 48 if self.minutes is not None else min(48, max(16, steps // 10))
-        plan = Plan(steps=count, rate=1e-3, augment=self.augment, views=self.views)
+        plan = Plan(steps=count, rate=1e-3, augment=training_augmentation(self.augment, task.data), views=self.views)
         epochs = (batches(task.data, plan, epoch, task.seed) for epoch in range(count))
         stream = islice((batch for epoch in epochs for batch in epoch), count)
         fabric = Fabric(accelerator="auto", devices=1, precision=precision())

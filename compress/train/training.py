@@ -55,36 +55,53 @@ class Training:
             RecipeError: if the loss does not fit the data's classes.
             DataError: if the loss needs the classes' shares and there is no train mask to take them from.
         """
-        fault = self.loss.fault(data.class_names)
-        if fault:
-            raise RecipeError("train", [fault])
-        shares = class_shares(data) if self.loss.asks_shares else None
-        supervised = Supervised(Sum(self.loss, data.ignore, shares))
+        supervision = supervised(self.loss, data)
         if self.adversarial is None:
-            return supervised
+            return supervision
         classes = len(data.class_names)
         return Adversarial(
-            supervised, self.adversarial.way, channels=data.channels, classes=classes, ignore=data.ignore, seed=seed
+            supervision, self.adversarial.way, channels=data.channels, classes=classes, ignore=data.ignore, seed=seed
         )
 
     def __call__(self, net: nn.Module, data: Dataset, folder: Path, seed: int, log: Log = print) -> float:
         """Train `net` in place to its best validation state; returns that mean foreground Dice (see loop.py)."""
         from compress.train.loop import Plan, fit
 
-        augment: Augment | Crops = self.augment
-        if data.fit.how == "tile":
-            # Another crop of the image each time, where a tile would always be the same.
-            augment = Crops(size=data.fit.size, augment=self.augment)
-            data = replace(data, cases={**data.cases, "train": data.whole_cases("train")})
+        data = training_data(data)
         plan = Plan(
             steps=self.epochs * math.ceil(len(data.cases["train"]) / data.batch),
             rate=self.rate,
             weight_decay=self.weight_decay,
             schedule=self.schedule,
             average=self.average,
-            augment=augment,
+            augment=training_augmentation(self.augment, data),
         )
         return fit(plan, self.objective(data, seed), net, data, folder, seed, log).best
+
+
+def supervised(loss: Losses, data: Dataset) -> Supervised:
+    """The loss against the masks.
+
+    Raises:
+        RecipeError: if the loss does not fit the data's classes.
+        DataError: if the loss needs the classes' shares and there is no train mask to take them from.
+    """
+    fault = loss.fault(data.class_names)
+    if fault:
+        raise RecipeError("train", [fault])
+    return Supervised(Sum(loss, data.ignore, class_shares(data) if loss.asks_shares else None))
+
+
+def training_data(data: Dataset) -> Dataset:
+    """The data as training takes it: whole images where others see their tiles."""
+    if data.fit.how != "tile":
+        return data
+    return replace(data, cases={**data.cases, "train": data.whole_cases("train")})
+
+
+def training_augmentation(augment: Augment, data: Dataset) -> Augment | Crops:
+    """How a train case changes; of a whole image, another crop each time, where a tile would always be the same."""
+    return Crops(size=data.fit.size, augment=augment) if data.fit.how == "tile" else augment
 
 
 def class_shares(data: Dataset) -> tuple[float, ...]:
