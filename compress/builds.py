@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from compress import progress
+from compress.bits import bit_operations
 from compress.errors import BackendError, ExportError, NotHere
 from compress.kept import Kept, key_of, versions
 from compress.latency import BLOCK, Timing, conditions, interleaved
@@ -64,6 +65,7 @@ class Build:
     absent: str | None = None
     """Why there is no artifact."""
     layers: Mapping[str, int] | None = None
+    bit_operations: int | None = None
 
     @property
     def name(self) -> str:
@@ -100,7 +102,13 @@ class Builder:
             record = self.kept.value(name, key_of(key, again), lambda: again)
             artifact = self._read(stage, self.kept.folder / record["artifact"])
         return Build(
-            stage=stage, place=place, key=key, artifact=artifact, absent=record["absent"], layers=record["layers"]
+            stage=stage,
+            place=place,
+            key=key,
+            artifact=artifact,
+            absent=record["absent"],
+            layers=record["layers"],
+            bit_operations=record["bit_operations"],
         )
 
     def _record(self, stage: Stage, place: Place, quantized: bool) -> dict[str, Any]:
@@ -114,8 +122,13 @@ class Builder:
             self.log(f"{stage.name}: built for {place.backend} on {place.device.name}")
         except (BackendError, NotHere) as error:
             self.log(f"{stage.name}: not built for {place.backend} on {place.device.name}: {error}")
-            return {"artifact": None, "absent": str(error), "layers": layers}
-        return {"artifact": str(path.relative_to(self.kept.folder)), "absent": None, "layers": layers}
+            return {"artifact": None, "absent": str(error), "layers": layers, "bit_operations": None}
+        return {
+            "artifact": str(path.relative_to(self.kept.folder)),
+            "absent": None,
+            "layers": layers,
+            "bit_operations": bit_operations(placed(stage.net, place.rules), self.task.example),
+        }
 
     def exported(self, stage: Stage, stem: str, rules: Rules | None) -> Artifact:
         """The stage as an ONNX file: one for all runtimes, or, quantized, one as each runtime fuses it."""
@@ -210,6 +223,7 @@ def measured(builds: Sequence[Build], task: Task, timing: Timing, kept: Kept, lo
                 artifact=None if build.artifact is None else str(build.artifact.path.relative_to(kept.folder)),
                 params=build.stage.params,
                 macs=build.stage.macs,
+                bit_operations=build.bit_operations,
                 size_mb=None if build.artifact is None else round(build.artifact.size_mb, 6),
                 scores=found["scores"],
                 parity=found["parity"],

@@ -22,7 +22,17 @@ from compress.latency import samples_for
 from compress.measure import Scores
 from compress.report.report import Row, Ruling, Verdict
 
-Name = Literal["dice_drop", "iou_drop", "hd95_rise", "parity", "latency_ms", "speedup", "size_mb"]
+Name = Literal[
+    "dice_drop",
+    "iou_drop",
+    "hd95_rise",
+    "parity",
+    "latency_ms",
+    "speedup",
+    "size_mb",
+    "smaller",
+    "fewer_bit_operations",
+]
 Values = NDArray[np.float64]
 
 LEVEL = 0.95
@@ -50,7 +60,8 @@ class Gate:
     """None judges every foreground class; each must hold."""
     percentile: Literal[50, 90, 95, 99] = 50
     over: str | None = None
-    """The backend whose baseline a speed-up is measured over; None takes the artifact's own."""
+    """What a speed-up or a reduction is over: a backend (its baseline), a step of the recipe or a chain of its
+    `compare` (on the artifact's own backend). None takes the baseline on the artifact's own backend."""
 
     @model_validator(mode="after")
     def _one_bound(self) -> Gate:
@@ -73,19 +84,25 @@ TAKES: Mapping[str, frozenset[str]] = {
     "latency_ms": frozenset({"at_most", "device", "backend", "percentile"}),
     "speedup": frozenset({"at_least", "device", "backend", "percentile", "over"}),
     "size_mb": frozenset({"at_most", "device", "backend"}),
+    "smaller": frozenset({"at_least", "device", "backend", "over"}),
+    "fewer_bit_operations": frozenset({"at_least", "device", "backend", "over"}),
 }
-"""Which options each gate takes; a drop has no lower limit, a speed-up no upper one."""
+"""Which options each gate takes; a drop has no lower limit, a speed-up or a reduction no upper one."""
+_OF_FILE = {"size_mb": "size_mb", "smaller": "size_mb", "fewer_bit_operations": "bit_operations"}
+"""The number of a row that these gates judge; an artifact has it even where it cannot run."""
 
 
 @plain_dataclass(frozen=True, kw_only=True)
 class Drop:
-    """The paired drop of one class: its mean, its upper limit, and on how many independent cases."""
+    """The paired drop of one class: its mean, its limits, and on how many independent cases."""
 
     mean: float
     upper: float
     n: int
     collapsed: int
     """Cases that lose more than `COLLAPSE`."""
+    lower: float = -math.inf
+    """One-sided, like `upper`; shown, never judged."""
 
 
 def judge(gates: Sequence[tuple[Name, Gate]], rows: Sequence[Row]) -> list[Verdict]:
@@ -107,8 +124,8 @@ def _applies(gate: Gate, row: Row) -> bool:
 
 
 def _judge_row(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> list[Verdict]:
-    if name == "size_mb" and row.size_mb is not None:
-        return [_plain(name, gate, row, row.size_mb)]
+    if name in _OF_FILE and row.status != "not measured":
+        return [_judge_file(name, gate, row, rows)]
     if row.status != "measured":
         return [_verdict(name, gate, row, "inconclusive", f"not measured: {row.reason}")]
     if name in _METRIC:
@@ -119,13 +136,26 @@ def _judge_row(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> list[Ve
     return [_judge_time(name, gate, row, rows)]
 
 
+def _judge_file(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> Verdict:
+    """A number of the artifact itself, or how many times smaller it is than that of what it is compared with."""
+    value: float | None = getattr(row, _OF_FILE[name])
+    if name == "size_mb" or not value:
+        return _plain(name, gate, row, value)
+    before, over = _compared(rows, gate, row)
+    was: float | None = None if before is None else getattr(before, _OF_FILE[name])
+    if not was:
+        return _verdict(name, gate, row, "inconclusive", f"not measured: {over}")
+    return _plain(name, gate, row, was / value)
+
+
 def _judge_time(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> Verdict:
-    """Latency, or the speed-up over the baseline, at the gate's percentile."""
+    """Latency, or the speed-up over the baseline or another step, at the gate's percentile."""
     percentile = f"p{gate.percentile}"
-    timed = [row] if name == "latency_ms" else [row, _baseline(rows, gate.over or row.backend, row.device)]
+    before, over = _compared(rows, gate, row)
+    timed = [row] if name == "latency_ms" else [row, before if before and before.status == "measured" else None]
     times = [one.latency_ms for one in timed if one is not None and one.latency_ms is not None]
     if len(times) < len(timed):
-        missing = "its latency" if row.latency_ms is None else f"the baseline on {gate.over or row.backend}"
+        missing = "its latency" if row.latency_ms is None else over
         return _verdict(name, gate, row, "inconclusive", f"not measured: {missing}")
     value = times[0][percentile] if name == "latency_ms" else times[1][percentile] / times[0][percentile]
     fewest, needed = min(time["n"] for time in times), samples_for(gate.percentile)
@@ -135,9 +165,19 @@ def _judge_time(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> Verdic
     return _plain(name, gate, row, value)
 
 
-def _baseline(rows: Sequence[Row], backend: str, device: str) -> Row | None:
+def _compared(rows: Sequence[Row], gate: Gate, row: Row) -> tuple[Row | None, str]:
+    """The row that a ratio is taken from, and how to speak of it."""
+    if gate.over is None or any(each.backend == gate.over for each in rows):
+        backend = gate.over or row.backend
+        built = ("measured", "built") if gate.over is None else ("measured",)
+        return _baseline(rows, backend, row.device, built), f"the baseline on {backend}"
+    same = [each for each in rows if (each.step, each.backend, each.device) == (gate.over, row.backend, row.device)]
+    return (same[0] if same else None), f"{gate.over} on {row.backend}"
+
+
+def _baseline(rows: Sequence[Row], backend: str, device: str, states: tuple[str, ...] = ("measured",)) -> Row | None:
     """The baseline on a backend of this device, or of the host's CPU."""
-    found = [row for row in rows if row.step == "baseline" and row.backend == backend and row.status == "measured"]
+    found = [row for row in rows if row.step == "baseline" and row.backend == backend and row.status in states]
     return next((row for place in (device, "cpu") for row in found if row.device == place), None)
 
 
@@ -207,6 +247,7 @@ def paired_drop(before: Scores, after: Scores, class_name: str | None, metric: s
         upper=upper_limit(per_unit),
         n=len(per_unit),
         collapsed=int((per_unit > COLLAPSE).sum()),
+        lower=-upper_limit(-per_unit),
     )
 
 
@@ -285,8 +326,21 @@ def _verdict(
 
 def drops(rows: Sequence[Row], row: Row) -> dict[str, Any] | None:
     """The Dice drop of a row, for each class and for their mean, as the report shows beside its scores."""
-    before = _baseline(rows, "torch", row.device) or _baseline(rows, row.backend, row.device)
-    if before is None or before.scores is None or row.scores is None or row.step == "baseline":
+    if row.step == "baseline":
+        return None
+    return _drops(_baseline(rows, "torch", row.device) or _baseline(rows, row.backend, row.device), row)
+
+
+def step_drop(rows: Sequence[Row], row: Row, before: str) -> dict[str, Any] | None:
+    """The same, from the step named `before` on the same backend and device; None where that has no scores."""
+    if row.step == "baseline":
+        return None
+    place = (before, row.backend, row.device)
+    return _drops(next((each for each in rows if (each.step, each.backend, each.device) == place), None), row)
+
+
+def _drops(before: Row | None, row: Row) -> dict[str, Any] | None:
+    if before is None or before.scores is None or row.scores is None:
         return None
     was, now = Scores.from_dict(dict(before.scores)), Scores.from_dict(dict(row.scores))
     found: dict[str, Any] = {}
@@ -294,6 +348,7 @@ def drops(rows: Sequence[Row], row: Row) -> dict[str, Any] | None:
         drop = paired_drop(was, now, class_name, "dice")
         found[class_name or "mean"] = {
             "drop": round(drop.mean, 6) if drop.n else None,
+            "lower": round(drop.lower, 6) if math.isfinite(drop.lower) else None,
             "upper": round(drop.upper, 6) if math.isfinite(drop.upper) else None,
             "n": drop.n,
             "collapsed": drop.collapsed,

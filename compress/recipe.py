@@ -27,7 +27,20 @@ from export.graph import Dynamic
 
 Value = TypeVar("Value")
 
-KEYS = ("name", "seed", "network", "data", "passes", "opset", "dynamic", "devices", "gates", "latency", "train")
+KEYS = (
+    "name",
+    "seed",
+    "network",
+    "data",
+    "passes",
+    "compare",
+    "opset",
+    "dynamic",
+    "devices",
+    "gates",
+    "latency",
+    "train",
+)
 OPSETS = range(18, 24)
 
 
@@ -43,6 +56,9 @@ class Recipe:
     data: Any
     """A configured file of compress/data/, called to give the `Dataset`."""
     passes: Sequence[tuple[str, Pass]] = ()
+    compare: Mapping[str, Sequence[tuple[str, Pass]]] = field(default_factory=dict)
+    """Other chains of passes from the same baseline, each with a title: built, scored and timed in the same
+    run, judged by no gate, there for gates to say `over: int8_alone`."""
     opset: int = 20
     dynamic: tuple[Dynamic, ...] = ()
     devices: tuple[str, ...] = ("cpu",)
@@ -193,7 +209,8 @@ class _Form:
             "dynamic": self._dynamic(text),
             "devices": self._devices(text),
             "latency": self._options(Timing, text.get("latency", {}), "latency") or Timing(),
-            "passes": self._passes(text),
+            "passes": self._passes(self._list("passes", text), "passes"),
+            "compare": self._compare(text),
             "gates": self._gates(text),
             "data": self._data(text),
             "train": self._options(Training, text["train"], "train") if "train" in text else None,
@@ -246,15 +263,33 @@ class _Form:
                 self.mistakes.append(f"devices[{place}]: '{device}' is given twice")
         return tuple(str(device) for device in devices)
 
-    def _passes(self, text: dict[str, Any]) -> list[tuple[str, Any]]:
+    def _passes(self, steps: Sequence[Any], where: str) -> list[tuple[str, Any]]:
         passes = []
-        for place, step in enumerate(self._list("passes", text)):
-            chosen = self._word(step, words_of("compress.passes"), f"passes[{place}]", "pass")
+        for place, step in enumerate(steps):
+            chosen = self._word(step, words_of("compress.passes"), f"{where}[{place}]", "pass")
             if chosen is not None:
                 word, options = chosen
-                made = self._options(named("compress.passes", word), options, f"passes[{place}] ({word})")
+                made = self._options(named("compress.passes", word), options, f"{where}[{place}] ({word})")
                 passes.append((word, made))
         return passes
+
+    def _compare(self, text: dict[str, Any]) -> dict[str, list[tuple[str, Any]]]:
+        chains = text.get("compare", {})
+        if not isinstance(chains, dict):
+            self.mistakes.append("compare: titles, each with its passes, such as 'int8_alone: [int8]'")
+            return {}
+        if chains and not text.get("passes"):
+            self.mistakes.append("compare: the recipe has no passes of its own to compare; give passes")
+        found = {}
+        for title, steps in chains.items():
+            where = f"compare.{title}"
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", title) or title in (*words("export.backends"), "baseline"):
+                self.mistakes.append(f"{where}: cannot be a title; use small letters, digits and '_', and no backend")
+            if not isinstance(steps, list) or not steps:
+                self.mistakes.append(f"{where}: a list of passes, each one word and its options")
+                continue
+            found[title] = self._passes(steps, where)
+        return found
 
     def _gates(self, text: dict[str, Any]) -> list[tuple[Any, Gate]]:
         gates = []
@@ -276,7 +311,7 @@ class _Form:
             if gate is not None:
                 self._known(gate.device, words("export.devices"), f"{where}: no device")
                 self._known(gate.backend, words("export.backends"), f"{where}: no backend")
-                self._known(gate.over, words("export.backends"), f"{where}: no backend")
+                self._known(gate.over, [*words("export.backends"), *_steps(text)], f"{where}: no backend or step")
                 gates.append((name, gate))
         return gates
 
@@ -353,6 +388,15 @@ class _Form:
             faults = [fault for fault in error.errors() if not set(fault["loc"][:1]) & set(flags)]
             self.mistakes += [_sentence(dict(fault), where, _names_at(kind, fault["loc"][:-1])) for fault in faults]
             return None
+
+
+def _steps(text: Mapping[str, Any]) -> list[str]:
+    """The names of the steps that a recipe's text will make, those it compares with included."""
+    passes, chains = text.get("passes"), text.get("compare")
+    given = passes if isinstance(passes, list) else []
+    steps = [next(iter(step), "") if isinstance(step, dict) else step for step in given]
+    numbered = [f"{number:02d}-{word}" for number, word in enumerate(steps, start=1)]
+    return ["baseline", *numbered, *(chains if isinstance(chains, dict) else ())]
 
 
 def words_of(package: str) -> list[str]:
@@ -453,6 +497,11 @@ def schema() -> dict[str, Any]:
         "network": one_word(networks, bare=False),
         "data": one_word(kinds, bare=True),
         "passes": {"type": "array", "items": one_word(passes, bare=True)},
+        "compare": {
+            "type": "object",
+            "additionalProperties": {"type": "array", "items": one_word(passes, bare=True), "minItems": 1},
+            "description": "Other chains of passes from the same baseline, each with a title, for gates to name.",
+        },
         "opset": {"enum": list(OPSETS)},
         "dynamic": {"type": "array", "items": {"enum": ["batch", "size"]}},
         "devices": {"type": "array", "items": {"enum": words("export.devices")}, "minItems": 1},

@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from compress.builds import Build, Builder, measured, places, worst_cases
 from compress.data.cases import ROLES, Role
-from compress.gates import drops, judge
+from compress.gates import drops, judge, step_drop
 from compress.kept import Kept, claimed, code_key, key_of, versions
 from compress.measure import Ruler
 from compress.recipe import Recipe
 from compress.report.report import Report, Row
-from compress.stages import Stage, after, baseline
+from compress.stages import Stage, baseline, chain
 from compress.task import Task
 from export.device import usable_cpus
 from export.files import sha256, write_bytes, write_json
@@ -39,16 +40,17 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
         log(f"normalization is that of {recipe.normalization_from()}: {task.data.normalization}")
         _check_data(task, kept)
 
-        stages = [baseline(task, _first_key(recipe, task), kept, log)]
-        for number, (word, step) in enumerate(recipe.passes, start=1):
-            stages.append(after(step, word, number, stages[-1], task, kept, log))
+        begun = baseline(task, first_key(recipe, task), kept, log)
+        stages = chain(recipe.passes, begun, task, kept, log)
+        beside = {title: chain(passes, begun, task, kept, log, title) for title, passes in recipe.compare.items()}
 
         threads = recipe.latency.threads or usable_cpus()
         builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), kept, log)
-        found = [builder.build(stage, place) for stage in stages for place in places(recipe.devices, threads)]
+        shown = [begun, *(compared[-1] for compared in beside.values()), *stages]
+        found = [builder.build(stage, place) for stage in shown for place in places(recipe.devices, threads)]
         builds = [build for build in found if build is not None]
 
-        rows = with_drops(measured(builds, task, recipe.latency, kept, log))
+        rows = with_drops(measured(builds, task, recipe.latency, kept, log), [begun, *stages])
         report = Report(
             name=recipe.name,
             seed=recipe.seed,
@@ -57,7 +59,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
             host=_host(threads),
             cases={role: len(cases) for role, cases in task.data.cases.items()},
             data=_data(recipe, task, rows),
-            steps=[_step(stage, recipe) for stage in stages],
+            steps=_steps(begun, stages, beside, recipe),
             rows=rows,
             gates=judge(recipe.gates, rows),
         )
@@ -87,12 +89,16 @@ def publish(report: Report, builds: list[Build], task: Task, kept: Kept) -> None
     kept.value("report", key_of(report.as_dict(), there or time.time_ns()), write)
 
 
-def with_drops(rows: list[Row]) -> list[Row]:
-    """The rows, each with its drop from the baseline."""
-    return [replace(row, dice_drop=drops(rows, row)) for row in rows]
+def with_drops(rows: list[Row], stages: Sequence[Stage]) -> list[Row]:
+    """The rows, each with its drop from the baseline and from the step before it on the same runtime."""
+    before = {after.name: before.name for before, after in pairwise(stages)}
+    return [
+        replace(row, dice_drop=drops(rows, row), step_drop=step_drop(rows, row, before.get(row.step, "baseline")))
+        for row in rows
+    ]
 
 
-def _first_key(recipe: Recipe, task: Task) -> str:
+def first_key(recipe: Recipe, task: Task) -> str:
     """What every step depends on: our code, the libraries, the network, its weights, the data, the seed."""
     assert recipe.weights is not None
     weights = sha256(recipe.weights)
@@ -110,7 +116,8 @@ def _check_data(task: Task, kept: Kept) -> None:
 
 
 def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
-    words = {role: [word for word, step in recipe.passes if role in step.uses] for role in ROLES}
+    passes = [*recipe.passes, *(each for passes in recipe.compare.values() for each in passes)]
+    words = {role: [word for word, step in passes if role in step.uses] for role in ROLES}
 
     def used(role: Role, otherwise: str) -> str:
         return f"used by {', '.join(dict.fromkeys(words[role]))}" if words[role] else otherwise
@@ -134,13 +141,23 @@ def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def _step(stage: Stage, recipe: Recipe) -> dict[str, Any]:
-    """What a step was told, what it said, and how long it took."""
-    number = int(stage.name.partition("-")[0]) if stage.name != "baseline" else 0
-    given = recipe.text["passes"][number - 1] if number else "baseline"
+def _steps(
+    begun: Stage, stages: Sequence[Stage], beside: Mapping[str, Sequence[Stage]], recipe: Recipe
+) -> list[dict[str, Any]]:
+    """What each step was told, what it said, and how long it took: the recipe's own, then those compared with."""
+    steps = [_step(begun, "baseline", None)]
+    steps += [_step(stage, given, None) for stage, given in zip(stages, recipe.text.get("passes", []), strict=True)]
+    for title, compared in beside.items():
+        given = recipe.text["compare"][title]
+        steps += [_step(stage, one, title) for stage, one in zip(compared, given, strict=True)]
+    return steps
+
+
+def _step(stage: Stage, given: Any, chain: str | None) -> dict[str, Any]:
     word, options = next(iter(given.items())) if isinstance(given, dict) else (given, None)
     return {
         "step": stage.name,
+        "chain": chain,
         "word": word,
         "options": options or {},
         "params": stage.params,

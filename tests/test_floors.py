@@ -29,11 +29,13 @@ FLOORS = (
         "compress.task",
         "compress.weights",
         "compress.surgery",
+        "compress.swap",
+        "compress.seen",
         "compress.channels",
         "compress.removal",
         "compress.peak_memory",
     ),
-    ("compress.measure", "compress.latency", "compress.kept", "compress.progress", "compress.tiles"),
+    ("compress.measure", "compress.latency", "compress.kept", "compress.progress", "compress.bits", "compress.tiles"),
     ("compress.errors", "compress"),
     # Below here is ONNX and what runs it.
     ("export.backends", "export.devices", "export.remote", "export.to_onnx"),
@@ -60,6 +62,7 @@ VENDORS = {
     "tensorrt*": "export/backends/tensorrt.py",
     "nncf": None,
     "torch_pruning": "compress/passes/prune.py",
+    "tensorly": "compress/passes/lowrank.py",
     "nni": None,
 }
 

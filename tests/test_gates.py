@@ -23,6 +23,7 @@ from compress.gates import (
     judge,
     paired_drop,
     rule,
+    step_drop,
     upper_limit,
     upper_limits,
 )
@@ -297,6 +298,84 @@ def test_a_speed_up_is_over_the_same_backend_unless_another_is_named() -> None:
     assert (over.verdict, over.value) == ("holds", 4)
 
 
+def test_a_speed_up_over_another_step_is_over_its_own_backend_and_device() -> None:
+    rows = [
+        row("baseline", p50=90),
+        row("int8_alone", p50=20),
+        row("int8_alone", "openvino", p50=12),
+        row("02-int8", p50=10),
+        row("02-int8", "openvino", p50=15),
+    ]
+    found = ruled(("speedup", {"at_least": 1.0, "over": "int8_alone"}), *rows)
+    assert [(one.backend, one.value, one.verdict) for one in found] == [
+        ("onnxruntime", 2.0, "holds"),
+        ("openvino", 0.8, "fails"),
+    ]
+    alone = verdict(("speedup", {"at_least": 1.0, "over": "int8_alone"}), rows[0], rows[3])
+    assert (alone.verdict, alone.reason) == ("inconclusive", "not measured: int8_alone on onnxruntime")
+
+
+def test_a_step_that_could_only_be_built_is_no_measure_of_speed() -> None:
+    rows = [row("int8_alone", "tensorrt", "rtx_40", status="built"), row("02-int8", "tensorrt", "rtx_40", p50=1)]
+    found = verdict(("speedup", {"at_least": 1.0, "over": "int8_alone"}), *rows)
+    assert (found.verdict, found.reason) == ("inconclusive", "not measured: int8_alone on tensorrt")
+
+
+def test_how_many_times_smaller_is_over_the_baselines_artifact_on_the_same_backend() -> None:
+    engine = ("tensorrt", "rtx_40")
+    rows = [
+        row("baseline", "torch", size_mb=100),
+        row("baseline", size_mb=90),
+        row("baseline", *engine, status="built", size_mb=60),
+        row("01-prune", size_mb=45),
+        row("02-int8", size_mb=2),
+        row("02-int8", *engine, status="built", size_mb=2),
+    ]
+    found = ruled(("smaller", {"at_least": 40}), *rows)
+    assert [(one.backend, one.value, one.verdict) for one in found] == [
+        ("onnxruntime", 45, "holds"),
+        ("tensorrt", 30, "fails"),
+    ]
+    assert ruled(("smaller", {"at_least": 40, "over": "torch"}), *rows)[0].value == 50
+    assert ruled(("smaller", {"at_least": 40, "over": "01-prune"}), *rows)[0].value == 22.5
+    (lost,) = ruled(("smaller", {"at_least": 1}), rows[4])
+    assert (lost.verdict, lost.reason) == ("inconclusive", "not measured: the baseline on onnxruntime")
+    none = row("02-int8", *engine, status="not measured", reason="no NVIDIA driver")
+    assert verdict(("smaller", {"at_least": 1}), *rows[:3], none).reason == "not measured: no NVIDIA driver"
+
+
+def test_bit_operations_are_judged_by_how_many_times_fewer_they_are() -> None:
+    rows = [row("baseline", bit_operations=3200), row("01-int8", bit_operations=80)]
+    assert verdict(("fewer_bit_operations", {"at_least": 40}), *rows).verdict == "holds"
+    found = verdict(("fewer_bit_operations", {"at_least": 40.1}), *rows)
+    assert (found.verdict, found.value) == ("fails", 40)
+    assert verdict(("fewer_bit_operations", {"at_least": 1}), rows[0], row("01-int8")).verdict == "inconclusive"
+
+
+def test_a_drop_from_the_step_before_is_on_the_same_backend() -> None:
+    rows = [
+        row("baseline", "torch", scores=scores(np.full(40, 0.9))),
+        row("baseline", scores=scores(np.full(40, 0.9))),
+        row("01-prune", scores=scores(np.full(40, 0.8))),
+        row("01-prune", "openvino", scores=scores(np.full(40, 0.5))),
+        row("02-int8", scores=scores(np.full(40, 0.79))),
+    ]
+    assert step_drop(rows, rows[0], "baseline") is None
+    found = step_drop(rows, rows[4], "01-prune")
+    assert found is not None
+    assert found["mean"]["drop"] == pytest.approx(0.01)
+    assert found["mean"]["lower"] <= found["mean"]["drop"] <= found["mean"]["upper"]
+    assert step_drop(rows, row("02-int8", "tensorrt", "rtx_40", scores=scores(np.full(40, 0.8))), "01-prune") is None
+
+
+def test_the_lower_limit_mirrors_the_upper_one() -> None:
+    before, after = lost(149, 0.004, spread=0.02)
+    found = paired_drop(scores(before), scores(after), "nerve", "dice")
+    back = paired_drop(scores(after), scores(before), "nerve", "dice")
+    assert found.lower < found.mean < found.upper
+    assert (back.lower, back.upper) == pytest.approx((-found.upper, -found.lower))
+
+
 def test_a_speed_up_needs_a_baseline_of_enough_samples() -> None:
     now = row("01-int8", p50=10)
     assert verdict(("speedup", {"at_least": 1}), now).reason == "not measured: the baseline on onnxruntime"
@@ -341,6 +420,7 @@ def test_only_an_explicit_pass_of_every_gate_is_0(rulings: list[Ruling], code: i
         host={},
         cases={},
         data={},
+        steps=[],
         rows=rows,
         gates=judge(gates, rows),  # type: ignore[arg-type]
     )

@@ -18,7 +18,7 @@ from compress.errors import DataError, RecipeError, WeightsError
 from compress.gates import TAKES
 from compress.networks.unet import UNet
 from compress.passes.int8 import Int8
-from compress.recipe import KEYS, Recipe, load, schema
+from compress.recipe import KEYS, Recipe, load, schema, words_of
 from compress.train.training import Training
 from compress.weights import Description, save_net
 
@@ -136,7 +136,10 @@ def test_a_data_folder_from_outside_needs_a_recipe_that_takes_one(tmp_path: Path
     [
         # A word
         ("pases: []", "no key 'pases'; did you mean 'passes'?"),
-        ("5: 6", "no key '5'; there are data, devices, dynamic, gates, latency, name, network, opset, passes, seed, "),
+        (
+            "5: 6",
+            "no key '5'; there are compare, data, devices, dynamic, gates, latency, name, network, opset, ",
+        ),
         ("passes: [int9: {}]", "passes[0] (int9): no such pass; did you mean 'int8'?"),
         ("passes: [int8, inte8]", "passes[1] (inte8): no such pass; did you mean 'int8'?"),
         ("devices: [cpu, rtx40]", "devices[1]: no device 'rtx40'; did you mean 'rtx_40'?"),
@@ -148,7 +151,22 @@ def test_a_data_folder_from_outside_needs_a_recipe_that_takes_one(tmp_path: Path
             "gates: [size_mb: {at_most: 1, backend: onnxrt}]",
             "gates[0] (size_mb): no backend 'onnxrt'; did you mean 'onnxruntime'?",
         ),
-        ("gates: [speedup: {at_least: 1, over: trch}]", "gates[0] (speedup): no backend 'trch'; did you mean 'torch'?"),
+        (
+            "gates: [speedup: {at_least: 1, over: trch}]",
+            "gates[0] (speedup): no backend or step 'trch'; did you mean 'torch'?",
+        ),
+        (
+            "gates: [speedup: {at_least: 1, over: 01-int8}]",
+            "gates[0] (speedup): no backend or step '01-int8'; there are baseline, onnxruntime, ",
+        ),
+        ("passes: [int8]\ncompare: [int8]", "compare: titles, each with its passes, such as 'int8_alone: [int8]'"),
+        (
+            "passes: [int8]\ncompare: {torch: [int8]}",
+            "compare.torch: cannot be a title; use small letters, digits and '_', and no backend",
+        ),
+        ("passes: [int8]\ncompare: {alone: []}", "compare.alone: a list of passes, each one word and its options"),
+        ("passes: [int8]\ncompare: {alone: [int9]}", "compare.alone[0] (int9): no such pass; did you mean 'int8'?"),
+        ("compare: {alone: [int8]}", "compare: the recipe has no passes of its own to compare; give passes"),
         # An option
         ("passes: [int8: {methd: mse}]", "passes[0] (int8): no option 'methd'; did you mean 'method'?"),
         (
@@ -192,7 +210,10 @@ def test_a_data_folder_from_outside_needs_a_recipe_that_takes_one(tmp_path: Path
         ("gates: [size_mb: {at_most: .nan}]", "gates[0] (size_mb): at_most: nan: input should be a finite number"),
         ("gates: {size_mb: 4}", "gates: a list, each entry one word and its options"),
         ("passes: int8", "passes: a list, each entry one word and its options"),
-        ("passes: [[int8]]", "passes[0]: one word and its options, such as 'int8: {...}', not ['int8']"),
+        (
+            "passes: [[int8]]",
+            f"passes[0]: one word and its options, such as '{words_of('compress.passes')[0]}: {{...}}', not ['int8']",
+        ),
         ("devices: cpu", "devices: a list of words, such as [cpu]"),
         ("dynamic: batch", "dynamic: a list of the axes left open: [batch], [size] or [batch, size]"),
         ("train: 5", "train: its options are names with values, not 5"),
@@ -236,7 +257,7 @@ def test_a_mistake_is_told_with_its_place_and_the_nearest_right_word(tmp_path: P
         ("network: {unet: {classes: 2}}\ndata: {folder: {}}", "data (folder): lacks the option 'root'"),
         (
             "network: {unet: {classes: 2}}\ndata: {folder: {root: a, fit: padd}}",
-            "data (folder): fit: 'padd' is not one of resize, pad; did you mean 'pad'?",
+            "data (folder): fit: 'padd' is not one of resize, pad, tile; did you mean 'pad'?",
         ),
         (
             "network: {unet: {classes: 2}}\ndata: {folder: {root: a, normalization: {men: [0]}}}",
@@ -431,7 +452,7 @@ def test_the_schema_knows_every_word_and_every_option_of_a_gate() -> None:
     properties = schema()["properties"]
     gates = {word: made for each in properties["gates"]["items"]["anyOf"] for word, made in each["properties"].items()}
     assert {word: frozenset(made["properties"]) for word, made in gates.items()} == dict(TAKES)
-    (networks,) = properties["network"]["anyOf"]
-    assert {"classes", "weights", "width"} <= set(networks["properties"]["unet"]["properties"])
+    (unet,) = (each["properties"]["unet"] for each in properties["network"]["anyOf"] if "unet" in each["properties"])
+    assert {"classes", "weights", "width"} <= set(unet["properties"])
     assert "int8" in properties["passes"]["items"]["anyOf"][-1]["enum"]
     assert {"folder", "synthetic"} == set(properties["data"]["anyOf"][-1]["enum"])

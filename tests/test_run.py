@@ -140,6 +140,8 @@ def test_the_same_seed_gives_the_same_report_but_for_times(
         for row in report["rows"]:
             for key in TIMES:
                 row.pop(key)
+        for step in report["steps"]:
+            step.pop("seconds")
         report["gates"] = [gate for gate in report["gates"] if gate["name"] != "latency_ms"]
     assert ours == theirs
 
@@ -185,3 +187,38 @@ def test_a_gate_too_tight_fails_and_is_named(tmp_path: Path, recipe: dict) -> No
     recipe["gates"] = [{"latency_ms": {"at_most": 33, "device": "cuda"}}]
     report = run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=quiet)
     assert report.exit_code == 3, "a device that is not there was not measured"
+
+
+def test_a_chain_beside_the_recipes_own_is_timed_in_the_same_run_and_judged_by_no_gate(
+    tmp_path: Path, recipe: dict
+) -> None:
+    recipe["passes"] = [{"int8": {"calibrate": 8, "method": "min_max", "keep_float": ["head"]}}]
+    recipe["compare"] = {"int8_alone": [{"int8": {"calibrate": 4, "method": "min_max"}}]}
+    recipe["gates"] = [
+        {"speedup": {"at_least": 0.001, "over": "int8_alone", "backend": "openvino"}},
+        {"smaller": {"at_least": 1.5, "backend": "onnxruntime"}},
+        {"fewer_bit_operations": {"at_least": 2, "backend": "onnxruntime"}},
+    ]
+    report = run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=quiet)
+    assert [row.step for row in report.rows if row.backend == "openvino"] == ["baseline", "int8_alone", "01-int8"]
+    assert [(step["step"], step["chain"]) for step in report.steps] == [
+        ("baseline", None),
+        ("01-int8", None),
+        ("int8_alone", "int8_alone"),
+    ]
+    assert report.steps[2]["options"]["calibrate"] == 4
+    assert {gate.name: gate.verdict for gate in report.gates} == {
+        "speedup": "inconclusive" if report.gates[0].reason else "holds",
+        "smaller": "holds",
+        "fewer_bit_operations": "holds",
+    }
+    rows = {(row.step, row.backend): row for row in report.rows}
+    assert all(rows[step, "onnxruntime"].latency_ms for step in ("baseline", "int8_alone", "01-int8"))
+    before, now, alone = (rows[step, "onnxruntime"] for step in ("baseline", "01-int8", "int8_alone"))
+    assert before.bit_operations == 32 * before.macs
+    head = 8 * 3 * 32 * 32
+    # The logits' convolution stays in float on this runtime; the stem's counts 8 bits like the rest.
+    assert now.bit_operations == 8 * (now.macs - head) + 32 * head == alone.bit_operations
+    assert rows["01-int8", "openvino"].step_drop is not None
+    assert "drop" in rows["01-int8", "openvino"].step_drop["mean"]
+    assert rows["baseline", "openvino"].step_drop is None

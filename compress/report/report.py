@@ -29,11 +29,15 @@ class Row:
     params: int
     macs: int
     """Multiply-accumulates of one image."""
+    bit_operations: int | None = None
+    """Multiply-accumulates, each times the bits of its weight, as this runtime gets the network."""
     size_mb: float | None = None
     scores: Mapping[str, Any] | None = None
     """`Scores.as_dict()`."""
     dice_drop: Mapping[str, Any] | None = None
-    """From the baseline, for "mean" and each class: drop, upper (95 % limit), n, collapsed cases."""
+    """From the baseline, for "mean" and each class: drop, lower and upper limit (one-sided 95 %), n, collapsed."""
+    step_drop: Mapping[str, Any] | None = None
+    """The same from the step before on the same runtime."""
     latency_ms: Mapping[str, Any] | None = None
     """p50, p90, p95, p99, max, n of the network alone; end_to_end_p50; "screening" where n is too small for p99."""
     peak_memory_mb: float | None = None
@@ -79,7 +83,8 @@ class Report:
     data: Mapping[str, Any]
     """Source, classes, unit of distances, what the cases of each role were used for, test looks."""
     steps: Sequence[Mapping[str, Any]]
-    """For each step: word, options, params, macs, seconds it took, and notes on what it did and what it did not."""
+    """For each step: word, options, params, macs, seconds it took, and notes on what it did and what it did not;
+    `chain` is None for the recipe's own passes, else the title of the chain that they are compared with."""
     rows: Sequence[Row]
     gates: Sequence[Verdict]
 
