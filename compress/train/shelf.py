@@ -1,0 +1,43 @@
+"""Arrays for each view (way of augmenting) of each train case, made once and kept in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Name = tuple[int, int]
+"""(view, case)."""
+
+
+class Shelf:
+    """A place for an array of one shape and kind for every (view, case).
+
+    A run that was killed finds them again: a place counts as filled only after it was written.
+    """
+
+    def __init__(self, path: Path, views: int, cases: int, shape: Sequence[int], kind: str) -> None:
+        self.cases = cases
+        marks = path.with_suffix(".filled")
+        fresh = not (path.exists() and marks.exists())
+        mode: Literal["w+", "r+"] = "w+" if fresh else "r+"
+        self.values = np.memmap(path, np.dtype(kind), mode, shape=(views * cases, *shape))
+        self.filled = np.memmap(marks, np.bool_, mode, shape=(views * cases,))
+
+    def take(self, names: Sequence[Name]) -> NDArray[Any] | None:
+        """The arrays of these names, stacked; None if one of them is not there."""
+        rows = self._rows(names)
+        return np.array(self.values[rows]) if self.filled[rows].all() else None
+
+    def put(self, names: Sequence[Name], arrays: NDArray[Any]) -> NDArray[Any]:
+        """Keep the arrays; returns them as `take` will, rounded to the shelf's kind."""
+        rows = self._rows(names)
+        self.values[rows] = arrays
+        self.filled[rows] = True
+        return np.array(self.values[rows])
+
+    def _rows(self, names: Sequence[Name]) -> list[int]:
+        return [view * self.cases + case for view, case in names]
