@@ -131,7 +131,7 @@ def _other_kind(place: Place) -> str | None:
 
 @torch.no_grad()
 def separated(conv: Any, rank: int, *, bias: bool) -> nn.Sequential:
-    """The depthwise and the pointwise convolution nearest to a kernel (Guo et al. 2018, section 3.2).
+    """The depthwise and the pointwise convolution nearest to a kernel (Guo et al. 2018).
 
     Args:
         bias: whether the pointwise convolution has one; where the convolution has none, it begins at zero.

@@ -244,10 +244,15 @@ class Layer:
     @cached_property
     def kernel(self) -> Array:
         """OIk, float64; of a linear layer OI."""
-        weight: Any = self.place.module.weight
+        module: Any = self.place.module
+        weight = module.weight.detach().double()
         if self.transposed:
             weight = weight.transpose(0, 1)
-        return np.asarray(weight.detach().double().numpy())
+        if self.how == "cp":
+            # An axis that gets no layer has no factor.
+            idle = [axis + 2 for axis in range(weight.dim() - 2) if not _matters(module, axis)]
+            weight = weight.squeeze(idle)
+        return np.asarray(weight.numpy())
 
     @cached_property
     def spectra(self) -> list[tuple[Array, tuple[int, int]]]:
@@ -339,12 +344,12 @@ def _layers_for(module: Any, how: How, ranks: Ranks, *, bias: bool) -> nn.Sequen
     if how == "spatial":
         first = _along(module, axes[:1], inside, rank)
         return nn.Sequential(first, _along(module, axes[1:], rank, outside, bias=bias))
-    # An axis of one position may still have a stride.
     along = [_along(module, (axis,), rank, rank, groups=rank) for axis in axes if _matters(module, axis)]
     return nn.Sequential(point(inside, rank, 1, bias=False), *along, point(rank, outside, 1, bias=bias))
 
 
 def _matters(module: Any, axis: int) -> bool:
+    """Whether a convolution does anything along an axis: one of one position may still have a stride."""
     padding = 0 if isinstance(module.padding, str) else module.padding[axis]
     return bool(module.kernel_size[axis] > 1 or module.stride[axis] > 1 or padding > 0)
 
@@ -402,26 +407,58 @@ def _tucker(kernel_OIk: Array, ranks: Ranks, transposed: bool) -> list[Array]:
 
 
 def _cp(kernel_OIk: Array, rank: int, seed: int) -> list[Array]:
-    import tensorly.decomposition
+    """Alternating least squares from singular vectors, with a ridge that fades away.
 
+    Terms that grow against each other may have no best approximation at all; the ridge holds them
+    while the fit is coarse. tensorly's own `parafac` takes minutes for one wide layer.
+    """
     size = np.linalg.norm(kernel_OIk)
+    kernel, factors = kernel_OIk / size, _begun(kernel_OIk, rank, seed)
     try:
-        with np.errstate(all="ignore"):
-            # Regularized: terms that grow against each other may have no best approximation (Lebedev et al., 5.1).
-            _, factors = tensorly.decomposition.parafac(
-                kernel_OIk / size, rank, n_iter_max=CP_STEPS, init="svd", tol=1e-7, l2_reg=1e-6, random_state=seed
-            )
+        for ridge in np.geomspace(1e-2, 1e-8, CP_STEPS):
+            for mode in range(kernel.ndim):
+                others = np.prod([one.T @ one for place, one in enumerate(factors) if place != mode], axis=0)
+                others += ridge * np.trace(others) / rank * np.eye(rank)
+                factors[mode] = np.linalg.solve(others, _against(kernel, factors, mode).T).T
+            sizes = [_or_one(np.linalg.norm(factor, axis=0)) for factor in factors]
+            even = np.prod(sizes, axis=0) ** (1 / kernel.ndim)
+            factors = [factor / norm * even for factor, norm in zip(factors, sizes, strict=True)]
     except np.linalg.LinAlgError:
         raise _Unstable("cp is not solvable for its kernel; lower the rank, or use tucker") from None
-    sizes = [_or_one(np.linalg.norm(factor, axis=0)) for factor in factors]
-    output, input_, *along = (factor / norm for factor, norm in zip(factors, sizes, strict=True))
-    terms = np.prod(sizes, axis=0)
+    terms = even**kernel.ndim
     if not np.linalg.norm(terms) <= MOST_TERMS:
         raise _Unstable(
             f"cp is ill conditioned for its kernel: its terms are over {MOST_TERMS:g} times what they sum to; "
             "lower the rank, or use tucker"
         )
+    output, input_, *along = (factor / even for factor in factors)
     return [input_.T, *(factor.T for factor in along), output * terms * size]
+
+
+def _begun(kernel: Array, rank: int, seed: int) -> list[Array]:
+    """A factor for each axis: its singular vectors, and noise where they are fewer than the rank."""
+    random = np.random.default_rng(seed)
+    factors: list[Array] = []
+    for axis, length in enumerate(kernel.shape):
+        matrix = np.moveaxis(kernel, axis, 0).reshape(length, -1)
+        vectors = np.linalg.eigh(matrix @ matrix.T)[1][:, ::-1][:, :rank]
+        noise = random.normal(size=(length, rank - vectors.shape[1])) / math.sqrt(length)
+        factors.append(np.concatenate([vectors, noise], axis=1))
+    return factors
+
+
+def _against(kernel: Array, factors: Sequence[Array], mode: int) -> Array:
+    """The kernel times every factor but that of `mode`, summed over their axes: (length of the mode, R)."""
+    if mode == 0:
+        rest: Array = factors[-1].T
+        for factor in reversed(factors[1:-1]):
+            rest = np.einsum("nr,r...->rn...", factor, rest)
+        return kernel.reshape(len(kernel), -1) @ rest.reshape(len(rest), -1).T
+    left: Array = (factors[0].T @ kernel.reshape(len(kernel), -1)).reshape(-1, *kernel.shape[1:])
+    for axis in reversed(range(1, kernel.ndim)):
+        if axis != mode:
+            left = np.einsum("rn...,nr->r...", np.moveaxis(left, axis, 1), factors[axis])
+    return left.T
 
 
 def _or_one(sizes: Array) -> Array:
@@ -449,7 +486,7 @@ def vbmf_rank(spectrum: Array, shape: tuple[int, int]) -> int:
     Empirical variational Bayesian matrix factorization has an analytic solution: the singular values
     over a threshold stay, and the noise variance minimizes a function of one variable (Nakajima,
     Sugiyama, Babacan and Tomioka 2013, "Global Analytic Solution of Fully-observed Variational
-    Bayesian Matrix Factorization", JMLR 14, section 3; the constant 2.5129 is theirs).
+    Bayesian Matrix Factorization", JMLR 14; the constant 2.5129 is theirs).
     """
     small, large = min(shape), max(shape)
     alpha = small / large
