@@ -134,7 +134,8 @@ class Distill:
     def _objective(self, student: nn.Module, task: Task, folder: Path) -> Objective:
         import torch
 
-        from compress.train.teacher import Kept, Taught, Teacher, Terms
+        from compress.train.shelf import Shelf
+        from compress.train.teacher import Taught, Teacher, Terms
 
         share = self.teacher
         terms = Terms(
@@ -154,7 +155,7 @@ class Distill:
             if self.views is not None and not terms.watch:
                 with torch.no_grad():
                     shape = tuple(net(task.example).shape[1:])
-                kept = Kept(folder, self.views, len(task.data.cases["train"]), shape)
+                kept = Shelf(folder / "logits.f16", self.views, len(task.data.cases["train"]), shape, "float16")
             teacher = Teacher(net, kept, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         torch.manual_seed(task.seed)
         return Taught(student, teacher, task.example, terms, supervised(self.loss, task.data))
@@ -168,7 +169,7 @@ class Distill:
         if path.is_file():
             found = json.loads(path.read_text())
         else:
-            found = self._found(student, objective, task, length)
+            found = self._found(student, objective, task, folder)
             write_json(path, found)
         steps = found["steps"]
         return Plan(
@@ -184,18 +185,19 @@ class Distill:
             keep_start=True,
         )
 
-    def _found(self, student: nn.Module, objective: Objective, task: Task, length: int) -> dict[str, Any]:
-        steps = self.steps or (self.epochs or 30) * length
+    def _found(self, student: nn.Module, objective: Objective, task: Task, folder: Path) -> dict[str, Any]:
+        steps = self.steps or (self.epochs or 30) * math.ceil(len(task.data.cases["train"]) / task.data.batch)
         if self.rate is not None and self.minutes is None:
             return {"steps": steps, "rate": self.rate}
         from lightning_fabric import Fabric
 
-        from compress.train.loop import Plan, batches, precision
+        from compress.train.loop import Plan, batches, precision, shelves_in
         from compress.train.range_test import range_test
 
         count = 48 if self.minutes is not None else min(48, max(16, steps // 10))
         plan = Plan(steps=count, rate=1e-3, augment=training_augmentation(self.augment, task.data), views=self.views)
-        epochs = (batches(task.data, plan, epoch, task.seed) for epoch in range(count))
+        shelves = shelves_in(folder, plan, task.data)
+        epochs = (batches(task.data, plan, epoch, task.seed, shelves) for epoch in range(count))
         stream = islice((batch for epoch in epochs for batch in epoch), count)
         fabric = Fabric(accelerator="auto", devices=1, precision=precision())
         found = range_test(student, objective, stream, count, fabric)

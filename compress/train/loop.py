@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from compress.task import labels_from_logits
 from compress.train import zeros
 from compress.train.augment import augmentation, augmented
 from compress.train.objective import Batch, Objective, fitted
+from compress.train.shelf import Name, Shelf
 from export.files import make_folder, write_bytes
 
 Log = Callable[[str], None]
@@ -84,15 +85,13 @@ def fit(
     if checkpoint.exists():
         state.load(checkpoint)
         log(f"going on after epoch {state.epoch} (best validation Dice {state.best:.4f})")
-    model, optimizer = fabric.setup(state.net, state.optimizer)
-    state.average.to(fabric.device)
-    objective.to(fabric.device)
-    masks = zeros.masks(state.net)
+    state.move(fabric)
     if plan.keep_start and state.started is None:
         state.started = validation_dice(state.net, data, fabric)
         state.note(0, state.started)
         log(f"before training: val Dice {state.started:.4f}")
     epochs = math.ceil(plan.steps / length)
+    shelves = shelves_in(folder, plan, data)
     with progress.steps("training", plan.steps, done=min(state.epoch * length, plan.steps)) as step:
         for epoch in range(state.epoch, epochs):
             if plan.patience is not None and epoch - state.best_epoch > plan.patience:
@@ -100,31 +99,15 @@ def fit(
                 break
             # Dropout and the like are a function of seed and epoch, as the batches are.
             torch.manual_seed(seed + epoch)
-            state.net.train()
-            losses = []
-            for batch in islice(batches(data, plan, epoch, seed), plan.steps - epoch * length):
-                with fabric.autocast():
-                    loss = objective(state.net, batch.to(fabric.device))
-                losses.append(loss.item())
-                if not math.isfinite(losses[-1]):
-                    break
-                fabric.backward(loss)
-                fabric.clip_gradients(model, optimizer, max_norm=5.0)
-                optimizer.step()
-                zeros.apply(state.net, masks)
-                optimizer.zero_grad(set_to_none=True)
-                state.schedule.step()
-                state.average.update_parameters(state.net)
-                step()
-            if not math.isfinite(losses[-1]):
-                if len(losses) == 1 and epoch == 0:
-                    raise PassError("training: the loss is not finite on the first batch; check the weights")
+            stream = islice(batches(data, plan, epoch, seed, shelves), plan.steps - epoch * length)
+            loss = state.train(stream, fabric, step)
+            if not math.isfinite(loss):
                 log(f"stopped: the loss was no longer finite in epoch {epoch + 1}; a lower rate would help")
                 break
             score = validation_dice(state.average.module, data, fabric)
             state.note(epoch + 1, score)
             state.save(checkpoint)
-            log(f"epoch {epoch + 1}/{epochs}  loss {np.mean(losses):.4f}  val Dice {score:.4f}")
+            log(f"epoch {epoch + 1}/{epochs}  loss {loss:.4f}  val Dice {score:.4f}")
     if not state.best_weights:
         raise PassError("training: the loss did not stay finite for one epoch; lower the rate")
     net.load_state_dict(state.best_weights)
@@ -153,6 +136,10 @@ class _State:
     best: float = -1.0
     best_epoch: int = 0
     best_weights: Mapping[str, Tensor]
+    model: Any = None
+    """The network as Fabric wraps it."""
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    """Where weights stay zero."""
 
     @staticmethod
     def fresh(net: nn.Module, objective: Objective, plan: Plan) -> _State:
@@ -169,6 +156,39 @@ class _State:
         return _State(
             net=net, objective=objective, average=average, optimizer=optimizer, schedule=schedule, best_weights={}
         )
+
+    def move(self, fabric: Fabric) -> None:
+        """Put everything where it is trained."""
+        self.model, self.optimizer = fabric.setup(self.net, self.optimizer)
+        self.average.to(fabric.device)
+        self.objective.to(fabric.device)
+        self.masks = zeros.masks(self.net)
+
+    def train(self, stream: Iterable[Batch], fabric: Fabric, step: progress.Step) -> float:
+        """One epoch; returns the mean loss, or the one that was not finite, at which it stops.
+
+        Raises:
+            PassError: if that is the loss of the very first batch.
+        """
+        self.net.train()
+        losses: list[float] = []
+        for batch in stream:
+            with fabric.autocast():
+                loss = self.objective(self.net, batch.to(fabric.device))
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                if len(losses) == 1 and self.epoch == 0:
+                    raise PassError("training: the loss is not finite on the first batch; check the weights")
+                return losses[-1]
+            fabric.backward(loss)
+            fabric.clip_gradients(self.model, self.optimizer, max_norm=5.0)
+            self.optimizer.step()
+            zeros.apply(self.net, self.masks)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.schedule.step()
+            self.average.update_parameters(self.net)
+            step()
+        return float(np.mean(losses))
 
     def note(self, epoch: int, score: float) -> None:
         self.epoch = epoch
@@ -213,9 +233,38 @@ class _State:
         self.best_epoch, self.best_weights = read["best_epoch"], read["best_weights"]
 
 
-def batches(data: Dataset, plan: Plan, epoch: int, seed: int) -> Iterator[Batch]:
+@dataclass(frozen=True, kw_only=True)
+class Shelves:
+    """Augmented images and masks, made once for each view."""
+
+    images: Shelf
+    masks: Shelf
+
+    def batch(self, names: Sequence[Name]) -> Batch | None:
+        """The batch of these names, if all of it is there."""
+        images, masks = self.images.take(names), self.masks.take(names)
+        return None if images is None or masks is None else _batch(images, masks, names)
+
+    def keep(self, batch: Batch) -> Batch:
+        """The batch as it will be found: images rounded to 16 bits."""
+        images = self.images.put(batch.names, batch.image_BCHW.numpy())
+        masks = self.masks.put(batch.names, batch.mask_BHW.numpy())
+        return _batch(images, masks, batch.names)
+
+
+def shelves_in(folder: Path, plan: Plan, data: Dataset) -> Shelves | None:
+    """Where this training keeps its views; None if every epoch has new ones."""
+    if plan.views is None:
+        return None
+    views, cases, size = plan.views, len(data.cases["train"]), data.fit.size
+    return Shelves(
+        images=Shelf(folder / "images.f16", views, cases, (data.channels, *size), "float16"),
+        masks=Shelf(folder / "masks.u8", views, cases, size, "uint8"),
+    )
+
+
+def batches(data: Dataset, plan: Plan, epoch: int, seed: int, shelves: Shelves | None = None) -> Iterator[Batch]:
     """One epoch of augmented cases; a function of seed and epoch alone."""
-    transform = augmentation(plan.augment)
     order = np.random.default_rng((seed, epoch)).permutation(len(data.cases["train"]))
     view = epoch if plan.views is None else epoch % plan.views
     for start in range(0, len(order), data.batch):
@@ -223,19 +272,32 @@ def batches(data: Dataset, plan: Plan, epoch: int, seed: int) -> Iterator[Batch]
         if len(chosen) == 1 and len(order) > 1:
             # BatchNorm has no variance over a single case at the deepest level.
             chosen = np.append(chosen, order[0])
-        images, masks = [], []
-        for index in chosen:
-            case = data.cases["train"][index]
-            image_CHW, mask_HW = augmented(
-                transform, data.pixels(case), data.fitted_mask(case), (seed, view, int(index))
-            )
-            images.append(torch.from_numpy(data.normalization(image_CHW.clamp(0, 1).numpy())))
-            masks.append(mask_HW)
-        yield Batch(
-            image_BCHW=torch.stack(images).contiguous(memory_format=torch.channels_last),
-            mask_BHW=torch.stack(masks),
-            names=tuple((view, int(index)) for index in chosen),
-        )
+        names = tuple((view, int(index)) for index in chosen)
+        kept = shelves.batch(names) if shelves else None
+        if kept is None:
+            kept = _augmented(data, plan, seed, names)
+            kept = shelves.keep(kept) if shelves else kept
+        yield kept
+
+
+def _augmented(data: Dataset, plan: Plan, seed: int, names: Sequence[Name]) -> Batch:
+    transform = augmentation(plan.augment)
+    images, masks = [], []
+    for view, index in names:
+        case = data.cases["train"][index]
+        image_CHW, mask_HW = augmented(transform, data.pixels(case), data.fitted_mask(case), (seed, view, index))
+        images.append(data.normalization(image_CHW.clamp(0, 1).numpy()))
+        masks.append(mask_HW.numpy())
+    return _batch(np.stack(images), np.stack(masks), names)
+
+
+def _batch(image_BCHW: np.ndarray, mask_BHW: np.ndarray, names: Sequence[Name]) -> Batch:
+    image = torch.from_numpy(image_BCHW).float()
+    return Batch(
+        image_BCHW=image.contiguous(memory_format=torch.channels_last) if image.dim() == 4 else image,
+        mask_BHW=torch.from_numpy(mask_BHW).long(),
+        names=tuple(names),
+    )
 
 
 @torch.no_grad()

@@ -16,7 +16,9 @@ from compress.train.objective import Batch, Objective
 
 LOWEST, HIGHEST = 1e-5, 1e-1
 SHARE = 0.2
-"""Of the rate at which the loss is lowest: one cycle's peak must stay clear of where it starts to rise."""
+"""Of the rate from which on the loss rises: one cycle's peak must stay clear of it."""
+RISEN = 1.15
+"""Times the lowest smoothed loss, above which it has risen: what varies from batch to batch is less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,8 @@ class Found:
 
 
 def range_test(net: nn.Module, objective: Objective, batches: Iterable[Batch], steps: int, fabric: Fabric) -> Found:
-    """Train a copy with a rate that grows geometrically from 1e-5 to 0.1; a fifth of the best one is the answer.
+    """Train a copy with a rate that grows geometrically from 1e-5 to 0.1; a fifth of the one
+    from which on the loss rises is the answer.
 
     Neither the network nor the objective is changed.
     """
@@ -56,11 +59,14 @@ def range_test(net: nn.Module, objective: Objective, batches: Iterable[Batch], s
 
 
 def _rate(rates: np.ndarray, losses: np.ndarray) -> float:
-    """A fifth of the rate with the lowest smoothed loss, rounded to two digits."""
+    """A fifth of the largest rate before the smoothed loss rises for good, rounded to two digits.
+
+    The lowest loss itself says little where the network is trained already: it is flat for decades.
+    """
     finite = np.isfinite(losses)
     smooth, average = [], losses[0]
     for place, loss in enumerate(losses[finite]):
         average = 0.8 * average + 0.2 * loss if place else loss
         smooth.append(average)
-    best = rates[finite][int(np.argmin(smooth))] if smooth else LOWEST
-    return float(f"{np.clip(SHARE * best, LOWEST, HIGHEST / 10):.1e}")
+    fine = [rate for rate, loss in zip(rates[finite], smooth, strict=True) if loss <= RISEN * min(smooth)]
+    return float(f"{np.clip(SHARE * max(fine, default=LOWEST), LOWEST, HIGHEST / 10):.1e}")

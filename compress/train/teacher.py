@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +25,7 @@ from compress.train.distillation import (
     two_or_more,
 )
 from compress.train.objective import Batch, Supervised, fitted
+from compress.train.shelf import Shelf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +125,7 @@ class Teacher:
     Not a module: neither its weights nor its mode are the objective's.
     """
 
-    def __init__(self, net: nn.Module, kept: Kept | None, device: torch.device) -> None:
+    def __init__(self, net: nn.Module, kept: Shelf | None, device: torch.device) -> None:
         self.net = net.eval().to(device)
         self.kept = kept
 
@@ -140,37 +139,10 @@ class Teacher:
         if names or self.kept is None:
             with Features.watching(self.net, names) as seen:
                 return self.net(batch.image_BCHW), seen
-        found = self.kept.find(batch)
+        found = self.kept.take(batch.names)
         if found is None:
-            # What was kept is returned, rounding included: the answer is the same the first time as ever after.
-            found = self.kept.keep(batch, self.net(batch.image_BCHW))
-        return found.to(batch.image_BCHW.device), {}
-
-
-class Kept:
-    """The teacher's logits for `views` ways of augmenting each of `cases` cases, in 16 bits, in a file of its own.
-
-    A run that was killed finds them again: a row is marked as there only after it is written.
-    """
-
-    def __init__(self, folder: Path, views: int, cases: int, logits_KHW: tuple[int, ...]) -> None:
-        self.cases = cases
-        path = folder / f"teacher-{views}x{cases}x{'x'.join(map(str, logits_KHW))}.f16"
-        fresh = not path.exists()
-        self.values = np.memmap(path, np.float16, "w+" if fresh else "r+", shape=(views * cases, *logits_KHW))
-        there = path.with_suffix(".there")
-        self.there = np.memmap(there, np.bool_, "w+" if fresh or not there.exists() else "r+", shape=(views * cases,))
-
-    def _rows(self, batch: Batch) -> list[int]:
-        return [view * self.cases + case for view, case in batch.names]
-
-    def find(self, batch: Batch) -> Tensor | None:
-        rows = self._rows(batch)
-        return torch.from_numpy(self.values[rows]).float() if self.there[rows].all() else None
-
-    def keep(self, batch: Batch, logits_BKHW: Tensor) -> Tensor:
-        rows = self._rows(batch)
-        # Beyond 16 bits' range a logit says no more than at its end.
-        self.values[rows] = logits_BKHW.float().clamp(-6e4, 6e4).cpu().numpy().astype(np.float16)
-        self.there[rows] = True
-        return torch.from_numpy(self.values[rows]).float()
+            logits_BKHW = self.net(batch.image_BCHW).float()
+            # Beyond 16 bits' range a logit says no more than at its end. What was rounded is returned: the answer is
+            # the same the first time as ever after.
+            found = self.kept.put(batch.names, logits_BKHW.clamp(-6e4, 6e4).cpu().numpy())
+        return torch.from_numpy(found).float().to(batch.image_BCHW.device), {}
