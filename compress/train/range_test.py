@@ -31,8 +31,7 @@ class Found:
 
 
 def range_test(net: nn.Module, objective: Objective, batches: Iterable[Batch], steps: int, fabric: Fabric) -> Found:
-    """Train a copy with a rate that grows geometrically from 1e-5 to 0.1; a fifth of the one
-    from which on the loss rises is the answer.
+    """Train a copy with a rate that grows geometrically from 1e-5 to 0.1; the answer is a fifth of what the loss bears.
 
     Neither the network nor the objective is changed.
     """
