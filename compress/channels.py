@@ -128,10 +128,26 @@ def traced(net: nn.Module, example: Tensor) -> tuple[list[Bundle], Flow]:
         ExportError: if torch.export cannot capture the network.
     """
     program = exported(net, example)
-    with quiet():
-        program = program.run_decompositions({})
+    if not _can_be_walked(program):
+        with quiet():
+            program = program.run_decompositions({})
     whole = _Trace(net, program, ties=True)
     return whole.bundles(), Flow(channels=_Trace(net, program, ties=False).places())
+
+
+def _can_be_walked(program: ExportedProgram) -> bool:
+    """Whether what it changes in place is whole values alone; the rest torch rewrites, which takes its time."""
+    for node in program.graph.nodes:
+        if node.op == "call_function" and _changes_in_place(node):
+            changed = node.args[0]
+            viewed = changed.op == "call_function" and getattr(changed.target, "is_view", False)
+            if torch.Tag.pointwise not in node.target.tags or viewed:
+                return False
+    return True
+
+
+def _changes_in_place(node: Any) -> bool:
+    return bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
 
 
 @dataclass
@@ -199,6 +215,8 @@ class _Trace:
                 # A module that is called again is written with the number of the call.
                 self.module = re.sub(r"@\d+", "", list(stack.values())[-1][0]) if stack else ""
                 self.of[node] = self._call(node)
+                if _changes_in_place(node):
+                    self.of[node.args[0]] = self.of[node]
             elif node.op == "output":
                 for logits in node.args[0]:
                     self.labels.keep(self._of(logits), "it makes the network's output")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from compress.channels import Bundle, Flow, Group, Place, goes_across, removed_flow, traced
 from compress.errors import ExportError
@@ -24,6 +25,40 @@ class Cut:
     units: tuple[int, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A network to try cuts on, and the shape of its answer."""
+
+    net: nn.Module
+    example: Tensor
+    shape: torch.Size
+
+    def without(self, cuts: Sequence[Cut]) -> nn.Module:
+        """A copy that has been cut."""
+        return without(copy.deepcopy(self.net), cuts)
+
+    @torch.no_grad()
+    def size(self, cuts: Sequence[Cut] = ()) -> tuple[int, int]:
+        """Parameters, and multiply-accumulates for one image, of the network that is cut so."""
+        net = self.without(cuts)
+        with FlopCounterMode(display=False) as counter:
+            net(self.example)
+        return sum(parameter.numel() for parameter in net.parameters()), counter.get_total_flops() // 2
+
+
+@torch.no_grad()
+def trial_of(net: nn.Module, example: Tensor) -> Trial:
+    """The network without its values, where its Python runs without them; else a copy."""
+    plain = copy.deepcopy(net).eval()
+    light = copy.deepcopy(plain)
+    # Module.to() would untie shared weights.
+    _exchange(light, [(tensor, tensor.detach().to("meta")) for tensor in (*light.parameters(), *light.buffers())])
+    try:
+        return Trial(net=light, example=example.to("meta"), shape=light(example.to("meta")).shape)
+    except _REFUSALS:
+        return Trial(net=plain, example=example, shape=plain(example).shape)
+
+
 def groups(net: nn.Module, example: Tensor) -> list[Group]:
     """The layers of a network whose channels go together, and whether they can go at all.
 
@@ -33,21 +68,26 @@ def groups(net: nn.Module, example: Tensor) -> list[Group]:
     Raises:
         ExportError: if torch.export cannot capture the network.
     """
-    return [bundle.group for bundle in prunable(net, example)]
+    bundles, flow = prunable(net, example)
+    refused = refusals(net, example, flow, _halves(bundles))
+    return [bundle.group for bundle in keeping(bundles, refused)]
 
 
-def prunable(net: nn.Module, example: Tensor) -> list[Bundle]:
-    """Every bundle of the network, each tried: what cannot lose half of its channels has the reason why.
+def prunable(net: nn.Module, example: Tensor) -> tuple[list[Bundle], Flow]:
+    """Every bundle of the network; one without half of whose channels it does not run has the reason why.
 
     Raises:
         ExportError: if torch.export cannot capture the network.
     """
     bundles, flow = traced(net, example)
-    halves = [
-        Cut(bundle=bundle, units=tuple(range(1, len(bundle.units), 2))) for bundle in bundles if bundle.group.prunable
-    ]
-    refused = refusals(net, example, flow, halves)
-    return [_kept(bundle, refused[bundle.key]) if bundle.key in refused else bundle for bundle in bundles]
+    trial = trial_of(net, example)
+    faults = {cut.bundle.key: fault for cut in _halves(bundles) if (fault := _fault(trial, [cut])) is not None}
+    return keeping(bundles, faults), flow
+
+
+def _halves(bundles: Sequence[Bundle]) -> list[Cut]:
+    """Every other unit of each bundle."""
+    return [Cut(bundle=one, units=tuple(range(1, len(one.units), 2))) for one in bundles if one.group.prunable]
 
 
 def refusals(net: nn.Module, example: Tensor, flow: Flow, cuts: Sequence[Cut]) -> dict[frozenset[Place], str]:
@@ -57,7 +97,7 @@ def refusals(net: nn.Module, example: Tensor, flow: Flow, cuts: Sequence[Cut]) -
     flows where it flowed before (`Flow`): shapes alone do not show a split that has moved.
     """
     refused: dict[frozenset[Place], str] = {}
-    trial = _trial(net, example)
+    trial = trial_of(net, example)
     for cut in cuts:
         fault = _fault(trial, [cut])
         if fault is not None:
@@ -76,7 +116,7 @@ def without(net: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
         for unit in cut.units:
             for name, count in cut.bundle.widths[unit].items():
                 lost[name] = lost.get(name, 0) + count
-    tensors = {name: _tensor(net, name) for name, _ in positions(cuts)}
+    tensors = {name: tensor_of(net, name) for name, _ in positions(cuts)}
     smaller = {name: tensor.detach() for name, tensor in tensors.items()}
     for (name, axis), indices in positions(cuts).items():
         stay = sorted(set(range(smaller[name].shape[axis])) - indices)
@@ -97,32 +137,10 @@ def positions(cuts: Sequence[Cut]) -> dict[Place, set[int]]:
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Trial:
-    """A network to try cuts on, and the shape of its answer."""
-
-    net: nn.Module
-    example: Tensor
-    shape: torch.Size
-
-
 @torch.no_grad()
-def _trial(net: nn.Module, example: Tensor) -> _Trial:
-    """The network without its values, where its Python runs without them; else a copy."""
-    plain = copy.deepcopy(net).eval()
-    light = copy.deepcopy(plain)
-    # Module.to() would untie shared weights.
-    _exchange(light, [(tensor, tensor.detach().to("meta")) for tensor in (*light.parameters(), *light.buffers())])
+def _fault(trial: Trial, cuts: Sequence[Cut]) -> str | None:
     try:
-        return _Trial(net=light, example=example.to("meta"), shape=light(example.to("meta")).shape)
-    except _REFUSALS:
-        return _Trial(net=plain, example=example, shape=plain(example).shape)
-
-
-@torch.no_grad()
-def _fault(trial: _Trial, cuts: Sequence[Cut]) -> str | None:
-    try:
-        shape = without(copy.deepcopy(trial.net), cuts)(trial.example).shape
+        shape = trial.without(cuts)(trial.example).shape
     except _REFUSALS as error:
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         return f"its code counts on so many channels ({said[:120]})"
@@ -130,7 +148,7 @@ def _fault(trial: _Trial, cuts: Sequence[Cut]) -> str | None:
 
 
 def _together(
-    net: nn.Module, example: Tensor, flow: Flow, cuts: Sequence[Cut], trial: _Trial
+    net: nn.Module, example: Tensor, flow: Flow, cuts: Sequence[Cut], trial: Trial
 ) -> dict[frozenset[Place], str]:
     """Which of these cuts cannot be made beside the others; empty if all can."""
     if _fault(trial, cuts) is not None:
@@ -151,11 +169,19 @@ def _together(
     return {cut.bundle.key: reason for cut in guilty}
 
 
-def _kept(bundle: Bundle, reason: str) -> Bundle:
+def keeping(bundles: Sequence[Bundle], reasons: Mapping[frozenset[Place], str]) -> list[Bundle]:
+    """The bundles, those that have a reason (by key) not to be pruned any more."""
+    # One that is not prunable may be in the same places as one that is.
+    return [kept(one, reasons[one.key]) if one.group.prunable and one.key in reasons else one for one in bundles]
+
+
+def kept(bundle: Bundle, reason: str) -> Bundle:
+    """The bundle, not to be pruned for this reason."""
     return replace(bundle, group=replace(bundle.group, prunable=False, reason=reason))
 
 
-def _tensor(net: nn.Module, name: str) -> Tensor:
+def tensor_of(net: nn.Module, name: str) -> Tensor:
+    """A parameter or buffer by its name."""
     owner, _, last = name.rpartition(".")
     found = getattr(net.get_submodule(owner), last)
     assert isinstance(found, Tensor)

@@ -72,7 +72,9 @@ def described(net: nn.Module, build: Build) -> nn.Module:
 def rebuilt(options: Mapping[str, Any], build: Build) -> nn.Module:
     """The network that a "changed" description speaks of, its tensors still to be loaded."""
     net = build(options["net"])
-    modules = dict(net.named_modules())
+    # A module that is in two places has two names.
+    modules = dict(net.named_modules(remove_duplicate=False))
+    resized: dict[int, tuple[Tensor, Tensor]] = {}
     for name, layer in options["layers"].items():
         if "new" in layer:
             net.set_submodule(name, written_out(layer["new"]))
@@ -81,7 +83,7 @@ def rebuilt(options: Mapping[str, Any], build: Build) -> nn.Module:
                 f"the description changes {name}, which the network does not have; was it made by another segpress?"
             )
         else:
-            _set(modules[name], layer)
+            _set(modules[name], layer, resized)
     return net
 
 
@@ -169,7 +171,8 @@ def written_out(written: Mapping[str, Any]) -> nn.Module:
     return layer
 
 
-def _set(module: nn.Module, layer: Mapping[str, Any]) -> None:
+def _set(module: nn.Module, layer: Mapping[str, Any], resized: dict[int, tuple[Tensor, Tensor]]) -> None:
+    """Set attributes and shapes; `resized` has each tensor that was given a new shape, and what stands for it."""
     for name, value in layer.get("set", {}).items():
         was = getattr(module, name, None)
         setattr(module, name, tuple(value) if isinstance(was, tuple) and isinstance(value, list) else value)
@@ -178,8 +181,15 @@ def _set(module: nn.Module, layer: Mapping[str, Any]) -> None:
         if shape is None:
             setattr(module, name, None)
             continue
+        if old is not None and list(old.shape) == shape:
+            continue
         new = torch.zeros(shape) if old is None else old.new_zeros(shape)
         if name in module._parameters:
-            module._parameters[name] = nn.Parameter(new)
+            new = nn.Parameter(new)
+        if old is not None:
+            # What layers share they share afterwards.
+            _, new = resized.setdefault(id(old), (old, new))
+        if name in module._parameters:
+            module._parameters[name] = new  # type: ignore[assignment]
         else:
             module._buffers[name] = new

@@ -1,0 +1,452 @@
+"""Pruning: every structure loses channels or says why not, and what is left is the same network, smaller."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_recipe
+from pydantic import ValidationError
+from structures import STRUCTURES, example, made
+from torch import Tensor, nn
+
+import compress.passes.prune as prune_module
+import compress.weights as weights_module
+from compress.channels import removed_flow, traced
+from compress.errors import PassError
+from compress.passes.prune import Prune, groups
+from compress.recipe import load
+from compress.removal import Cut, kept, positions, prunable, refusals, tensor_of, without
+from compress.surgery import rebuilt
+from compress.task import Task
+from compress.weights import Description, build_net, load_net, save_net
+from export.backends.onnxruntime import OnnxRuntime
+from export.device import words
+from export.to_onnx import to_onnx
+
+# How many times fewer parameters and MACs are left at least when half of the channels go.
+FEWER = dict.fromkeys(STRUCTURES, (3.2, 2.5)) | {
+    "dense": (3.0, 2.4),
+    "fixed_split": (1.9, 2.0),
+    "functional": (3.0, 2.4),
+    "mobile": (2.3, 2.2),
+    "moved": (1.8, 1.8),
+    "multi_head": (1.7, 2.3),
+    "conv_next": (2.7, 2.4),
+    "non_local": (2.7, 2.3),
+    "v_net": (2.2, 1.9),
+    "weight_norm": (1.6, 1.6),
+}
+# What is kept although it has more than one channel, beside the logits: a word of the reason.
+KEPT = {
+    "fixed_split": "code counts",
+    "moved": "by their number",
+    "multi_head": "code counts",
+    "v_net": "code counts",
+    "weight_norm": "computes its weight",
+}
+# A norm over channels, or their mean, is another number without some of them.
+MIXED = {"norms", "unet_group", "cbam", "transformer", "multi_head", "conv_next", "plain"}
+QUICK = {"unet_batch", "dense", "attention_gate", "grouped", "shuffle", "plain", "tied", "moved"}
+ALL = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in STRUCTURES]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def structures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks of structures.py can be described, and loaded again."""
+
+    def build(network: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+        ((word, options),) = network.items()
+        if word == "structure":
+            return described_structure(options["name"])
+        if word == "changed":
+            net = rebuilt(options, build)
+            net.description = {word: dict(options)}  # type: ignore[assignment]
+            return net
+        return build_net(network)
+
+    monkeypatch.setattr(weights_module, "build_net", build)
+    monkeypatch.setattr(prune_module, "build_net", build)
+
+
+def described_structure(name: str) -> nn.Module:
+    net = made(name)
+    net.description = {"structure": {"name": name}}  # type: ignore[assignment]
+    return net
+
+
+def stand_in(net: nn.Module, image: Tensor, notes: list[str] | None = None) -> Any:
+    """As much of a task as pruning by weights needs."""
+    return SimpleNamespace(
+        net=net, example=image, seed=3, folder=None, note=(notes if notes is not None else []).append
+    )
+
+
+def unet(**options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return build_net({"unet": {"classes": 3, "in_channels": 1, "width": 16, "depth": 1, **options}}).eval()
+
+
+def pruned(net: nn.Module, notes: list[str] | None = None, side: int = 32, **options: Any) -> nn.Module:
+    return Prune(**options)(net, stand_in(net, torch.zeros(1, 1, side, side), notes))
+
+
+def size(net: nn.Module, image: Tensor) -> tuple[int, int]:
+    return prune_module.trial_of(net, image).size()
+
+
+def widths(net: nn.Module) -> list[int]:
+    return [m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+
+
+# What goes, goes everywhere it should, and nowhere else.
+
+
+@pytest.mark.parametrize("name", [p for p in ALL if p.values[0] not in MIXED])
+def test_a_pruned_network_answers_as_the_whole_one_with_those_channels_silenced(name: str) -> None:
+    net, image = made(name), example(name, 5)
+    bundles, flow = prunable(net, example(name))
+    rng = np.random.default_rng(1)
+    cuts = [
+        Cut(bundle=one, units=tuple(sorted(rng.permutation(len(one.units))[: len(one.units) // 2].tolist())))
+        for one in bundles
+        if one.group.prunable
+    ]
+    refused = refusals(net, example(name), flow, cuts)
+    cuts = [cut for cut in cuts if cut.bundle.key not in refused]
+    silent = copy.deepcopy(net)
+    with torch.no_grad():
+        for (tensor, axis), indices in positions(cuts).items():
+            if not tensor.endswith(("running_mean", "running_var", "blur")):
+                tensor_of(silent, tensor).movedim(axis, 0)[sorted(indices)] = 0
+        small = without(copy.deepcopy(net), cuts)
+        wanted, answer = silent(image), small(image)
+    assert answer.shape == wanted.shape
+    assert wanted.std() > 1e-4, "an answer that depends on nothing shows nothing"
+    torch.testing.assert_close(answer, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("structures")
+@pytest.mark.parametrize("name", ALL)
+def test_every_structure_shrinks_saves_loads_and_exports(name: str, tmp_path: Path) -> None:
+    net, notes, image = described_structure(name), list[str](), example(name, 5)
+    small = Prune(ratio=0.5, multiple=1)(net, stand_in(net, example(name), notes))
+    check_smaller(net, small, image, FEWER[name])
+    check_saved_and_exported(small, image, tmp_path)
+    if name in KEPT:
+        assert any(KEPT[name] in note for note in notes), notes
+    else:
+        assert not any("its code" in note or "joined" in note for note in notes), notes
+    assert any("parameters" in note and "MACs" in note for note in notes)
+
+
+def networks() -> dict[str, dict[str, Any]]:
+    """Every network of compress/networks that needs no file or library of the user's, small."""
+    known: dict[str, dict[str, Any]] = {
+        "unet": {"classes": 2, "width": 8, "depth": 2},
+        "unetpp": {"classes": 2, "level": 2},
+    }
+    return {word: known.get(word, {"classes": 2}) for word in words("compress.networks")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("word", "options"), networks().items())
+def test_every_network_shrinks_saves_loads_and_exports(word: str, options: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    try:
+        net = build_net({word: options}).eval()
+    except weights_module.WeightsError as error:
+        pytest.skip(f"{word} needs options of its own: {error}")
+    image = torch.randn(1, int(options.get("in_channels", 1)), 64, 64)
+    small = Prune(ratio=0.5, multiple=1)(net, stand_in(net, torch.zeros_like(image)))
+    check_smaller(net, small, image, (2.0, 1.8))
+    check_saved_and_exported(small, image, tmp_path)
+
+
+def check_smaller(net: nn.Module, small: nn.Module, image: Tensor, fewer: tuple[float, float]) -> None:
+    for before, after, factor in zip(size(net, image), size(small, image), fewer, strict=True):
+        assert before / after >= factor, (before, after, before / after)
+    assert not small.training
+    with torch.no_grad():
+        assert small(image).shape == net(image).shape
+
+
+def check_saved_and_exported(net: nn.Module, image: Tensor, folder: Path) -> None:
+    save_net(net, Description(network=net.description), folder / "net.safetensors")  # type: ignore[arg-type]
+    loaded = load_net(folder / "net.safetensors")
+    with torch.no_grad():
+        wanted = net(image)
+        assert torch.equal(loaded(image), wanted)
+    assert size(loaded, image) == size(net, image), "what is shared stays shared"
+    onnx = to_onnx(loaded, torch.zeros_like(image), folder / "net.onnx")
+    with OnnxRuntime(threads=1).open(onnx) as infer:
+        np.testing.assert_allclose(
+            infer(image.numpy()), wanted.numpy(), atol=1e-4 * max(1.0, float(wanted.abs().max()))
+        )
+
+
+def test_the_network_given_is_not_changed() -> None:
+    net = unet()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    pruned(net, ratio=0.5)
+    assert widths(net)[0] == 16
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_channels_that_would_be_others_are_found_though_the_network_runs() -> None:
+    net, image = made("moved"), example("moved")
+    bundles, flow = prunable(net, image)
+    (wide,) = (one for one in bundles if one.group.prunable and one.group.layers == ("3.wide",))
+    cut = Cut(bundle=wide, units=(0, 1, 2))
+    small = without(copy.deepcopy(net), [cut])
+    assert small(image).shape == net(image).shape
+    assert traced(small, image)[1] != removed_flow(flow, positions([cut]))
+    assert "by their number" in refusals(net, image, flow, [cut])[wide.key]
+    # Those behind the picked ones are nobody's loss.
+    assert refusals(net, image, flow, [Cut(bundle=wide, units=(25, 26))]) == {}
+
+
+def test_groups_say_which_layers_go_together_and_why_not() -> None:
+    found = {group.layers: group for group in groups(made("attention_gate"), example("attention_gate"))}
+    assert found["3.gate", "3.skip"].prunable
+    assert found["3.gate", "3.skip"].channels == 16
+    assert not found["3.psi.0",].prunable
+    assert found["3.psi.0",].reason == "it has one channel"
+    assert "output" in str(found["4",].reason)
+
+
+# How much goes, and of what.
+
+
+def test_local_pruning_takes_the_same_share_from_every_layer() -> None:
+    before, after = widths(unet())[:-1], widths(pruned(unet(), ratio=0.5))[:-1]
+    assert [2 * width for width in after] == before
+
+
+@pytest.mark.parametrize(("multiple", "first"), [(None, 8), (1, 11), (3, 12)])
+def test_widths_are_rounded_to_the_nearest_multiple(multiple: int | None, first: int) -> None:
+    small = pruned(unet(), ratio=0.3, multiple=multiple)
+    assert widths(small)[0] == first
+    step = multiple or 8
+    assert all(new % step == 0 for new, old in zip(widths(small), widths(unet()), strict=True) if new != old)
+
+
+def test_a_gpu_gets_multiples_of_16_and_a_cpu_of_8() -> None:
+    assert Prune(ratio=0.5).step == 8
+    assert Prune(ratio=0.5, device="orin_nano").step == 16
+    assert widths(pruned(unet(), ratio=0.5, device="orin_nano")) == [16] * 7 + [3]
+
+
+def test_global_pruning_takes_what_matters_least_and_leaves_every_layer_some() -> None:
+    net = unet()
+    with torch.no_grad():
+        net.get_submodule("encoder.1.0").weight[:30].mul_(1e-3)  # type: ignore[index, union-attr]
+        net.get_submodule("encoder.1.3").weight[:, :30].mul_(1e-3)  # type: ignore[index, union-attr]
+        net.get_submodule("encoder.1.1").weight[:30].mul_(1e-3)  # type: ignore[index, union-attr]
+    small = pruned(net, ratio=0.4, scope="global", multiple=1, by="l1", most=0.75)
+    assert small.get_submodule("encoder.1.0").out_channels == 8
+    assert min(widths(small)[:-1]) >= 4
+    total, left = sum(widths(net)[:-1]), sum(widths(small)[:-1])
+    assert left / total == pytest.approx(0.6, abs=0.01)
+
+
+def test_kept_layers_keep_their_channels() -> None:
+    notes: list[str] = []
+    small = pruned(unet(), notes, ratio=0.5, keep=("encoder.0", "up.*"))
+    assert widths(small) == [16, 16, 16, 16, 16, 8, 8, 3]
+    assert small.get_submodule("up.0").out_channels == 16
+    assert any("encoder.0.0" in note and "the recipe keeps it" in note for note in notes)
+
+
+def test_rounds_end_where_one_cut_ends_and_measure_importance_anew() -> None:
+    once = pruned(unet(), ratio=0.5, multiple=1)
+    twice = pruned(unet(), ratio=0.5, multiple=1, rounds=2)
+    assert widths(once) == widths(twice)
+    assert twice.description["changed"]["net"] == unet().description  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("macs", "reached"), [(0.5, 0.5), (1_500_000.0, None)])
+def test_a_target_of_macs_is_met_from_below(macs: float, reached: float | None) -> None:
+    image = torch.zeros(1, 1, 32, 32)
+    limit = macs if reached is None else reached * size(unet(), image)[1]
+    found = size(pruned(unet(), macs=macs, multiple=1), image)[1]
+    assert 0.7 * limit < found <= limit
+
+
+def test_a_target_of_parameters_is_met_in_rounds() -> None:
+    image = torch.zeros(1, 1, 32, 32)
+    limit = 0.3 * size(unet(), image)[0]
+    assert 0.7 * limit < size(pruned(unet(), params=0.3, multiple=1, rounds=2), image)[0] <= limit
+
+
+def test_notes_tell_sizes_the_narrowest_layer_and_what_stayed() -> None:
+    notes: list[str] = []
+    pruned(unet(), notes, ratio=0.5)
+    params = size(unet(), torch.zeros(1, 1, 32, 32))[0]
+    assert notes[0].startswith(f"{params:,} -> ")
+    assert notes[1] == "narrowest layer: encoder.0.0, 8 of 16 channels"
+    assert notes[2] == "kept head: it makes the network's output"
+
+
+# What a channel is worth.
+
+
+@pytest.mark.parametrize("by", ["l1", "l2", "bn", "taylor", "fpgm", "lamp", "hessian"])
+def test_a_channel_that_does_nothing_goes_first(by: str, data: Task) -> None:
+    net = unet()
+    first = net.get_submodule("encoder.0.0")
+    dead = [1, 4, 6, 11]
+    with torch.no_grad():
+        # Nothing goes in, nothing comes out, and nobody reads it; alike, so that none is far from the others.
+        net.get_submodule("encoder.0.1").weight[dead] = 0  # type: ignore[index, operator]
+        net.get_submodule("encoder.0.1").bias[dead] = 0  # type: ignore[index, operator]
+        first.weight[dead] = 0  # type: ignore[index, operator]
+        net.get_submodule("encoder.0.3").weight[:, dead] = 0  # type: ignore[index, operator]
+    small = Prune(ratio=0.25, by=by, multiple=1)(net, data)  # type: ignore[arg-type]
+    kept_filters = small.get_submodule("encoder.0.0").weight
+    assert kept_filters.shape[0] == 12  # type: ignore[union-attr, index]
+    assert (kept_filters.abs().sum((1, 2, 3)) > 0).all()  # type: ignore[union-attr, operator]
+
+
+@pytest.fixture
+def data(tmp_path: Path, recipe: dict[str, object]) -> Task:
+    """Real cases of three classes."""
+    return dataclasses.replace(load(write_recipe(tmp_path, recipe)).task(), net=unet())
+
+
+@pytest.mark.parametrize("by", ["taylor", "random", "hessian"])
+def test_the_same_seed_prunes_the_same(by: str, data: Task) -> None:
+    net = data.net
+    one, two = (Prune(ratio=0.5, by=by)(net, data) for _ in range(2))  # type: ignore[arg-type]
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    assert Prune(ratio=0.5, by="taylor").uses == ("train",)
+    assert Prune(ratio=0.5).uses == ()
+
+
+def test_a_criterion_without_anything_to_go_by_says_so() -> None:
+    with pytest.raises(PassError, match="by: bn has nothing to go by there"):
+        pruned(unet(norm="none"), ratio=0.5, by="bn")
+
+
+@pytest.mark.slow
+def test_rounds_recover_in_between(data: Task, tmp_path: Path) -> None:
+    notes: list[str] = []
+    task = dataclasses.replace(data, folder=tmp_path, note=notes.append)
+    how = Prune(ratio=0.5, rounds=2, recover={"epochs": 1, "rate": 1e-3})
+    assert how.uses == ("train", "val")
+    small = how(data.net, task)
+    assert (tmp_path / "round-1").is_dir()
+    assert widths(small)[:2] == [8, 8]
+    plain = Prune(ratio=0.5, rounds=2)(data.net, task)
+    assert not torch.equal(small.get_submodule("head").weight, plain.get_submodule("head").weight)  # type: ignore[arg-type]
+
+
+# Latency.
+
+
+@pytest.mark.slow
+def test_a_latency_is_met_on_the_built_artifact() -> None:
+    torch.manual_seed(0)
+    built = build_net({"unet": {"classes": 2, "in_channels": 1, "width": 48, "depth": 2}}).eval()
+    image = torch.zeros(1, 1, 128, 128)
+    notes: list[str] = []
+    task = stand_in(built, image, notes)
+    options: dict[str, Any] = {"threads": 1, "multiple": 2}
+    look = prune_module._Look.at(built, Prune(latency_ms=1, **options), task, {}, (0, 0))
+    whole = look._latency_ms([])
+    small = Prune(latency_ms=whole / 2, **options)(built, task)
+    told = float(notes[0].split(" ms")[0])
+    assert told == pytest.approx(whole / 2, rel=0.1)
+    again = prune_module._Look.at(small, Prune(latency_ms=1, **options), task, {}, (0, 0))._latency_ms([])
+    # The host is shared: another minute may be slower.
+    assert again == pytest.approx(whole / 2, rel=0.4)
+
+
+def fake_clock(monkeypatch: pytest.MonkeyPatch, time_of: Callable[[int], float]) -> None:
+    """A latency that is a function of the MACs alone."""
+    monkeypatch.setattr(prune_module._Look, "_latency_ms", lambda look, cuts: time_of(look.trial.size(cuts)[1]))
+
+
+def test_a_latency_is_found_by_bisection(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = size(unet(), torch.zeros(1, 1, 32, 32))[1]
+    fake_clock(monkeypatch, lambda macs: 2 + 8 * macs / whole)
+    small = pruned(unet(), latency_ms=5, multiple=1)
+    assert 2 + 8 * size(small, torch.zeros(1, 1, 32, 32))[1] / whole == pytest.approx(5, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (1.0, r"1 ms on onnxruntime, cpu cannot be reached: the fastest, .* takes 4\.00 ms"),
+        (12.0, r"nothing needs to be removed: the network has a latency of 10.00 ms"),
+        (7.0, r"no width gives 7 ms .* the nearest are 4\.00 ms and 10\.00 ms .* lower multiple, 8"),
+    ],
+)
+def test_a_latency_that_cannot_be_met_says_what_can(target: float, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = size(unet(), torch.zeros(1, 1, 32, 32))[1]
+    fake_clock(monkeypatch, lambda macs: 10.0 if macs == whole else 4.0)
+    with pytest.raises(PassError, match=said):
+        pruned(unet(), latency_ms=target)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "nothing is given; give one of ratio"),
+        ({"ratio": 0.5, "macs": 0.5}, "ratio and macs are given"),
+        ({"ratio": 0.95}, "ratio 0.95 is more than most, 0.9"),
+        ({"ratio": 0.5, "device": "toaster"}, "there is no device 'toaster'; there are cpu"),
+        ({"latency_ms": 5, "backend": "tensorrt"}, "backend 'tensorrt' does not run on cpu"),
+        ({"ratio": 0.5, "recover": {"epochs": 1}}, "recover is done between rounds"),
+        ({"ratio": 0.5, "rounds": 2, "recover": {"epoch": 1}}, "recover.epoch"),
+        ({"ratio": 1.0}, "less than 1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Prune(**options)
+
+
+def test_a_pattern_that_names_no_layer_is_refused() -> None:
+    with pytest.raises(PassError, match=r"keep 'encoder.0.9' names no layer; did you mean 'encoder.0.[03]'"):
+        pruned(unet(), ratio=0.5, keep=("encoder.0.9",))
+
+
+def test_nothing_pruned_is_an_error_that_says_why() -> None:
+    with pytest.raises(
+        PassError, match=r"nothing was removed: kept head: .*; kept encoder.0.0, .* no narrower multiple of 8"
+    ):
+        pruned(unet(width=4, depth=1), ratio=0.5)
+    with pytest.raises(PassError, match="the recipe keeps it; kept head: it makes the network's output"):
+        pruned(unet(), ratio=0.5, keep=("*",))
+
+
+def test_a_size_that_cannot_be_reached_says_what_can() -> None:
+    with pytest.raises(PassError, match=r"100 MACs cannot be reached: .* there are \d"):
+        pruned(unet(), macs=100)
+    with pytest.raises(PassError, match="nothing needs to be removed"):
+        pruned(unet(), params=10_000_000)
+
+
+def test_a_bundle_that_is_kept_says_so() -> None:
+    (first, *_), _ = prunable(unet(), torch.zeros(1, 1, 32, 32))
+    assert kept(first, "why").group.reason == "why"
