@@ -19,6 +19,15 @@ COLLAPSE = 0.10
 
 
 @dataclass(frozen=True, kw_only=True)
+class Span:
+    """A mean between its one-sided 95 % limits; None where there are too few cases for one."""
+
+    mean: float
+    lower: float | None
+    upper: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Line:
     """One row of the report beside its baseline; None where something was not measured."""
 
@@ -33,6 +42,10 @@ class Line:
     """From the baseline under torch; positive is worse."""
     drop_upper: float | None
     """Upper 95 % limit of the drop."""
+    lost: Span | None
+    """The paired drop from the baseline under torch; a baseline has none."""
+    lost_here: Span | None
+    """The paired drop from the step before on the same backend and device."""
     p50_ms: float | None
     speed_up: float | None
     """Over the baseline on the same backend and device."""
@@ -42,6 +55,10 @@ class Line:
     size_ratio: float | None
     """How many times smaller than the baseline for the same backend and device."""
     peak_memory_mb: float | None
+    bit_operations: float | None
+    """Multiply-accumulates, each times the bits of its weight."""
+    fewer_bits: float | None
+    """How many times fewer bit operations than the baseline for the same backend and device."""
 
     @property
     def title(self) -> str:
@@ -67,6 +84,25 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of the recipe, or the last one of a chain that it is compared with, and what became of it."""
+
+    name: str
+    compared: bool
+    """Whether it belongs to a chain beside the recipe's own."""
+    options: Json
+    seconds: float | None
+    notes: Sequence[str]
+    params: float | None
+    macs: float | None
+    smaller: float | None
+    """How many times fewer parameters than the baseline."""
+    fewer: float | None
+    """How many times fewer multiply-accumulates than the baseline."""
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Conclusion:
     """What all gates together say."""
 
@@ -82,7 +118,7 @@ def lines(report: Json) -> list[Line]:
 def _line(report: Json, row: Json) -> Line:
     rows, p50 = report["rows"], _p50(row)
     same, torch = (_baseline(rows, backend, row["device"]) for backend in (row["backend"], "torch"))
-    size = number(row.get("size_mb"))
+    size, bits = number(row.get("size_mb")), number(row.get("bit_operations"))
     return Line(
         row=row,
         step=row["step"],
@@ -92,12 +128,54 @@ def _line(report: Json, row: Json) -> Line:
         dice=number(_scores(row).get("dice")),
         drop=drop_of(report, row),
         drop_upper=_paired(row, None, "upper"),
+        lost=_span(row, "dice_drop"),
+        lost_here=_span(row, "step_drop"),
         p50_ms=p50,
         speed_up=_over(_p50(same), p50),
         over_torch=_over(_p50(torch), p50),
         size_mb=size,
         size_ratio=_over(number(same.get("size_mb")), size),
         peak_memory_mb=number(row.get("peak_memory_mb")) if row["status"] == "measured" else None,
+        bit_operations=bits,
+        fewer_bits=_over(number(same.get("bit_operations")), bits),
+    )
+
+
+def _span(row: Json, key: str) -> Span | None:
+    drop = ((row.get(key) or {}).get("mean") or {}) if row["status"] == "measured" else {}
+    mean = number(drop.get("drop"))
+    return None if mean is None else Span(mean=mean, lower=number(drop.get("lower")), upper=number(drop.get("upper")))
+
+
+def steps(report: Json) -> list[Step]:
+    """Every step in the recipe's order, then the chains it is compared with, each with its lines."""
+    by_step: dict[str, list[Line]] = {}
+    for line in lines(report):
+        by_step.setdefault(line.step, []).append(line)
+    # A report of an older version has no steps of its own; its rows know them.
+    told = report.get("steps") or [{"step": name, **_sizes(of[0].row)} for name, of in by_step.items()]
+    first = told[0] if told else {}
+    found = [_step(step, first, by_step.get(step["step"], [])) for step in told]
+    return sorted(found, key=lambda step: step.compared)
+
+
+def _sizes(row: Json) -> dict[str, Any]:
+    return {"params": row.get("params"), "macs": row.get("macs")}
+
+
+def _step(step: Json, first: Json, found: Sequence[Line]) -> Step:
+    params, macs = number(step.get("params")), number(step.get("macs"))
+    return Step(
+        name=step["step"],
+        compared=step.get("chain") is not None,
+        options=step.get("options") or {},
+        seconds=number(step.get("seconds")),
+        notes=list(step.get("notes") or ()),
+        params=params,
+        macs=macs,
+        smaller=_over(number(first.get("params")), params),
+        fewer=_over(number(first.get("macs")), macs),
+        lines=found,
     )
 
 
@@ -288,6 +366,32 @@ def signed(value: float | None) -> str:
 def times(value: float | None) -> str:
     """A ratio."""
     return NOTHING if value is None else f"{value:.2f}×"
+
+
+def between(span: Span | None) -> str:
+    """A drop with its interval: +0.0012 [-0.0003, 0.0028]."""
+    if span is None:
+        return NOTHING
+    limits = "" if span.lower is None or span.upper is None else f" [{fixed(span.lower)}, {fixed(span.upper)}]"
+    return f"{signed(span.mean)}{limits}"
+
+
+def large(value: float | None) -> str:
+    """Parameters and multiply-accumulates: 31.0 M."""
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value is not None and abs(value) >= size:
+            return f"{amount(value / size)} {unit}"
+    return NOTHING if value is None else f"{value:.0f}"
+
+
+def lasted(seconds: float | None) -> str:
+    """How long a step took: 0.4 s, 12 s, 4 min, 2 h 5 min."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 90:
+        return f"{seconds:.{seconds < 10:d}f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def amount(value: float | None) -> str:

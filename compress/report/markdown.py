@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from compress.report import derived
-from compress.report.derived import COLLAPSE, NOTHING, Json, Line
+from compress.report.derived import COLLAPSE, NOTHING, Json, Line, Step
 
 _SPECIAL = re.compile(r"[\\`*\[\]|#~]|(?<!\w)_|_(?!\w)")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -66,6 +66,8 @@ def tables(report: Json) -> list[Table]:
     """Every table of the report, in reading order."""
     return [
         gate_table(report),
+        step_table(report),
+        note_table(report),
         stage_table(report),
         class_table(report),
         case_table(report),
@@ -96,6 +98,60 @@ def gate_table(report: Json) -> Table:
     return Table(title="Gates", head=head, align="lllrrlll", rows=rows, note=note)
 
 
+def step_table(report: Json) -> Table:
+    """The waterfall: what each step took from Dice, parameters, work, time and size, on every runtime."""
+    head = (
+        *("step", "params", "MACs", "backend", "Dice", "lost in this step", "lost since the baseline"),
+        *("MACs × bits", "p50 (ms)", "size (MB)"),
+    )
+    rows = [row for step in derived.steps(report) for row in _step_rows(step)]
+    note = (
+        f"Lost: mean paired drop in Dice over {_many(report)} [one-sided 95 % limits], + is worse; in this step on the "
+        "same backend, since the baseline under torch. In brackets (4×): how many times less than the baseline there. "
+        "MACs × bits: each multiply-accumulate times the bits of its weight (32, 16, 8), as the runtime gets "
+        "the network."
+    )
+    return Table(title="Step by step", head=head, align="lrrlrrrrrr", rows=rows, note=note)
+
+
+def _step_rows(step: Step) -> Iterator[tuple[str, ...]]:
+    name = f"vs. {step.name}" if step.compared else step.name
+    work = (derived.large(step.params), step.smaller), (derived.large(step.macs), step.fewer)
+    own = (name, *(_with_factor(text, factor) for text, factor in work))
+    if not step.lines:
+        yield (*own, *["not built" if step.compared else NOTHING], *[NOTHING] * 6)
+    for place, line in enumerate(step.lines):
+        yield (
+            *(own if place == 0 else ("",) * len(own)),
+            f"{line.backend} ({line.device})",
+            derived.fixed(line.dice),
+            derived.between(line.lost_here),
+            derived.between(line.lost),
+            _with_factor(derived.large(line.bit_operations), line.fewer_bits),
+            _with_factor(derived.amount(line.p50_ms), line.speed_up),
+            _with_factor(derived.amount(line.size_mb), line.size_ratio),
+        )
+
+
+def _with_factor(text: str, factor: float | None) -> str:
+    """A number and how many times less it is than the baseline's, where that is not once."""
+    return text if factor is None or round(factor, 2) == 1 else f"{text} ({_short(factor)}×)"
+
+
+def _short(factor: float) -> str:
+    return f"{factor:.0f}" if factor >= 10 else f"{factor:.1f}" if factor >= 1 else f"{factor:.2f}"
+
+
+def note_table(report: Json) -> Table:
+    """What each step was told, and what it said it did and did not do."""
+    rows = []
+    for step in derived.steps(report):
+        own = (step.name, _plain(step.options), derived.lasted(step.seconds))
+        notes = step.notes or [NOTHING]
+        rows += [(*(own if place == 0 else ("", "", "")), note) for place, note in enumerate(notes)]
+    return Table(title="What each step did", head=("step", "options", "took", "notes"), align="llrl", rows=rows)
+
+
 def stage_table(report: Json) -> Table:
     """One row for each step on each backend and device."""
     columns: list[tuple[str, str, Callable[[Line], str]]] = [
@@ -114,8 +170,8 @@ def stage_table(report: Json) -> Table:
         ("over torch", "r", lambda line: derived.times(line.over_torch)),
         ("size (MB)", "r", lambda line: derived.amount(line.size_mb)),
         ("smaller", "r", lambda line: derived.times(line.size_ratio)),
-        ("params", "r", lambda line: _large(derived.number(line.row.get("params")))),
-        ("MACs", "r", lambda line: _large(derived.number(line.row.get("macs")))),
+        ("params", "r", lambda line: derived.large(derived.number(line.row.get("params")))),
+        ("MACs", "r", lambda line: derived.large(derived.number(line.row.get("macs")))),
         ("peak (MB)", "r", lambda line: derived.amount(line.peak_memory_mb)),
         ("parity error", "r", lambda line: _text(line.part("parity", "relative_error"), ".1e")),
         ("flipped", "r", lambda line: _text(line.part("parity", "flipped"), ".3%")),
@@ -213,14 +269,6 @@ def _layers(line: Line) -> str:
 def _pairs(title: str, values: Json) -> Table:
     rows = [(str(key), _plain(value)) for key, value in values.items()]
     return Table(title=title, head=("what", "value"), align="ll", rows=rows)
-
-
-def _large(value: float | None) -> str:
-    """Parameters and multiply-accumulates: 31.0 M."""
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value is not None and abs(value) >= size:
-            return f"{derived.amount(value / size)} {unit}"
-    return NOTHING if value is None else f"{value:.0f}"
 
 
 def _plain(value: Any) -> str:

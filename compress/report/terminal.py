@@ -19,6 +19,8 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     """Print the report; it needs 100 columns, and wraps notes and reasons in fewer."""
     console.print(_stages(report))
     console.print()
+    console.print(_steps(report))
+    console.print()
     for sentence in (
         derived.baseline_sentence(report),
         *derived.drop_sentences(report),
@@ -39,7 +41,7 @@ def _stages(report: Json) -> Table:
     )
     for head in ("step", "backend", "device"):
         table.add_column(head, overflow="fold")
-    for head in ("Dice", "drop", "p50 ms", "speed-up", "MB"):
+    for head in ("Dice", "drop", "in step", "p50 ms", "speed-up", "MB"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("note", overflow="fold")
     for line in derived.lines(report):
@@ -48,10 +50,33 @@ def _stages(report: Json) -> Table:
 
 
 def _cells(line: Line) -> list[Text]:
-    numbers = (derived.fixed(line.dice), derived.signed(line.drop), derived.amount(line.p50_ms))
+    here = None if line.lost_here is None else line.lost_here.mean
+    numbers = (*map(derived.signed, (line.drop, here)), derived.amount(line.p50_ms))
     sizes = (derived.times(line.speed_up), derived.amount(line.size_mb))
+    words = (line.step, line.backend, line.device, derived.fixed(line.dice))
     # As Text, since rich reads brackets in a plain string as markup.
-    return [Text(cell) for cell in (line.step, line.backend, line.device, *numbers, *sizes, line.note)]
+    return [Text(cell) for cell in (*words, *numbers, *sizes, line.note)]
+
+
+def _steps(report: Json) -> Table:
+    """What each step took from the work, and what it said."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    table.add_column("step", overflow="fold")
+    for head in ("took", "params", "fewer", "MACs", "fewer", "MACs × bits"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("notes", overflow="fold")
+    for step in derived.steps(report):
+        bits = max((line.fewer_bits for line in step.lines if line.fewer_bits is not None), default=None)
+        work = (derived.large(step.params), derived.times(step.smaller), derived.large(step.macs))
+        # rich's brackets again; notes can be many, and the report has them all.
+        notes = "; ".join(step.notes[:2]) + (f"; {len(step.notes) - 2} more in the report" if step.notes[2:] else "")
+        cells = (step.name, derived.lasted(step.seconds), *work, derived.times(step.fewer), _fewer(bits), notes)
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _fewer(factor: float | None) -> str:
+    return NOTHING if factor is None else f"÷ {factor:.1f}"
 
 
 def _gates(report: Json) -> Table:
