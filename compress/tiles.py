@@ -38,7 +38,13 @@ def _mirrored(start: int, length: int, full: int) -> NDArray[np.intp]:
 
 def middle(original: Size, size: Size) -> Corner:
     """The corner of the tile in the middle of an image, or around an image that is smaller."""
-    return (original[0] - size[0]) // 2, (original[1] - size[1]) // 2
+    row, column = (_centred(full, length) for full, length in zip(original, size, strict=True))
+    return row, column
+
+
+def _centred(full: int, length: int) -> int:
+    """Of the two that are equally good, the one nearer to 0, as MONAI's."""
+    return int((full - length) / 2)
 
 
 def corners(original: Size, size: Size) -> list[Corner]:
@@ -49,7 +55,7 @@ def corners(original: Size, size: Size) -> list[Corner]:
 
 def _starts(full: int, length: int) -> list[int]:
     if full <= length:
-        return [(full - length) // 2]
+        return [_centred(full, length)]
     return np.linspace(0, full - length, math.ceil(full / length)).round().astype(int).tolist()
 
 

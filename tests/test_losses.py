@@ -9,6 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import write_recipe
 from pydantic import TypeAdapter
 from torch import Tensor
@@ -336,3 +337,23 @@ def test_shares_of_nothing_are_refused(folder: Path) -> None:
     bare = type(data)(**{**vars(data), "cases": {**data.cases, "train": []}})
     with pytest.raises(DataError, match="hold no pixel of any class"):
         Training(loss="exp_log").objective(bare, 0)  # type: ignore[arg-type]
+
+
+TRAINING_MD = (Path(__file__).parent.parent / "docs" / "training.md").read_text()
+SNIPPETS = [block.split("```")[0] for block in TRAINING_MD.split("```yaml\n")[1:]]
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_a_snippet_in_the_docs_is_good(snippet: str, recipe: dict[str, object], tmp_path: Path) -> None:
+    assert load(write_recipe(tmp_path, {**recipe, **yaml.safe_load(snippet)}))
+
+
+def test_the_docs_know_every_loss_and_every_option_with_its_default() -> None:
+    for field in fields(Losses):
+        (row,) = [line for line in TRAINING_MD.splitlines() if line.startswith(f"| `{field.name}` |")]
+        loss = getattr(ADAPTER.validate_python(field.name), field.name)
+        for option in fields(loss):
+            if option.name != "weight":
+                assert f"`{option.name}" in row
+                if isinstance(option.default, float):
+                    assert f"`{option.name}: {option.default:g}`" in row
