@@ -134,6 +134,10 @@ class Prune:
         Raises:
             PassError: if nothing can be removed, a target cannot be met, or `keep` names no layer.
         """
+        return described(self.smaller(net, task), build_net)
+
+    def smaller(self, net: nn.Module, task: Task) -> nn.Module:
+        """The same, not yet described: for a network that was not made from a description."""
         changed = copied(net, "prune")
         if self.latency_ms is not None:
             find_device(self.device).check_here()
@@ -149,7 +153,7 @@ class Prune:
             if number < self.rounds:
                 changed = self._recovered(changed, task, number)
         look.tell(cuts)
-        return described(changed, build_net)
+        return changed
 
     def _recovered(self, net: nn.Module, task: Task, number: int) -> nn.Module:
         recovery = self._recovery()
