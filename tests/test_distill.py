@@ -117,10 +117,15 @@ def test_the_rate_is_found_and_said(task: Task) -> None:
     assert any(line.startswith("learning rate ") for line in lines)
 
 
-def test_the_best_rate_is_well_below_where_the_loss_is_lowest() -> None:
-    rates = torch.logspace(-5, -1, 9).numpy()
-    losses = torch.tensor([1.0, 1.0, 0.98, 0.9, 0.7, 0.4, 0.2, 0.9, 4.0]).numpy()
-    assert 1e-4 < _rate(rates, losses) < rates[6] / 2
+def test_the_rate_is_well_below_where_the_loss_rises_however_batches_differ() -> None:
+    rates = np.geomspace(1e-5, 1e-1, 32)
+    batch = np.resize([1.0, 3.0, 0.4, 2.0], 32)
+    falls = np.where(rates < 1e-3, 1.0, np.where(rates < 1e-2, 0.6, 5.0))
+    assert 5e-4 < _rate(rates, batch * falls) < 3e-3
+    flat = np.where(rates < 2e-2, 1.0, 2.0)
+    assert 2e-3 < _rate(rates, batch * flat) < 1e-2
+    broken = np.where(rates < 1e-3, 1.0, np.nan)
+    assert _rate(rates, batch * broken) < 3e-4
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import copy
 import json
 import math
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -197,8 +196,7 @@ class Distill:
         count = 48 if self.minutes is not None else min(48, max(16, steps // 10))
         plan = Plan(steps=count, rate=1e-3, augment=training_augmentation(self.augment, task.data), views=self.views)
         shelves = shelves_in(folder, plan, task.data)
-        epochs = (batches(task.data, plan, epoch, task.seed, shelves) for epoch in range(count))
-        stream = islice((batch for epoch in epochs for batch in epoch), count)
+        stream = batches(task.data, plan, 0, task.seed, shelves)
         fabric = Fabric(accelerator="auto", devices=1, precision=precision())
         found = range_test(student, objective, stream, count, fabric)
         if self.minutes is not None:

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -16,9 +17,11 @@ from compress.train.objective import Batch, Objective
 
 LOWEST, HIGHEST = 1e-5, 1e-1
 SHARE = 0.2
-"""Of the rate from which on the loss rises: one cycle's peak must stay clear of it."""
-RISEN = 1.15
-"""Times the lowest smoothed loss, above which it has risen: what varies from batch to batch is less."""
+"""Of the largest rate that the loss bears: one cycle's peak must stay clear of it."""
+RISEN = 1.3
+"""Times what it was at the lowest rate, above which a batch's loss has risen."""
+BATCHES = 4
+"""That take turns. Each is compared with itself: what varies from one batch to the next says nothing about the rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class Found:
 
 
 def range_test(net: nn.Module, objective: Objective, batches: Iterable[Batch], steps: int, fabric: Fabric) -> Found:
-    """Train a copy with a rate that grows geometrically from 1e-5 to 0.1; the answer is a fifth of what the loss bears.
+    """Train a copy with a rate that grows geometrically from 1e-5 to 0.1; the answer is a fifth of what it bears.
 
     Neither the network nor the objective is changed.
     """
@@ -40,7 +43,8 @@ def range_test(net: nn.Module, objective: Objective, batches: Iterable[Batch], s
     optimizer = torch.optim.AdamW([*net.parameters(), *objective.parameters()], lr=LOWEST)
     rates = np.geomspace(LOWEST, HIGHEST, steps)
     losses, times = [], []
-    for rate, batch in zip(rates, batches, strict=False):
+    turns = cycle(islice(batches, BATCHES))
+    for rate, batch in zip(rates, turns, strict=False):
         begun = time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = float(rate)
@@ -52,20 +56,17 @@ def range_test(net: nn.Module, objective: Objective, batches: Iterable[Batch], s
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
         times.append(time.perf_counter() - begun)
-        if not np.isfinite(losses[-1]) or losses[-1] > 4 * min(losses):
+        if not np.isfinite(losses[-1]):
             break
     return Found(rate=_rate(rates[: len(losses)], np.asarray(losses)), seconds=float(np.median(times)))
 
 
 def _rate(rates: np.ndarray, losses: np.ndarray) -> float:
-    """A fifth of the largest rate before the smoothed loss rises for good, rounded to two digits.
-
-    The lowest loss itself says little where the network is trained already: it is flat for decades.
-    """
-    finite = np.isfinite(losses)
-    smooth, average = [], losses[0]
-    for place, loss in enumerate(losses[finite]):
-        average = 0.8 * average + 0.2 * loss if place else loss
-        smooth.append(average)
-    fine = [rate for rate, loss in zip(rates[finite], smooth, strict=True) if loss <= RISEN * min(smooth)]
-    return float(f"{np.clip(SHARE * max(fine, default=LOWEST), LOWEST, HIGHEST / 10):.1e}")
+    """A fifth of the last rate before the smoothed loss is above what it was; rounded to two digits."""
+    first = losses[:BATCHES]
+    risen = losses / np.resize(first, len(losses))
+    smooth = [float(np.mean(risen[max(0, place - BATCHES + 1) : place + 1])) for place in range(len(risen))]
+    # A NaN is not fine either.
+    risen_at = next((place for place, ratio in enumerate(smooth) if not ratio <= RISEN), len(smooth))
+    best = rates[max(risen_at - 1, 0)]
+    return float(f"{np.clip(SHARE * best, LOWEST, HIGHEST / 10):.1e}")
