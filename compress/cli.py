@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,16 +29,13 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; forget what is
 @app.command()
 def run(recipe: RecipePath, data: DataRoot = None, out: Out = Path("runs"), fresh: Fresh = False) -> None:
     """Compress, build, measure and judge. Exits 0 only if every gate holds."""
-    from rich.console import Console
-
     from compress.recipe import load
     from compress.report.terminal import show
     from compress.run import run as run_recipe
 
     loaded = load(recipe, data)
     folder = out / loaded.name
-    # A pipe has no width of its own, and 80 columns break the tables.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    console = _console()
     report = run_recipe(loaded, folder, fresh=fresh, say=lambda line: console.print(line, markup=False, style="dim"))
     show(report.as_dict(), console)
     console.print(f"Report: {folder / 'report.html'} (also report.md, report.json)", markup=False)
@@ -64,6 +61,106 @@ def check(recipe: RecipePath, data: DataRoot = None) -> None:
     loaded = load(recipe, data)
     steps = " -> ".join(word for word, _ in loaded.passes) or "no pass"
     typer.echo(f"{recipe}: good ({steps}; {len(loaded.gates)} gates; on {', '.join(loaded.devices)})")
+
+
+@app.command()
+def inspect(
+    model: Annotated[Path, typer.Argument(help="A recipe, a saved network (.safetensors), or an ONNX file.")],
+    size: Annotated[str | None, typer.Option(help="Input height and width, such as 256x256.")] = None,
+    backend: Annotated[str, typer.Option(help="The runtime that is timed: onnxruntime or openvino.")] = "onnxruntime",
+    device: Annotated[str, typer.Option(help="Where it runs.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Of a recipe: also what half of each pruning group costs in Dice.")
+    ] = False,
+    data: DataRoot = None,
+    out: Out = Path("runs"),
+) -> None:
+    """Show the layers of a network: where the MACs are, and where the time goes."""
+    import json
+
+    from compress.errors import SegpressError
+    from compress.inspection import Where, surprises
+    from compress.inspection import inspect as inspect_model
+    from compress.report.inspection import show
+
+    if sensitivity and model.suffix not in (".yaml", ".yml"):
+        raise SegpressError(f"{model}: --sensitivity needs a recipe, whose validation cases it measures on")
+    found = inspect_model(model, Where(backend=backend, device=device, size=_size(size)))
+    drops = _half_drops(model, data, out) if sensitivity else None
+    record = found.as_dict() | ({} if drops is None else {"half_pruned_drop": drops})
+    if as_json:
+        typer.echo(json.dumps(record, indent=2))
+    else:
+        show(record, surprises(found), drops, _console())
+
+
+def _half_drops(model: Path, data: Path | None, out: Path) -> dict[str, float | None]:
+    from compress.recipe import load
+    from compress.sensitivity import Questions
+    from compress.sensitivity import sensitivity as measured
+
+    loaded = load(model, data)
+    # Said on the error stream, since the other may be read by a program.
+    found = measured(
+        loaded, out / loaded.name, Questions(ratios=(0.5,), int8=False), lambda line: typer.echo(line, err=True)
+    )
+    return {one["layers"][0]: one["drop"] for one in found["prune"]}
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    from compress.errors import SegpressError
+
+    sides = [] if text is None else text.lower().split("x")
+    if text is None:
+        return None
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise SegpressError(f"--size: '{text}' is not a height and a width, such as 256x256")
+    return int(sides[0]), int(sides[1])
+
+
+@app.command()
+def sensitivity(
+    recipe: RecipePath,
+    data: DataRoot = None,
+    out: Out = Path("runs"),
+    cases: Annotated[int | None, typer.Option(min=1, help="Use so many validation cases; all by default.")] = None,
+    ratios: Annotated[str, typer.Option(help="Shares of channels to take out.")] = "0.25,0.5,0.75",
+) -> None:
+    """Measure what pruning and 8-bit integers cost, layer by layer, on validation cases."""
+    from compress.recipe import load
+    from compress.report.sensitivity import show
+    from compress.sensitivity import Questions, write
+    from compress.sensitivity import sensitivity as measured
+
+    loaded = load(recipe, data)
+    folder = out / loaded.name
+    console = _console()
+    found = measured(
+        loaded, folder, Questions(ratios=_ratios(ratios), cases=cases), lambda line: console.print(line, markup=False)
+    )
+    write(found, folder)
+    show(found, console)
+    console.print(f"Written: {folder / 'sensitivity.json'} (also sensitivity.svg, sensitivity.png)", markup=False)
+
+
+def _ratios(text: str) -> tuple[float, ...]:
+    from compress.errors import SegpressError
+
+    try:
+        ratios = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        ratios = ()
+    if not ratios or not all(0 < ratio < 1 for ratio in ratios):
+        raise SegpressError(f"--ratios: '{text}' is not a list of shares between 0 and 1, such as 0.25,0.5")
+    return ratios
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # A pipe has no width of its own, and 80 columns break the tables.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 @app.command()

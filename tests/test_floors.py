@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 # From the top down; a module may import from its own floor and from those below.
 FLOORS = (
     ("compress.cli", "compress.__main__"),
+    ("compress.sensitivity", "compress.inspection"),
     ("compress.run", "compress.search"),
     ("compress.builds", "compress.stages"),
     ("compress.recipe", "compress.report"),
@@ -39,7 +40,15 @@ FLOORS = (
     ("compress.errors", "compress"),
     # Below here is ONNX and what runs it.
     ("export.backends", "export.devices", "export.remote", "export.to_onnx"),
-    ("export.quantized", "export.placement", "export.quantize", "export.graph", "export.capture", "export.rules"),
+    (
+        "export.quantized",
+        "export.placement",
+        "export.quantize",
+        "export.graph",
+        "export.capture",
+        "export.rules",
+        "export.layers",
+    ),
     ("export.artifact",),
     ("export.device", "export.files"),
     ("export.errors", "export"),

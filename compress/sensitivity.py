@@ -1,0 +1,211 @@
+"""`compress sensitivity`: what each layer's pruning, and each layer's integers, cost in Dice on validation cases.
+
+One thing is changed at a time and nothing recovers from it, in torch (integers are simulated in
+float), so the numbers rank layers; what a whole recipe costs is measured on artifacts by `compress run`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from compress import progress
+from compress.channels import Group
+from compress.data.cases import Case
+from compress.errors import DataError, NotHere, PassError
+from compress.gates import paired_drop
+from compress.kept import Kept, claimed, key_of
+from compress.measure import Scores, scores_of
+from compress.passes.int8 import Int8, folded_graph
+from compress.passes.prune import Prune, groups
+from compress.recipe import Recipe
+from compress.run import first_key, logged
+from compress.stages import macs, parameters
+from compress.task import Task
+from export.backends.torch import infer_from_module
+from export.files import write_json
+from export.graph import convolutions, layer_name
+from export.quantized import Quantized
+
+Log = Callable[[str], None]
+Record = dict[str, Any]
+RATIOS = (0.25, 0.5, 0.75)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """What is asked."""
+
+    ratios: tuple[float, ...] = RATIOS
+    """Shares of each group's channels that are taken out."""
+    cases: int | None = None
+    """How many validation cases; None takes all."""
+    int8: bool = True
+    """Whether integers are asked about too."""
+
+
+def sensitivity(recipe: Recipe, folder: Path, questions: Questions, say: Log = print) -> Record:
+    """Answer them; what was measured before in `folder` is kept, so that it can be interrupted.
+
+    Raises:
+        DataError: if there are no validation cases, or fewer than asked for: test cases are never used.
+        PassError: if there are no calibration cases to set the ranges of integers.
+    """
+    with claimed(folder, fresh=False), logged(folder, say) as log:
+        task = recipe.task()
+        measure = _Measure(recipe, task, Kept(folder), questions)
+        found = _asked(measure, task, questions)
+        log(f"sensitivity: {len(measure.cases)} validation cases, mean foreground Dice {found['dice']:.4f}")
+        return found
+
+
+def write(found: Record, folder: Path) -> None:
+    """Write sensitivity.json, .svg and .png."""
+    from compress.report.sensitivity import draw
+
+    draw(found, folder)
+    write_json(folder / "sensitivity.json", found)
+
+
+class _Measure:
+    """Scores changed networks on the validation cases, keeping what is done."""
+
+    def __init__(self, recipe: Recipe, task: Task, kept: Kept, questions: Questions) -> None:
+        self.task, self.kept = task, kept
+        self.cases = chosen(task, questions.cases)
+        self.int8 = replace(
+            next((step for word, step in recipe.passes if word == "int8" and isinstance(step, Int8)), Int8()),
+            keep_float=(),
+        )
+        self.key = key_of(first_key(recipe, task), [case.name for case in self.cases], self.int8)
+
+    @cached_property
+    def before(self) -> Scores:
+        """The uncompressed network's."""
+        made = self.kept.value("sensitivity/baseline", self.key, lambda: self._scores(self.task.net).as_dict())
+        return Scores.from_dict(made)
+
+    @cached_property
+    def quantized(self) -> Quantized:
+        """All layers in integers."""
+        net = self.int8(self.task.net, self.task)
+        assert isinstance(net, Quantized)
+        return net
+
+    def drop(self, name: str, make: Callable[[], nn.Module]) -> Record:
+        """What a changed network loses; where it cannot be made or gives no answer, why."""
+
+        def work() -> Record:
+            try:
+                net = make()
+                after = self._scores(net)
+            except (PassError, NotHere) as error:
+                return {"drop": None, "lower": None, "upper": None, "reason": str(error)}
+            # As in a report, where both arms have the same digits.
+            drop = paired_drop(self.before, Scores.from_dict(after.as_dict()), None, "dice")
+            numbers = {"drop": drop.mean, "lower": drop.lower, "upper": drop.upper}
+            finite = {key: round(value, 6) if math.isfinite(value) else None for key, value in numbers.items()}
+            return {**finite, "reason": None, "params": parameters(net), "macs": macs(net, self.task)}
+
+        # Scored first, since what is kept of a drop depends on it.
+        assert self.before.cases
+        return dict(self.kept.value(f"sensitivity/{name}", self.key, work))
+
+    def _scores(self, net: nn.Module) -> Scores:
+        infer = infer_from_module(net)
+        scored = [self.task.score(infer, case, surfaces=False) for case in self.cases]
+        values, alarms = zip(*scored, strict=True)
+        names = [(case.name, case.unit) for case in self.cases]
+        return scores_of(names, values, self.task.data.class_names[1:], alarms)
+
+
+def chosen(task: Task, most: int | None) -> list[Case]:
+    """The validation cases to look at, drawn with the run's seed where not all are asked for."""
+    cases = task.data.cases["val"]
+    if not cases:
+        raise DataError(
+            f"{task.data.source}: there are no validation cases, and test cases choose nothing; give cases the split "
+            "'val', or set data val above 0"
+        )
+    if most is None or most >= len(cases):
+        if most is not None and most > len(cases):
+            raise DataError(f"{task.data.source}: --cases is {most}, but there are only {len(cases)} validation cases")
+        return list(cases)
+    return [cases[place] for place in sorted(np.random.default_rng(task.seed).permutation(len(cases))[:most])]
+
+
+def _asked(measure: _Measure, task: Task, questions: Questions) -> Record:
+    found = groups(task.net, task.example)
+    open_groups = [group for group in found if group.prunable]
+    layers = list(dict.fromkeys(layer_name(node) for node in convolutions(folded_graph(task.net, task.example, ()))))
+    total = 1 + len(open_groups) * len(questions.ratios) + (1 + 2 * len(layers)) * questions.int8
+    with progress.steps("measuring", total) as step:
+        before = measure.before
+        step()
+        pruned = [
+            {"layers": list(group.layers), "channels": group.channels, "ratio": ratio}
+            | _pruned(measure, task, group, found, ratio, step)
+            for group in open_groups
+            for ratio in questions.ratios
+        ]
+        integers = _integers(measure, layers, step) if questions.int8 else None
+    return {
+        "cases": len(measure.cases),
+        "split": "val",
+        "measured_in": "torch, nothing recovered; integers simulated in float",
+        "dice": round(before.mean("dice"), 6),
+        "prune": sorted(pruned, key=_worst_first),
+        "kept": [{"layers": list(one.layers), "reason": one.reason} for one in found if not one.prunable],
+        "int8": integers,
+    }
+
+
+def _pruned(
+    measure: _Measure, task: Task, group: Group, every: Sequence[Group], ratio: float, step: Callable[[], None]
+) -> Record:
+    """The drop when only this group loses the share of its channels that matters least by L2 norm."""
+    others = [layer for one in every for layer in one.layers if layer not in group.layers and one.prunable]
+
+    def make() -> nn.Module:
+        alone = Prune(ratio=ratio, most=max(ratio, 0.9), multiple=1, keep=tuple(dict.fromkeys(others)))
+        return alone(task.net, replace(task, note=lambda _: None))
+
+    found = measure.drop(f"prune-{group.layers[0]}-{ratio:g}", make)
+    step()
+    return found
+
+
+def _integers(measure: _Measure, layers: Sequence[str], step: Callable[[], None]) -> Record:
+    """All layers in integers; each of them alone; and all but each."""
+    whole = measure.drop("int8", lambda: _in_integers(measure.quantized, ()))
+    step()
+    found = []
+    for layer in layers:
+        others = tuple(other for other in layers if other != layer)
+        alone = measure.drop(f"int8-alone-{layer}", lambda others=others: _in_integers(measure.quantized, others))  # type: ignore[misc]
+        step()
+        without = measure.drop(f"int8-but-{layer}", lambda layer=layer: _in_integers(measure.quantized, (layer,)))  # type: ignore[misc]
+        step()
+        back = None if whole["drop"] is None or without["drop"] is None else round(whole["drop"] - without["drop"], 6)
+        found.append({"layer": layer, "alone": _numbers(alone), "all_but": _numbers(without), "won_back": back})
+    return {"all": _numbers(whole), "layers": sorted(found, key=lambda one: _worst_first(one["alone"]))}
+
+
+def _numbers(found: Mapping[str, Any]) -> Record:
+    return {key: found[key] for key in ("drop", "lower", "upper", "reason")}
+
+
+def _in_integers(quantized: Quantized, keep_float: tuple[str, ...]) -> Quantized:
+    ranges = {name: (low, high) for name, (low, high) in zip(quantized.names, quantized.ranges.tolist(), strict=True)}
+    return Quantized(quantized.graph, ranges, keep_float).eval()
+
+
+def _worst_first(found: Mapping[str, Any]) -> float:
+    return -math.inf if found["drop"] is None else -found["drop"]

@@ -1,0 +1,283 @@
+"""The layers of an ONNX file: what each computes, and how much of a runtime's time is its own.
+
+A runtime fuses and renames nodes. A layer here is a node that computes something of its own (a
+convolution, a concatenation) together with what every runtime fuses into it: its activation, its
+Quantize and Dequantize, its reshapes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import numpy_helper
+
+from export.artifact import Port
+from export.errors import BackendError
+
+Shape = tuple[int, ...]
+
+_CONVS = ("Conv", "ConvTranspose")
+_PRODUCTS = ("Gemm", "MatMul")
+_NORMS = ("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization")
+_FOLLOWING = frozenset(
+    (
+        *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Elu", "Selu", "Tanh", "Gelu"),
+        *("Erf", "Softplus", "Mish", "Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Neg", "Cast", "Identity"),
+        *("QuantizeLinear", "DequantizeLinear", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"),
+        *("DepthToSpace", "Slice", "Dropout"),
+    )
+)
+"""Operators that belong to the layer before them, if all their inputs come from one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeTime:
+    """What one node of a runtime's own graph took."""
+
+    names: tuple[str, ...]
+    """The ONNX nodes, or their outputs, that the runtime made it from; none of them known: its own work."""
+    kind: str
+    microseconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Where the time of one inference goes: medians over warm runs."""
+
+    nodes: tuple[NodeTime, ...]
+    whole_us: float
+    """The nodes' and what lies between them: of a run that nothing disturbs, since an interruption falls on
+    other nodes in every run and is in no median."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One layer of an ONNX file."""
+
+    name: str
+    """The path of its weight, such as `encoder.0.3`; of a layer without weights, its node's name."""
+    kind: str
+    """Such as "Conv 3x3"."""
+    shape: Shape | None
+    """Of its output; None where it cannot be known before running."""
+    macs: int | None
+    """None where a shape that it depends on is not known."""
+    params: int
+    bits: int
+    """Of a stored weight; 0 without weights."""
+    nodes: frozenset[str] = field(default_factory=frozenset)
+    """ONNX nodes and tensors that belong to it."""
+    microseconds: float = 0.0
+
+
+def profile_of(runs: Sequence[tuple[float, Sequence[NodeTime]]]) -> Profile:
+    """The medians of several runs, each its whole time and its nodes' (microseconds)."""
+    times: dict[tuple[tuple[str, ...], str], list[float]] = {}
+    for _, nodes in runs:
+        of_run: Counter[tuple[tuple[str, ...], str]] = Counter()
+        for node in nodes:
+            of_run[node.names, node.kind] += node.microseconds  # type: ignore[assignment]
+        for key, spent in of_run.items():
+            times.setdefault(key, []).append(spent)
+    medians = [
+        NodeTime(names=names, kind=kind, microseconds=statistics.median(spent))
+        for (names, kind), spent in times.items()
+    ]
+    between = statistics.median(whole - sum(node.microseconds for node in nodes) for whole, nodes in runs)
+    return Profile(nodes=tuple(medians), whole_us=between + sum(node.microseconds for node in medians))
+
+
+def with_times(layers: Sequence[Layer], profile: Profile) -> tuple[list[Layer], dict[str, float]]:
+    """The layers, each with its time; and by its kind the runtime's own work (reordering), in microseconds."""
+    owners = {name: place for place, layer in enumerate(layers) for name in layer.nodes}
+    spent = dict.fromkeys(range(len(layers)), 0.0)
+    own: dict[str, float] = {}
+    for node in profile.nodes:
+        places = [owners[name] for name in node.names if name in owners]
+        if places:
+            # What computes comes before what was fused into it.
+            spent[min(places, key=lambda place: (not layers[place].macs, place))] += node.microseconds
+        else:
+            own[node.kind] = own.get(node.kind, 0.0) + node.microseconds
+    return [replace(layer, microseconds=spent[place]) for place, layer in enumerate(layers)], own
+
+
+def layers_of(path: Path, shape: Shape) -> list[Layer]:
+    """The layers of an ONNX file in the order they run, for an input of this shape.
+
+    Raises:
+        BackendError: if it is no ONNX file.
+    """
+    try:
+        model = onnx.load(path)
+        model = _inferred(model, shape)
+    except (OSError, ValueError, DecodeError, onnx.shape_inference.InferenceError) as error:
+        raise BackendError(
+            f"{path}: not an ONNX file that can be read ({' '.join(str(error).split())[:200]})"
+        ) from None
+    return _Reading(model).layers()
+
+
+def opened_port(path: Path) -> tuple[Port, Port]:
+    """The one input and the one output of an ONNX file; an axis without a fixed length is -1.
+
+    Raises:
+        BackendError: if it is no ONNX file, or has several of them.
+    """
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except (OSError, ValueError, DecodeError) as error:
+        raise BackendError(
+            f"{path}: not an ONNX file that can be read ({' '.join(str(error).split())[:200]})"
+        ) from None
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in stored]
+    if len(inputs) != 1 or len(graph.output) != 1:
+        raise BackendError(f"{path}: has {len(inputs)} inputs and {len(graph.output)} outputs; one of each is taken")
+    return _port(inputs[0]), _port(graph.output[0])
+
+
+def _port(value: Any) -> Port:
+    kind = value.type.tensor_type
+    sides = tuple(axis.dim_value if axis.HasField("dim_value") else -1 for axis in kind.shape.dim)
+    return Port(name=value.name, shape=sides, dtype=onnx.TensorProto.DataType.Name(kind.elem_type).lower())
+
+
+def _inferred(model: Any, shape: Shape) -> Any:
+    """The model with every shape that follows from the input's."""
+    given = model.graph.input[0].type.tensor_type.shape
+    del given.dim[:]
+    for side in shape:
+        given.dim.add().dim_value = side
+    # Written while axes were open, these would stay open.
+    del model.graph.value_info[:]
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+
+
+class _Reading:
+    """One pass over a graph's nodes."""
+
+    def __init__(self, model: Any) -> None:
+        self.graph = model.graph
+        self.stored = {tensor.name: tensor for tensor in self.graph.initializer}
+        values = (*self.graph.input, *self.graph.value_info, *self.graph.output)
+        self.shapes: dict[str, Shape | None] = {value.name: _shape_of(value) for value in values}
+        self.shapes |= {name: tuple(tensor.dims) for name, tensor in self.stored.items()}
+        self.constants: dict[str, str] = {name: name for name in self.stored}
+        """A tensor that is computed from one stored tensor alone, and that tensor."""
+        self.owners: dict[str, int] = {}
+        self.found: list[Layer] = []
+        self.members: list[set[str]] = []
+
+    def layers(self) -> list[Layer]:
+        for node in self.graph.node:
+            self._take(node)
+        return [replace(layer, nodes=frozenset(names)) for layer, names in zip(self.found, self.members, strict=True)]
+
+    def _take(self, node: Any) -> None:
+        inputs = [name for name in node.input if name]
+        data = [name for name in inputs if name not in self.constants]
+        if not data:
+            # A weight's own Dequantize; a Constant has no input at all.
+            source = self.constants[inputs[0]] if inputs else node.output[0]
+            self.constants |= dict.fromkeys(node.output, source)
+            return
+        owners = {self.owners.get(name) for name in data}
+        (owner,) = owners if len(owners) == 1 else (None,)
+        if node.op_type in _FOLLOWING and owner is not None:
+            self._join(node, owner)
+        else:
+            self.found.append(self._layer(node))
+            self.members.append(set())
+            owner = len(self.found) - 1
+        self.members[owner] |= {node.name, *node.output} - {""}
+        self.owners |= dict.fromkeys(node.output, owner)
+
+    def _join(self, node: Any, owner: int) -> None:
+        layer = self.found[owner]
+        shape = self.shapes.get(node.output[0])
+        added = 0 if node.op_type in ("QuantizeLinear", "DequantizeLinear") else self._params(node.input)
+        self.found[owner] = replace(layer, shape=shape or layer.shape, params=layer.params + added)
+
+    def _layer(self, node: Any) -> Layer:
+        weighted = node.op_type in (*_CONVS, *_PRODUCTS, *_NORMS)
+        weight = self.constants.get(node.input[1]) if weighted and len(node.input) > 1 else None
+        tensor = self.stored.get(weight) if weight is not None else None
+        return Layer(
+            name=_name(node, None if tensor is None else weight),
+            kind=self._kind(node),
+            shape=self.shapes.get(node.output[0]),
+            macs=self._macs(node),
+            params=self._params(node.input[1:3]) if weighted else 0,
+            bits=0 if tensor is None or node.op_type in _NORMS else 8 * numpy_helper.to_array(tensor).itemsize,
+        )
+
+    def _params(self, names: Iterable[str]) -> int:
+        """Values of the stored floats (and integer weights) among these inputs."""
+        sources = [self.stored[self.constants[name]] for name in names if self.constants.get(name) in self.stored]
+        return sum(math.prod(tensor.dims) for tensor in sources if tensor.data_type != onnx.TensorProto.INT64)
+
+    def _kind(self, node: Any) -> str:
+        weight = self._weight_shape(node)
+        if node.op_type not in _CONVS or weight is None:
+            return str(node.op_type)
+        groups = _attribute(node, "group", 1)
+        return f"{node.op_type} {'x'.join(map(str, weight[2:]))}" + (f", {groups} groups" if groups > 1 else "")
+
+    def _weight_shape(self, node: Any) -> Shape | None:
+        source = self.constants.get(node.input[1]) if len(node.input) > 1 else None
+        return self.shapes.get(source if source is not None else node.input[1]) if len(node.input) > 1 else None
+
+    def _macs(self, node: Any) -> int | None:
+        if node.op_type not in (*_CONVS, *_PRODUCTS):
+            return 0
+        before, weight = self.shapes.get(node.input[0]), self._weight_shape(node)
+        after = self.shapes.get(node.output[0])
+        if node.op_type == "ConvTranspose":
+            return None if before is None or weight is None else math.prod(before) * math.prod(weight[1:])
+        if after is None or before is None or weight is None:
+            return None
+        if node.op_type == "Conv":
+            return math.prod(after) * math.prod(weight[1:])
+        inside = before[0] if _attribute(node, "transA", 0) else before[-1]
+        return math.prod(after) * inside
+
+
+def _name(node: Any, weight: str | None) -> str:
+    if weight is None:
+        return str(node.name or node.output[0]).removeprefix("node_")
+    # Stored as integers it is named encoder.0.3.weight.int8; a weight of several readers ends in underscores.
+    path = re.sub(r"\.u?int\d+_*$", "", weight).rstrip("_")
+    return path.removesuffix(".weight") if path.endswith(".weight") else str(node.name or path).removeprefix("node_")
+
+
+def _shape_of(value: Any) -> Shape | None:
+    kind = value.type.tensor_type
+    if not kind.HasField("shape") or any(not axis.HasField("dim_value") for axis in kind.shape.dim):
+        return None
+    return tuple(axis.dim_value for axis in kind.shape.dim)
+
+
+def _attribute(node: Any, name: str, otherwise: int) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), otherwise)
+
+
+def total(layers: Iterable[Layer]) -> Mapping[str, float]:
+    """The sums of all layers: macs, params, microseconds."""
+    every = list(layers)
+    return {
+        "macs": sum(layer.macs or 0 for layer in every),
+        "params": sum(layer.params for layer in every),
+        "microseconds": sum(layer.microseconds for layer in every),
+    }
