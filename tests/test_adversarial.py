@@ -114,6 +114,16 @@ def test_the_critic_is_not_among_the_parameters_but_in_the_state() -> None:
         assert state["optimizer"]["state"]
 
 
+def test_the_critic_and_its_optimizer_go_where_the_objective_goes() -> None:
+    made = objective(Luc())
+    made(net(), batch())
+    made.double()
+    assert {parameter.dtype for parameter in made.critic.parameters()} == {torch.float64}
+    for state in made.optimizer.state.values():
+        assert state["exp_avg"].dtype == state["exp_avg_sq"].dtype == torch.float64
+        assert state["step"].dtype == torch.float32
+
+
 def test_segans_critic_stays_within_its_bound() -> None:
     made = objective(SegAN(rate=0.1, clip=0.03))
     for seed in range(3):
