@@ -10,17 +10,20 @@ DepGraph (arXiv 2301.12900), which derives them layer by layer from the autograd
 
 from __future__ import annotations
 
+import copy
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from types import MethodType
 from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.utils._pytree import tree_leaves
 
 from export.capture import exported, quiet
 
@@ -78,6 +81,11 @@ _SPATIAL: Final = re.compile(r"(pool|upsample|unpool|interpolate)")
 _CONV: Final = re.compile(r"conv(_transpose)?\dd$|convolution$")
 
 
+REFUSALS: Final = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
+"""What a network's own Python raises where it does not take what it is given."""
+_STILL: Final = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Group:
     """Layers whose output channels can only be removed together."""
@@ -127,12 +135,50 @@ def traced(net: nn.Module, example: Tensor) -> tuple[list[Bundle], Flow]:
     Raises:
         ExportError: if torch.export cannot capture the network.
     """
+    net = answering(net, example)
     program = exported(net, example)
     if not _can_be_walked(program):
         with quiet():
             program = program.run_decompositions({})
     whole = _Trace(net, program, ties=True)
     return whole.bundles(), Flow(channels=_Trace(net, program, ties=False).places())
+
+
+@torch.no_grad()
+def answering(net: nn.Module, example: Tensor) -> nn.Module:
+    """The network, or, if it has more answers in training than after it (deep supervision), a copy that gives all.
+
+    What only training reads must still fit when channels are gone: the network is trained on afterwards.
+    """
+    both = copy.deepcopy(net).eval()
+    both.forward = MethodType(_all_answers, both)
+    try:
+        answers = _in_training(both, example)
+    except REFUSALS:
+        return net
+    return both if len(_tensors_in(answers)) > 1 else net
+
+
+def _all_answers(net: nn.Module, image: Tensor) -> Tensor:
+    answers = (type(net).forward(net, image), _in_training(net, image))
+    whole = torch.cat([answer.flatten() for answer in _tensors_in(answers)])
+    return whole.view(1, -1, *(1 for _ in image.shape[2:]))
+
+
+def _in_training(net: nn.Module, image: Tensor) -> Any:
+    before = [(module, module.training) for module in net.modules()]
+    try:
+        for module in net.modules():
+            # Statistics of one image say nothing, and chance has no place here.
+            module.training = not isinstance(module, _STILL)
+        return type(net).forward(net, image)
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+def _tensors_in(answers: Any) -> list[Tensor]:
+    return [one for one in tree_leaves(answers) if isinstance(one, Tensor) and one.is_floating_point()]
 
 
 def _can_be_walked(program: ExportedProgram) -> bool:

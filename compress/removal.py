@@ -10,11 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress.channels import Bundle, Flow, Group, Place, goes_across, removed_flow, traced
+from compress.channels import REFUSALS, Bundle, Flow, Group, Place, answering, goes_across, removed_flow, traced
 from compress.errors import ExportError
-
-_REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, NotImplementedError)
-"""What a network's own Python raises when its tensors have other widths than it counts on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +27,16 @@ class Trial:
     """A network to try cuts on, and the shape of its answer."""
 
     net: nn.Module
+    whole: nn.Module
+    """The same with all of the answers that it has in training."""
     example: Tensor
     shape: torch.Size
-
-    def without(self, cuts: Sequence[Cut]) -> nn.Module:
-        """A copy that has been cut."""
-        return without(copy.deepcopy(self.net), cuts)
+    """Of all the answers."""
 
     @torch.no_grad()
     def size(self, cuts: Sequence[Cut] = ()) -> tuple[int, int]:
         """Parameters, and multiply-accumulates for one image, of the network that is cut so."""
-        net = self.without(cuts)
+        net = without(copy.deepcopy(self.net), cuts)
         with FlopCounterMode(display=False) as counter:
             net(self.example)
         return sum(parameter.numel() for parameter in net.parameters()), counter.get_total_flops() // 2
@@ -50,13 +46,20 @@ class Trial:
 def trial_of(net: nn.Module, example: Tensor) -> Trial:
     """The network without its values, where its Python runs without them; else a copy."""
     plain = copy.deepcopy(net).eval()
-    light = copy.deepcopy(plain)
+    whole = answering(plain, example)
+    try:
+        light, lighter = _without_values(plain), _without_values(whole)
+        nothing = example.to("meta")
+        return Trial(net=light, whole=lighter, example=nothing, shape=lighter(nothing).shape)
+    except REFUSALS:
+        return Trial(net=plain, whole=whole, example=example, shape=whole(example).shape)
+
+
+def _without_values(net: nn.Module) -> nn.Module:
+    light = copy.deepcopy(net)
     # Module.to() would untie shared weights.
     _exchange(light, [(tensor, tensor.detach().to("meta")) for tensor in (*light.parameters(), *light.buffers())])
-    try:
-        return Trial(net=light, example=example.to("meta"), shape=light(example.to("meta")).shape)
-    except _REFUSALS:
-        return Trial(net=plain, example=example, shape=plain(example).shape)
+    return light
 
 
 def groups(net: nn.Module, example: Tensor) -> list[Group]:
@@ -140,8 +143,8 @@ def positions(cuts: Sequence[Cut]) -> dict[Place, set[int]]:
 @torch.no_grad()
 def _fault(trial: Trial, cuts: Sequence[Cut]) -> str | None:
     try:
-        shape = trial.without(cuts)(trial.example).shape
-    except _REFUSALS as error:
+        shape = without(copy.deepcopy(trial.whole), cuts)(trial.example).shape
+    except REFUSALS as error:
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         return f"its code counts on so many channels ({said[:120]})"
     return None if shape == trial.shape else f"without some, the answer is {tuple(shape)}, not {tuple(trial.shape)}"

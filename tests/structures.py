@@ -431,6 +431,20 @@ class Functional(nn.Module):
         return self.next(F.conv2d(x, self.blur, padding=1, groups=self.blur.shape[0]))  # type: ignore[arg-type]
 
 
+class DeepSupervision(nn.Module):
+    """In training it answers twice, the second time from a layer in the middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = conv(3, C), conv(C, C)
+        self.head, self.early = conv(C, 2, 1), conv(C, 2, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        a = F.relu(self.a(x))
+        logits = self.head(F.relu(self.b(a)))
+        return [logits, self.early(a)] if self.training else logits
+
+
 STRUCTURES: dict[str, Callable[[], nn.Module]] = {
     "unet_batch": UNet(classes=2, width=16, depth=2),
     "unet_instance": UNet(classes=2, width=16, depth=2, norm="instance"),
@@ -460,5 +474,6 @@ STRUCTURES: dict[str, Callable[[], nn.Module]] = {
     "pixel_shuffle": lambda: body(PixelShuffle()),
     "non_local": lambda: body(NonLocal()),
     "weight_norm": lambda: body(WeightNorm()),
+    "deep_supervision": DeepSupervision,
     "functional": lambda: body(Functional()),
 }

@@ -34,6 +34,7 @@ from export.to_onnx import to_onnx
 
 # How many times fewer parameters and MACs are left at least when half of the channels go.
 FEWER = dict.fromkeys(STRUCTURES, (3.2, 2.5)) | {
+    "deep_supervision": (2.9, 2.8),
     "dense": (3.0, 2.4),
     "fixed_split": (1.9, 2.0),
     "functional": (3.0, 2.4),
@@ -208,6 +209,15 @@ def test_the_network_given_is_not_changed() -> None:
     pruned(net, ratio=0.5)
     assert widths(net)[0] == 16
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_what_only_training_reads_still_fits() -> None:
+    net, image = made("deep_supervision"), example("deep_supervision")
+    task = stand_in(net, image)
+    small = Prune(ratio=0.5).smaller(net, task).train()
+    logits, early = small(image)
+    assert logits.shape == early.shape == (1, 2, 32, 32)
+    assert small.get_submodule("a").out_channels == small.get_submodule("early").in_channels == 8
 
 
 def test_channels_that_would_be_others_are_found_though_the_network_runs() -> None:
