@@ -10,9 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from compress.errors import PassError
 from compress.kept import Kept, key_of
 from compress.passes.word import Pass
 from compress.task import Task
@@ -93,6 +95,7 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, k
             ),
             path,
         )
+        _check_again(net, path, task)
         shutil.rmtree(work)
         log(f"{name}: done in {seconds:.1f} s")
         return {
@@ -108,6 +111,16 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, k
         log(f"{name}: the kept network is gone or was changed; making it again")
         record = kept.value(name, key_of(key, "again", time.time_ns()), work)
     return Stage(name=name, key=key, path=path, record=record)
+
+
+@torch.no_grad()
+def _check_again(net: nn.Module, path: Path, task: Task) -> None:
+    """That what was saved is the network: a description may miss what a layer holds beside its tensors."""
+    if isinstance(net, Quantized):
+        return
+    image = torch.from_numpy(next(iter(task.probes(most=1))))
+    if not torch.allclose(net.eval()(image), load_net(path)(image), rtol=1e-4, atol=1e-4):
+        raise PassError(f"{path}: saved and loaded, the network answers otherwise: its layers hold more than tensors")
 
 
 def parameters(net: nn.Module) -> int:

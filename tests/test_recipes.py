@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from conftest import write_recipe
 
+from compress.networks.unet import UNet
 from compress.recipe import load
 from compress.run import run
 from compress.train.start import train
+from compress.weights import Description, save_net
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -23,20 +26,41 @@ REAL = ROOT.parent / "shared" / "data" / "usgra_nerve"
 
 
 def toy_data(place: Path) -> dict[str, Any]:
-    """Phantoms of the same three classes; a recipe's own data may not be on this machine."""
+    """Phantoms of three classes; a recipe's own data may not be on this machine."""
     counts = {"train": 8, "calibration": 4, "val": 2, "test": 3}
     return {"synthetic": {"root": str(place / "phantom"), "size": [64, 64], **counts}}
+
+
+def toy_network(path: Path, recipe: dict[str, Any], place: Path) -> dict[str, Any]:
+    """The recipe's network for phantoms: its own weights where they are committed, else narrow and untrained."""
+    options = dict(recipe["network"]["unet"])
+    weights = (path.parent / options.pop("weights", "none")).resolve()
+    if weights.is_relative_to(ROOT / "recipes" / "weights"):
+        return {"unet": {**options, "weights": str(weights)}}
+    options = {**options, "classes": 3, "in_channels": 1, "width": 16}
+    torch.manual_seed(0)
+    made = place / "toy.safetensors"
+    save_net(UNet(**options)().eval(), Description(network={"unet": options}), made)
+    return {"unet": {**options, "weights": str(made)}}
+
+
+def toy_step(step: Any) -> Any:
+    """A pass that takes a moment."""
+    ((word, options),) = step.items() if isinstance(step, dict) else ((step, {}),)
+    if word == "int8":
+        return {word: {**options, "calibrate": 4}}
+    return {word: {**options, "epochs": 1, "rate": 1e-3}} if word == "distill" else step
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_shipped_recipe_runs_at_toy_size(path: Path, tmp_path: Path) -> None:
     recipe = yaml.safe_load(path.read_text())
-    options = recipe["network"]["unet"]
-    options["weights"] = str(path.parent / options["weights"])
+    recipe["network"] = toy_network(path, recipe, tmp_path)
     recipe["data"] = toy_data(tmp_path)
-    for step in recipe["passes"]:
-        if isinstance(step, dict) and "int8" in step:
-            step["int8"]["calibrate"] = 4
+    recipe["passes"] = [toy_step(step) for step in recipe["passes"]]
+    recipe["compare"] = {
+        title: [toy_step(step) for step in steps] for title, steps in recipe.get("compare", {}).items()
+    }
     recipe["latency"] = {"samples": 10, "seconds": 0.5, "warm_up": 0}
     report = run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=lambda _: None)
     measured = [row for row in report.rows if row.status == "measured"]
@@ -48,9 +72,14 @@ def test_a_shipped_recipe_runs_at_toy_size(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 def test_a_shipped_training_recipe_trains_at_toy_size(path: Path, tmp_path: Path) -> None:
     recipe = yaml.safe_load(path.read_text())
-    options = recipe["network"]["unet"]
+    options = {**recipe["network"]["unet"], "classes": 3, "in_channels": 1, "width": 4}
     options.pop("weights", None)
-    options["width"] = 4
+    if recipe["train"].get("widen"):
+        narrow = {**options, "width": 2}
+        torch.manual_seed(0)
+        save_net(UNet(**narrow)().eval(), Description(network={"unet": narrow}), tmp_path / "narrow.safetensors")
+        options["weights"] = str(tmp_path / "narrow.safetensors")
+    recipe["network"] = {"unet": options}
     recipe["data"] = toy_data(tmp_path)
     recipe["train"]["epochs"] = 1
     weights = train(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=lambda _: None)

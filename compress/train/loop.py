@@ -221,11 +221,11 @@ class _State:
         try:
             read = torch.load(path, map_location="cpu", weights_only=True)
             self.net.load_state_dict(read["net"])
+            self.objective.load_state_dict(read["objective"])
         except (RuntimeError, KeyError) as error:
             raise WeightsError(
-                f"{path}: does not belong to this network ({str(error).splitlines()[0]}); --fresh starts over"
+                f"{path}: does not belong to this network and loss ({str(error).splitlines()[0]}); --fresh starts over"
             ) from None
-        self.objective.load_state_dict(read["objective"])
         self.average.load_state_dict(read["average"])
         self.optimizer.load_state_dict(read["optimizer"])
         self.schedule.load_state_dict(read["schedule"])
