@@ -118,6 +118,7 @@ def _axes(norm: nn.Module) -> int:
     return next(axes for axes, kind in enumerate(INSTANCE, 3) if isinstance(norm, kind))
 
 
+@torch.no_grad()
 def _is_norm(norm: Any, seen: Tensor, out: Tensor) -> bool:
     """Whether a subclass answers as its class does; one of a layer norm may have its channels second."""
     if isinstance(norm, nn.GroupNorm):
