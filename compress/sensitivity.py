@@ -6,6 +6,7 @@ float), so the numbers rank layers; what a whole recipe costs is measured on art
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,18 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from compress import progress
-from compress.channels import Group
+from compress.channels import Bundle
 from compress.data.cases import Case
 from compress.errors import DataError, NotHere, PassError
 from compress.gates import paired_drop
 from compress.kept import Kept, claimed, key_of
 from compress.measure import Scores, scores_of
 from compress.passes.int8 import Int8, folded_graph
-from compress.passes.prune import Prune, groups
 from compress.recipe import Recipe
+from compress.removal import Cut, groups, prunable, tensor_of, without
 from compress.run import first_key, logged
 from compress.stages import macs, parameters
 from compress.task import Task
@@ -142,19 +144,15 @@ def chosen(task: Task, most: int | None) -> list[Case]:
 
 
 def _asked(measure: _Measure, task: Task, questions: Questions) -> Record:
+    bundles, _ = prunable(task.net, task.example)
     found = groups(task.net, task.example)
-    open_groups = [group for group in found if group.prunable]
+    open_bundles = [bundle for bundle, group in zip(bundles, found, strict=True) if group.prunable]
     layers = list(dict.fromkeys(layer_name(node) for node in convolutions(folded_graph(task.net, task.example, ()))))
-    total = 1 + len(open_groups) * len(questions.ratios) + (1 + 2 * len(layers)) * questions.int8
+    total = 1 + len(open_bundles) * len(questions.ratios) + (1 + 2 * len(layers)) * questions.int8
     with progress.steps("measuring", total) as step:
         before = measure.before
         step()
-        pruned = [
-            {"layers": list(group.layers), "channels": group.channels, "ratio": ratio}
-            | _pruned(measure, task, group, found, ratio, step)
-            for group in open_groups
-            for ratio in questions.ratios
-        ]
+        pruned = [_pruned(measure, task, bundle, ratio, step) for bundle in open_bundles for ratio in questions.ratios]
         integers = _integers(measure, layers, step) if questions.int8 else None
     return {
         "cases": len(measure.cases),
@@ -167,19 +165,37 @@ def _asked(measure: _Measure, task: Task, questions: Questions) -> Record:
     }
 
 
-def _pruned(
-    measure: _Measure, task: Task, group: Group, every: Sequence[Group], ratio: float, step: Callable[[], None]
-) -> Record:
+def _pruned(measure: _Measure, task: Task, bundle: Bundle, ratio: float, step: Callable[[], None]) -> Record:
     """The drop when only this group loses the share of its channels that matters least by L2 norm."""
-    others = [layer for one in every for layer in one.layers if layer not in group.layers and one.prunable]
+    group = bundle.group
+    goes = min(max(1, round(ratio * len(bundle.units))), len(bundle.units) - 1)
+    least = _norms(task.net, bundle).argsort(stable=True)[:goes].tolist()
 
     def make() -> nn.Module:
-        alone = Prune(ratio=ratio, most=max(ratio, 0.9), multiple=1, keep=tuple(dict.fromkeys(others)))
-        return alone(task.net, replace(task, note=lambda _: None))
+        net = without(copy.deepcopy(task.net), [Cut(bundle=bundle, units=tuple(sorted(least)))])
+        try:
+            net(task.example)
+        except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
+            # What is tried before is half of the channels; a network's own Python may count on some of them.
+            said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise PassError(f"its code counts on more channels ({said[:120]})") from None
+        return net
 
     found = measure.drop(f"prune-{group.layers[0]}-{ratio:g}", make)
     step()
-    return found
+    return {"layers": list(group.layers), "channels": group.channels, "ratio": ratio} | found
+
+
+@torch.no_grad()
+def _norms(net: nn.Module, bundle: Bundle) -> Tensor:
+    """The L2 norm of each unit over every weight that it is in, as `prune` weighs it (Li et al. 2017)."""
+    squares = torch.zeros(len(bundle.units))
+    for number, unit in enumerate(bundle.units):
+        for (name, axis), indices in unit.items():
+            tensor = tensor_of(net, name)
+            if tensor.dim() > 1:
+                squares[number] += tensor.movedim(axis, 0)[list(indices)].float().square().sum()
+    return squares.sqrt()
 
 
 def _integers(measure: _Measure, layers: Sequence[str], step: Callable[[], None]) -> Record:

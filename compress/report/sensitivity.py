@@ -116,17 +116,20 @@ def _figure(found: Mapping[str, Any]) -> Figure:
     ratios = sorted({one["ratio"] for one in found["prune"]})
     _dots(
         axes[0],
-        "Pruned alone, nothing recovered",
+        "Dice lost by pruning one group alone",
         list(pruned),
         [
-            (f"{ratio:.0%} of its channels gone", _SHADES[min(place, 3)], [_of(pruned[name], ratio) for name in pruned])
+            (f"{ratio:.0%} of channels gone", _SHADES[min(place, 3)], [_of(pruned[name], ratio) for name in pruned])
             for place, ratio in enumerate(ratios)
         ],
     )
     if panels == 2:
         drops = [one["alone"]["drop"] for one in layers], [one["won_back"] for one in layers]
-        series = [("alone in integers: lost", "#0072b2", drops[0]), ("alone in float: won back", "#e69f00", drops[1])]
-        _dots(axes[1], "8-bit integers", [one["layer"] for one in layers], series)
+        series = [
+            ("in 8-bit integers: lost", "#0072b2", drops[0]),
+            ("in float, the rest in integers: won back", "#e69f00", drops[1]),
+        ]
+        _dots(axes[1], "Dice lost and won back, one layer alone", [one["layer"] for one in layers], series)
     return figure
 
 
@@ -149,9 +152,9 @@ def _dots(
     axes.set_yticks(range(len(shown)), shown)
     axes.set_ylim(max(len(shown), 1) - 0.4, -0.6)
     axes.tick_params(length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid()
-    axes.set_xlabel("Dice lost on validation cases (+ is worse)")
+    axes.set_xlabel("Dice on validation cases")
     axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.9 / (0.24 * max(len(shown), 3) + 0.5)), ncols=2, fontsize=8.5
+        loc="upper center", bbox_to_anchor=(0.5, -0.62 / (0.24 * max(len(shown), 3) + 0.5)), ncols=3, fontsize=8.5
     )
