@@ -39,7 +39,7 @@ def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
 def test_help_answers_and_lists_the_commands() -> None:
     done = compress("--help")
     assert done.returncode == 0
-    assert all(word in done.stdout for word in ("run", "check", "train", "schema"))
+    assert all(word in done.stdout for word in ("run", "check", "train", "schema", "inspect", "sensitivity"))
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -212,3 +212,17 @@ def test_a_second_run_in_one_folder_waits_its_turn(tmp_path: Path, recipe: dict)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         refused(run(tmp_path, recipe), "another run")
+
+
+def test_inspect_and_sensitivity_refuse_what_they_cannot_do(tmp_path: Path, recipe: dict, weights: Path) -> None:
+    path = write_recipe(tmp_path, recipe)
+    refused(compress("inspect", tmp_path / "nowhere.onnx"), "nowhere.onnx", "no such file")
+    refused(compress("inspect", weights, "--size", "32"), "--size: '32' is not a height and a width")
+    refused(compress("inspect", weights, "--sensitivity"), "--sensitivity needs a recipe")
+    refused(compress("sensitivity", path, "--ratios", "0.5,2"), "--ratios: '0.5,2' is not a list of shares")
+
+
+def test_inspect_prints_json_that_a_program_can_read(weights: Path) -> None:
+    done = compress("inspect", weights, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["input"] == [1, 1, 32, 32]

@@ -155,6 +155,7 @@ def _dots(
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid()
     axes.set_xlabel("Dice on validation cases")
-    axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.62 / (0.24 * max(len(shown), 3) + 0.5)), ncols=3, fontsize=8.5
-    )
+    if series:
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.62 / (0.24 * max(len(shown), 3) + 0.5)), ncols=3, fontsize=8.5
+        )
