@@ -321,6 +321,7 @@ def _verdict(
         class_name=class_name,
         verdict=verdict,
         reason=reason,
+        over=gate.over,
     )
 
 

@@ -311,6 +311,7 @@ def test_a_speed_up_over_another_step_is_over_its_own_backend_and_device() -> No
         ("onnxruntime", 2.0, "holds"),
         ("openvino", 0.8, "fails"),
     ]
+    assert {one.as_dict()["over"] for one in found} == {"int8_alone"}
     alone = verdict(("speedup", {"at_least": 1.0, "over": "int8_alone"}), rows[0], rows[3])
     assert (alone.verdict, alone.reason) == ("inconclusive", "not measured: int8_alone on onnxruntime")
 

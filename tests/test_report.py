@@ -393,6 +393,13 @@ def test_every_gate_shows_its_direction_and_its_word(render: Any) -> None:
         assert word in text
 
 
+@FORMS
+def test_a_gate_on_a_ratio_says_what_it_is_over(render: Any) -> None:
+    found = report()
+    found["gates"] = [gate("speedup", 1, 0.9, None, "fails", bound="at_least", over="int8_alone")]
+    assert seen(render, found).count("speedup over int8_alone") == 2
+
+
 def test_a_gate_value_is_never_rounded_onto_its_limit() -> None:
     shown = derived.gate_numbers(gate("dice_drop", 0.01, 0.010004, 0.0099996, "fails"))
     assert shown == ("0.010004", "0.0099996", "at most 0.01")

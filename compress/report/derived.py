@@ -274,9 +274,14 @@ def _named(gates: Sequence[Json]) -> str:
     return ", ".join(map(_name, gates[:3])) + more
 
 
+def gate_name(gate: Json) -> str:
+    """A gate's name, and what its ratio is over where the recipe says it."""
+    return f"{gate['name']} over {gate['over']}" if gate.get("over") else str(gate["name"])
+
+
 def _name(gate: Json) -> str:
     of = f" of {gate['class']}" if gate["class"] else ""
-    return f"{gate['name']}{of}{f' on {place(gate)}' if place(gate) else ''}"
+    return f"{gate_name(gate)}{of}{f' on {place(gate)}' if place(gate) else ''}"
 
 
 def baseline_sentence(report: Json) -> str:

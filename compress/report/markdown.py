@@ -82,7 +82,7 @@ def gate_table(report: Json) -> Table:
     head = ("gate", "on", "class", "value", "upper limit", "limit", "verdict", "reason")
     rows = [
         (
-            gate["name"],
+            derived.gate_name(gate),
             derived.place(gate) or NOTHING,
             gate["class"] or NOTHING,
             *derived.gate_numbers(gate),

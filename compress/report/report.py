@@ -63,6 +63,8 @@ class Verdict:
     class_name: str | None
     verdict: Ruling
     reason: str
+    over: str | None = None
+    """What a ratio is over, where the recipe says it: a backend, a step, a chain of `compare`."""
 
     def as_dict(self) -> dict[str, Any]:
         record = asdict(self)

@@ -91,7 +91,7 @@ def _gates(report: Json) -> Table:
         value, upper, limit = derived.gate_numbers(gate)
         # Signs, since the words would leave no room for the reason.
         limit = limit.replace("at most", "≤").replace("at least", "≥")
-        words = (gate["name"], derived.place(gate) or NOTHING, gate["class"] or NOTHING, value, upper, limit)
+        words = (derived.gate_name(gate), derived.place(gate) or NOTHING, gate["class"] or NOTHING, value, upper, limit)
         ruling = Text(gate["verdict"], _STYLES[gate["verdict"]])
         table.add_row(*map(Text, words), ruling, Text(gate["reason"]))
     return table
