@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import PassError
-from compress.swap import Place, answer, watched
+from compress.swap import Branches, Place, answer, watched
 from compress.task import labels_from_logits
 
 if TYPE_CHECKING:
@@ -122,8 +122,10 @@ def refit(net: nn.Module, place: Place, pairs: Iterable[Pair], word: str) -> Non
 def _even_out(before: Any, last: Any, sizes_C: Tensor) -> None:
     """Divide what lies between two layers by its sizes; the product of the two stays."""
     sizes_C = torch.where(sizes_C > 1e-6 * sizes_C.max(), sizes_C, 1.0).to(last.weight.dtype)
-    axis = 1 if isinstance(before, nn.ConvTranspose2d | nn.ConvTranspose3d) else 0
-    before.weight.div_(sizes_C.reshape([-1 if place == axis else 1 for place in range(before.weight.dim())]))
+    layers: list[Any] = list(before) if isinstance(before, Branches) else [before]
+    for layer, part_C in zip(layers, sizes_C.chunk(len(layers)), strict=True):
+        axis = 1 if isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d) else 0
+        layer.weight.div_(part_C.reshape([-1 if place == axis else 1 for place in range(layer.weight.dim())]))
     last.weight.mul_(sizes_C.reshape(1, -1, *[1] * (last.weight.dim() - 2)))
 
 
@@ -134,13 +136,18 @@ def rows(tensor: Tensor, layer: nn.Module) -> Tensor:
 
 def _columns(layer: Any) -> Callable[[Tensor], Tensor]:
     """From what a layer takes to the rows that its flattened weight is multiplied with."""
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, nn.Linear) or _is_pointwise(layer):
         return lambda seen: rows(seen, layer)
     count = layer.weight[0].numel()
     options = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "padding_mode")}
     gather = type(layer)(layer.in_channels, count, layer.kernel_size, bias=False, **options)
-    gather.weight.copy_(torch.eye(count).reshape(gather.weight.shape))
+    gather.to(layer.weight.dtype).weight.copy_(torch.eye(count).reshape(gather.weight.shape))
     return lambda seen: rows(gather(seen), layer)
+
+
+def _is_pointwise(layer: Any) -> bool:
+    padding = 0 if isinstance(layer.padding, str) else max(layer.padding)
+    return bool(max(layer.kernel_size) == 1 and max(layer.stride) == 1 and padding == 0)
 
 
 class LeastSquares:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import PassError, WeightsError
+from compress.swap import Branches
 from export.quantized import Quantized
 
 _CONV: Final = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
@@ -30,7 +31,8 @@ _WRITTEN: Final[Mapping[type[nn.Module], tuple[str, ...]]] = {
     nn.ReLU: ("inplace",),
     nn.Identity: (),
 }
-_KINDS: Final = {kind.__name__: kind for kind in (*_WRITTEN, nn.Sequential)}
+_GATHERED: Final = (nn.Sequential, Branches)
+_KINDS: Final[Mapping[str, type[nn.Module]]] = {kind.__name__: kind for kind in (*_WRITTEN, *_GATHERED)}
 _PLAIN = (bool, int, float, str, type(None))
 
 Build = Callable[[Mapping[str, Any]], nn.Module]
@@ -142,8 +144,9 @@ def _tensors(module: nn.Module) -> dict[str, Tensor | None]:
 
 
 def _written(name: str, module: nn.Module) -> dict[str, Any]:
-    if type(module) is nn.Sequential:
-        return {"kind": "Sequential", "of": [_written(f"{name}.{place}", part) for place, part in enumerate(module)]}
+    if type(module) in _GATHERED:
+        parts = [_written(f"{name}.{place}", part) for place, part in module.named_children()]
+        return {"kind": type(module).__name__, "of": parts}
     if type(module) not in _WRITTEN:
         raise PassError(f"the changed network cannot be described: {name} is now a {type(module).__name__}")
     options = {key: getattr(module, key) for key in _WRITTEN[type(module)]}
@@ -163,8 +166,8 @@ def written_out(written: Mapping[str, Any]) -> nn.Module:
     kind = _KINDS.get(str(options.pop("kind")))
     if kind is None:
         raise WeightsError(f"no layer '{written['kind']}' is known here; was it made by a newer segpress?")
-    if kind is nn.Sequential:
-        return nn.Sequential(*(written_out(part) for part in options["of"]))
+    if kind in _GATHERED:
+        return kind(*(written_out(part) for part in options["of"]))
     layer = kind(**options)
     for name, value in left.items():
         setattr(layer, name, value)

@@ -40,6 +40,13 @@ class Place:
         return self.names[0]
 
 
+class Branches(nn.Sequential):
+    """Layers side by side on the same input, their answers concatenated along the channels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.cat([layer(input) for layer in self], 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kept:
     """Layers that stay as they were, and why; told as one sentence for each reason."""

@@ -84,7 +84,8 @@ def test_a_kernel_that_is_separable_is_recovered(layer: Any, rank: int) -> None:
 def test_the_error_is_that_of_the_singular_values_left_out() -> None:
     layer = conv(4, 8, bias=False)
     new: Any = separated(layer, 2, bias=False)
-    kernel = torch.einsum("oir,irhw->oihw", new[1].weight.view(8, 4, 2), new[0].weight.view(4, 2, 3, 3))
+    filters = torch.stack([layer.weight[:, 0] for layer in new[0]])
+    kernel = torch.einsum("ori,rihw->oihw", new[1].weight.view(8, 2, 4), filters)
     left_out = torch.linalg.svdvals(layer.weight.flatten(2).transpose(0, 1))[:, 2:]
     assert torch.allclose((kernel - layer.weight).norm(), left_out.norm(), rtol=1e-4)
 
