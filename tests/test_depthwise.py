@@ -19,7 +19,7 @@ import compress.passes.depthwise
 from compress.errors import PassError
 from compress.passes.depthwise import Depthwise, separated
 from compress.passes.int8 import Int8
-from compress.seen import LeastSquares
+from compress.seen import LeastSquares, agreement
 from compress.swap import macs
 from compress.task import Task
 
@@ -96,7 +96,7 @@ def test_a_trained_network_survives_the_separation(task: Task, separate: tuple[n
     assert dice(task, Depthwise(at_least=8, rank=2, refit=False)(task.net, task)) < dice(task, net)
     assert macs(net, [task.example.shape]) < 0.5 * macs(task.net, [task.example.shape])
     assert notes[0].startswith("depthwise: 9 layers replaced (encoder.0.3, encoder.1.0,")
-    assert "of the pixels keep their class" in notes[1]
+    assert "of the foreground keeps its class" in notes[1]
     assert notes[2:] == [
         "depthwise: kept encoder.0.0: fewer than 8 input or output channels",
         "depthwise: kept up.0, up.1: a transposed convolution has no such separation",
@@ -259,6 +259,21 @@ def test_the_refit_finds_the_answer_where_there_is_one() -> None:
     assert torch.allclose(matrix[:4], wanted[:4], atol=1e-3)
     assert torch.allclose(found, offset, atol=1e-3)
     assert torch.allclose(matrix[4], torch.full((3,), 7.0, dtype=torch.float64)), "what was never seen stays"
+
+
+def test_agreement_is_that_of_the_foreground() -> None:
+    class Constant(nn.Module):
+        def __init__(self, labels: list[int]) -> None:
+            super().__init__()
+            self.logits = torch.nn.functional.one_hot(torch.tensor([[labels]]), 3).permute(0, 3, 1, 2).float()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.logits
+
+    first, second, none = Constant([0, 0, 0, 1, 2, 2]), Constant([0, 0, 1, 1, 1, 2]), Constant([0] * 6)
+    assert agreement(first, second, [torch.zeros(1)]) == 2 / 4
+    assert agreement(first, none, [torch.zeros(1)]) == 0
+    assert agreement(none, none, [torch.zeros(1)]) == 1
 
 
 def test_answers_that_are_not_finite_are_an_error(task: Task) -> None:

@@ -82,7 +82,7 @@ def test_a_trained_network_begins_close_to_what_it_was(task: Task, trained: nn.M
     assert all(torch.equal(tensor, trained.state_dict()[name]) for name, tensor in before.items())
     (line,) = notes
     assert line.startswith("foldable_norm: 10 norms are batch norms now (encoder.0.1, encoder.0.4,")
-    assert re.search(r"on the 8 calibration cases 9\d\.\d% of the pixels keep their class", line)
+    assert re.search(r"on the 8 calibration cases 9\d\.\d% of the foreground keeps its class", line)
     check_it_travels(net, task.example, tmp_path)
     train(net, steps=5)
     assert dice(task, net) > 0.9, "it trains on as an ordinary network"

@@ -90,7 +90,7 @@ class Depthwise:
         )
         if self.refit:
             same = agreement(net, original, inputs())
-            task.note(f"depthwise: fitted to the calibration cases, where {same:.1%} of the pixels keep their class")
+            task.note(f"depthwise: fitted to the calibration cases, where {same:.1%} of the foreground keeps its class")
         for line in kept.lines():
             task.note(line)
         return described(net, build_net)

@@ -79,7 +79,7 @@ class FoldableNorm:
             raise kept.nothing_done("no norm was replaced")
         task.note(
             f"foldable_norm: {len(replaced)} norms are batch norms now ({', '.join(replaced)}); on the {len(cases)} "
-            f"calibration cases {agreement(net, original, inputs()):.1%} of the pixels keep their class"
+            f"calibration cases {agreement(net, original, inputs()):.1%} of the foreground keeps its class"
         )
         for line in kept.lines():
             task.note(line)
