@@ -46,7 +46,7 @@ def describe(monkeypatch: pytest.MonkeyPatch) -> Describe:
     return describes(monkeypatch, compress.passes.foldable_norm)
 
 
-@pytest.fixture(scope="module", params=["instance", "group"])
+@pytest.fixture(scope="module", params=["instance", pytest.param("group", marks=pytest.mark.slow)])
 def trained(request: pytest.FixtureRequest) -> nn.Module:
     """A two-level U-Net with norms of each image that has learnt the blobs."""
     torch.manual_seed(0)

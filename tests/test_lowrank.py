@@ -292,7 +292,9 @@ def test_linear_and_transposed_layers_are_fitted_too(describe: Describe, how: An
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("how", ["tucker", "cp", "svd", "spatial"])
+@pytest.mark.parametrize(
+    "how", ["tucker", *(pytest.param(how, marks=pytest.mark.slow) for how in ("cp", "svd", "spatial"))]
+)
 def test_every_structure_is_decomposed_or_says_why_not(
     describe: Describe, name: str, how: Any, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
