@@ -1,20 +1,22 @@
-"""What half of the channels is worth: networks pruned by us, and by torch-pruning alone, side by side.
+"""What half of the channels is worth: networks pruned by us, and by torch-pruning alone; what a width costs.
 
     python -m benchmarks.pruning
 
 Networks as they are built, without training: what is counted here is parameters and MACs, not accuracy. Both
 take half of the channels by the norm of their weights, rounded to multiples of 8. Ours is then saved, loaded,
 exported and compared with ONNX Runtime; a row without a number says why there is none. The result is written
-to benchmarks/pruning.md.
+to benchmarks/pruning.md. Below it, how long convolutions of each width take on this host, in turns.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,15 +31,19 @@ from torch import Tensor, nn
 
 from compress import progress
 from compress.errors import SegpressError
+from compress.latency import Timing, interleaved
 from compress.passes.prune import Prune
 from compress.removal import trial_of
 from compress.weights import build_net
 from export.backends.onnxruntime import OnnxRuntime
+from export.backends.openvino import OpenVino
 from export.files import write_bytes
 from export.to_onnx import to_onnx
 
 HERE = Path(__file__).parent
 FLAT, SOLID = (1, 1, 96, 96), (1, 1, 64, 64, 64)
+WIDTHS, ROUNDS = (8, 12, 16, 20, 24, 28, 32, 40, 48), 100
+RUNTIMES: Mapping[str, Any] = {"ONNX Runtime": OnnxRuntime, "OpenVINO": OpenVino}
 _FAULTS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, ZeroDivisionError)
 Shape = tuple[int, ...]
 
@@ -109,7 +115,7 @@ class Row:
 def main(to: Annotated[Path, typer.Option(help="The Markdown file to write.")] = HERE / "pruning.md") -> None:
     """Prune every network twice; print and write the table."""
     rows = [_row(name, *NETWORKS[name]) for name in progress.bar(NETWORKS, "pruning", len(NETWORKS))]
-    page = _page(rows)
+    page = _page(rows, _times())
     write_bytes(to, page.encode())
     Console(width=200).print(page, markup=False)
 
@@ -122,7 +128,7 @@ def _row(name: str, build: Callable[[], nn.Module], shape: Shape) -> Row:
     alone = _alone(net, example)
     try:
         task: Any = Task(net=net, example=example, note=notes.append)
-        small = Prune(ratio=0.5).smaller(net, task)
+        small = Prune(ratio=0.5, multiple=8).smaller(net, task)
         _check(small, torch.randn(shape, generator=torch.Generator().manual_seed(1)))
     except SegpressError as error:
         return Row(name=name, before=before, after=None, said=str(error), alone=alone)
@@ -165,13 +171,39 @@ def _alone(net: nn.Module, example: Tensor) -> str:
     return f"{before[0] / after[0]:.2f}x, {before[1] / after[1]:.2f}x"
 
 
+def _times() -> dict[int, list[float]]:
+    """The least time of each width, in ms, on every runtime."""
+    runs: dict[str, Callable[[int], object]] = {}
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        for width in WIDTHS:
+            layers = (m for _ in range(4) for m in (nn.Conv2d(width, width, 3, padding=1), nn.ReLU()))
+            net = nn.Sequential(*layers, nn.Conv2d(width, 2, 1))
+            image = torch.randn(1, width, 64, 64)
+            onnx = to_onnx(net, image, Path(scratch) / f"{width}.onnx")
+            for name, kind in RUNTIMES.items():
+                backend = kind(threads=1)
+                infer = stack.enter_context(backend.open(backend.build(onnx, Path(scratch))))
+                runs[f"{width} {name}"] = partial(lambda infer, image, _: infer(image), infer, image.numpy())
+        found = interleaved(runs, Timing(threads=1, samples=ROUNDS, seconds=20), seed=0)
+    return {width: [min(found[f"{width} {name}"].times_ms) for name in RUNTIMES] for width in WIDTHS}
+
+
+def _cpu() -> set[str]:
+    """What the CPU says it can do with wide vectors."""
+    try:
+        said = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return {"the CPU does not say what it can do"}
+    return {"avx2", "avx512f", "avx512_vnni", "amx_tile", "asimd"} & set(said)
+
+
 def _heads(net: nn.Module) -> list[nn.Module]:
     """The layers with as many outputs as there are classes."""
     kinds = nn.modules.conv._ConvNd
     return [layer for layer in net.modules() if isinstance(layer, kinds) and layer.out_channels == 2]
 
 
-def _page(rows: list[Row]) -> str:
+def _page(rows: list[Row], times: Mapping[int, list[float]]) -> str:
     lines = [_line(row) for row in rows]
     kept = [f"- {row.name}: {row.said}" for row in rows if row.after is not None]
     return "\n".join(
@@ -182,7 +214,7 @@ def _page(rows: list[Row]) -> str:
             "",
             f"- torch {torch.__version__}, torch-pruning {version('torch-pruning')}, MONAI {version('monai')}",
             "- Untrained networks, one input channel, two classes; 96x96, 3-D 64x64x64 (HighResNet 32x32x32)",
-            "- `prune: {ratio: 0.5}`: half of every layer's channels by the norm of their weights, multiples of 8;",
+            "- `prune: {ratio: 0.5, multiple: 8}`: half of every layer's channels by the norm of their weights;",
             "  exported, and ONNX Runtime's answer compared with torch's",
             "- torch-pruning alone: BasePruner with its own dependency graph, the same criterion, ratio and rounding",
             "  (parameters, MACs); that its network runs does not show that its channels are the right ones",
@@ -194,6 +226,15 @@ def _page(rows: list[Row]) -> str:
             "What stayed whole, and why:",
             "",
             *kept,
+            "",
+            "## What a width costs",
+            "",
+            "Four 3x3 convolutions with ReLU at 64x64, as many channels in as out, one thread, batch 1, the least of",
+            f"{ROUNDS} runs taken in turns; {' '.join(sorted(_cpu()))}.",
+            "",
+            f"| channels | {' | '.join(RUNTIMES)} |",
+            "|---|" + "---|" * len(RUNTIMES),
+            *(f"| {width} | {' | '.join(f'{time:.2f} ms' for time in found)} |" for width, found in times.items()),
             "",
         ]
     )

@@ -57,7 +57,7 @@ _SAME: Final = frozenset(
     (
         *("softmax", "_softmax", "log_softmax", "_log_softmax", "dropout", "native_dropout", "feature_dropout"),
         *("alpha_dropout", "clone", "contiguous", "alias", "detach", "lift_fresh_copy", "to", "_to_copy", "type_as"),
-        *("cumsum", "copy"),
+        "cumsum",
     )
 )
 _REDUCTIONS: Final = frozenset(
@@ -137,9 +137,10 @@ def traced(net: nn.Module, example: Tensor) -> tuple[list[Bundle], Flow]:
     """
     net = answering(net, example)
     program = exported(net, example)
-    if not _can_be_walked(program):
+    composed = _composed(program)
+    if composed is not None:
         with quiet():
-            program = program.run_decompositions({})
+            program = program.run_decompositions(composed)
     whole = _Trace(net, program, ties=True)
     return whole.bundles(), Flow(channels=_Trace(net, program, ties=False).places())
 
@@ -181,15 +182,23 @@ def _tensors_in(answers: Any) -> list[Tensor]:
     return [one for one in tree_leaves(answers) if isinstance(one, Tensor) and one.is_floating_point()]
 
 
-def _can_be_walked(program: ExportedProgram) -> bool:
-    """Whether what it changes in place is whole values alone; the rest torch rewrites, which takes its time."""
+def _composed(program: ExportedProgram) -> dict[Any, Callable[..., Any]] | None:
+    """What is written in simpler operations (einsum, a part changed in place) before it can be followed.
+
+    None if there is nothing: writing it anew takes longer than all the rest.
+    """
+    unknown = set()
+    parts_change = False
     for node in program.graph.nodes:
-        if node.op == "call_function" and _changes_in_place(node):
+        if node.op != "call_function" or node.target.__name__ == "getitem":
+            continue
+        if _changes_in_place(node):
             changed = node.args[0]
             viewed = changed.op == "call_function" and getattr(changed.target, "is_view", False)
-            if torch.Tag.pointwise not in node.target.tags or viewed:
-                return False
-    return True
+            parts_change |= viewed or torch.Tag.pointwise not in node.target.tags
+        elif _rule(node) is None and node.target._can_decompose():
+            unknown.add(node.target)
+    return {target: target.decompose for target in unknown} if unknown or parts_change else None
 
 
 def _changes_in_place(node: Any) -> bool:
@@ -361,15 +370,13 @@ class _Trace:
         if node.target.__name__ == "getitem":
             whole = self.of[node.args[0]]
             return whole[node.args[1]] if isinstance(whole, list) else whole
-        name = node.target.overloadpacket.__name__.removesuffix("_")
-        for known, rule in _RULES:
-            if known(name):
-                return rule(self, node, name)
-        if torch.Tag.pointwise in node.target.tags:
-            return self._pointwise(node, name)
-        return self._unknown(node, name)
+        rule = _rule(node) or _Trace._unknown
+        return rule(self, node, _name(node))
 
     def _unknown(self, node: Any, name: str) -> Any:
+        if node.meta["val"] is None:
+            # A check, such as torch.export writes for `.to(dtype)`: it gives nothing, and changes nothing.
+            return None
         for source in node.all_input_nodes:
             self.labels.keep(self._of(source), f"what {name} does to its channels is not known")
         # Its result may be as wide as they are: nothing that meets it can be removed.
@@ -377,6 +384,8 @@ class _Trace:
         reason = f"it is joined with what {name} gives"
         if isinstance(value, Tensor):
             return self._kept(node, reason, channels=1)
+        if not isinstance(value, list | tuple):
+            return None
         kept = self.labels.fresh(1)
         self.labels.keep(kept, reason)
         return [kept.view([1] * one.dim()) if isinstance(one, Tensor) else None for one in value]
@@ -433,6 +442,9 @@ class _Trace:
             if len({part.shape for part in moved}) == 1:
                 for part in moved[1:]:
                     self.labels.unite(part, moved[0])
+        elif name == "channel_shuffle":
+            parts = self._channels(source).view(int(node.args[1]), -1)
+            self.labels.unite(parts, parts[:1])
         elif name in ("select", "unbind") and axes:
             if (int(node.args[1]) if len(node.args) > 1 else 0) % before.dim() in axes:
                 self.labels.unite(before, before.flatten()[0])
@@ -481,8 +493,10 @@ class _Trace:
         axes = _reduced(node, name, labels.dim())
         varying = {axis for axis, length in enumerate(labels.shape) if length > 1}
         if varying & axes and varying - axes:
-            self.labels.keep(labels, f"{name} mixes its channels")
-        mixed = torch.zeros_like(labels) if varying & axes else labels
+            # Branches that are stacked and added: those of one place go together.
+            for axis in varying & axes:
+                self.labels.unite(labels, labels.narrow(axis, 0, 1))
+        mixed = torch.zeros_like(labels) if varying and varying <= axes else labels
         for axis in sorted(axes, reverse=True):
             mixed = mixed.narrow(axis, 0, 1)
             if results[0].dim() < labels.dim():
@@ -735,7 +749,7 @@ _RULES: Final[Sequence[tuple[Callable[[str], Any], _Rule]]] = (
     (frozenset(("mm", "bmm", "matmul", "baddbmm")).__contains__, _Trace._product),
     (lambda name: "scaled_dot_product" in name, _Trace._attention),
     (_BATCH_NORMS.__contains__, _Trace._batch_norm),
-    (frozenset(("group_norm", "native_group_norm")).__contains__, _Trace._group_norm),
+    ("group_norm".__eq__, _Trace._group_norm),
     (frozenset(("layer_norm", "native_layer_norm", "rms_norm")).__contains__, _Trace._layer_norm),
     (frozenset(("prelu", "_prelu_kernel")).__contains__, _Trace._prelu),
     (frozenset(("embedding",)).__contains__, _Trace._embedding),
@@ -746,6 +760,19 @@ _RULES: Final[Sequence[tuple[Callable[[str], Any], _Rule]]] = (
     (_CONSTANT.__contains__, _Trace._constant),
     (_SPATIAL.search, _Trace._spatial),
 )
+
+
+def _rule(node: Any) -> _Rule | None:
+    """What to do with an operation; None if it is not known."""
+    name = _name(node)
+    if name == "repeat_interleave" and isinstance(node.args[1], fx.Node):
+        return None
+    found = next((rule for known, rule in _RULES if known(name)), None)
+    return found or (_Trace._pointwise if torch.Tag.pointwise in node.target.tags else None)
+
+
+def _name(node: Any) -> str:
+    return str(node.target.overloadpacket.__name__).removesuffix("_")
 
 
 def _shape(node: Any) -> list[int]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from compress.errors import PassError, WeightsError
 from compress.swap import Branches
@@ -101,7 +102,11 @@ def _differences(net: nn.Module, begun: nn.Module) -> dict[str, Any]:
         if any(name.startswith(f"{inside}.") for inside in replaced):
             continue
         old = before.get(name)
-        if old is None or type(old) is not type(module) or (type(module) is nn.Sequential and len(old) != len(module)):
+        if (
+            old is None
+            or _kind(old) is not _kind(module)
+            or (type(module) is nn.Sequential and len(old) != len(module))
+        ):
             found[name] = {"new": _written(name, module)}
             replaced.append(name)
         else:
@@ -109,6 +114,11 @@ def _differences(net: nn.Module, begun: nn.Module) -> dict[str, Any]:
             if difference:
                 found[name] = difference
     return found
+
+
+def _kind(module: nn.Module) -> type:
+    """The class of a layer; one whose weight is computed (weight norm) has a class of its own, made of it."""
+    return type(module).__bases__[0] if is_parametrized(module) else type(module)
 
 
 def _difference(module: nn.Module, old: nn.Module) -> dict[str, Any]:

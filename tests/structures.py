@@ -431,6 +431,38 @@ class Functional(nn.Module):
         return self.next(F.conv2d(x, self.blur, padding=1, groups=self.blur.shape[0]))  # type: ignore[arg-type]
 
 
+class Selective(nn.Module):
+    """Branches stacked, added, and weighed against each other for each channel (selective kernels)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(conv(C, C, kernel) for kernel in (3, 5))
+        self.squeeze, self.weigh = conv(C, C // 2, 1), nn.ModuleList(conv(C // 2, C, 1) for _ in range(2))
+        self.next = conv(C, C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.stack([F.relu(branch(x)) for branch in self.branches], 1)
+        squeezed = F.relu(self.squeeze(both.sum(1).mean((2, 3), keepdim=True)))
+        weights = torch.stack([layer(squeezed) for layer in self.weigh], 1).softmax(1)
+        return self.next(F.channel_shuffle((both * weights).sum(1), 4))
+
+
+class Einsum(nn.Module):
+    """Products written as sums over letters, and a plane of the image changed in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.value, self.next = conv(C, C, 1), conv(C, C, 1), conv(C, C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        small = F.avg_pool2d(x, 4)
+        query, value = self.query(small).flatten(2), self.value(small).flatten(2)
+        seen = torch.einsum("bcn,bcm->bnm", query, query).softmax(-1)
+        found = torch.einsum("bnm,bcm->bcn", seen, value).reshape(value.shape[0], -1, *small.shape[2:])
+        found[:, :, 0] = 0
+        return self.next(F.interpolate(found, scale_factor=4.0))
+
+
 class DeepSupervision(nn.Module):
     """In training it answers twice, the second time from a layer in the middle."""
 
@@ -474,6 +506,8 @@ STRUCTURES: dict[str, Callable[[], nn.Module]] = {
     "pixel_shuffle": lambda: body(PixelShuffle()),
     "non_local": lambda: body(NonLocal()),
     "weight_norm": lambda: body(WeightNorm()),
+    "selective": lambda: body(Selective()),
+    "einsum": lambda: body(Einsum()),
     "deep_supervision": DeepSupervision,
     "functional": lambda: body(Functional()),
 }

@@ -67,7 +67,7 @@ class Prune:
     """Instead: the time of one image (median, warm) that the artifact of `backend` on `device` should
     take; met within 10 %."""
     device: str = "cpu"
-    """Where it is to run: decides `multiple`, and where `latency_ms` is measured."""
+    """Where `latency_ms` is measured."""
     backend: str = "onnxruntime"
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads under which `latency_ms` is measured; None takes every CPU this process may use."""
@@ -80,8 +80,9 @@ class Prune:
     scope: Literal["local", "global"] = "local"
     """local takes the same share from every layer; global the least important channels of them all."""
     multiple: Annotated[int, Field(ge=1)] | None = None
-    """Widths that are cut are rounded to multiples of this. None: 8 on a CPU, whose runtimes work in blocks of 8
-    or 16 channels and pad the rest; 16 elsewhere, which tensor cores need for 8-bit integers (8 for 16-bit)."""
+    """Widths that are cut are rounded to multiples of this. None: to multiples of 16, and to 8. CPUs with AVX-512
+    work in blocks of 16 channels, those with AVX2 of 8: 24 channels take the time of 32, and 40 more than 48
+    (benchmarks/pruning.md); tensor cores take 8-bit integers in sixteens, 16-bit floats in eights."""
     most: Share = 0.9
     """The largest share of any one layer's channels that may go."""
     rounds: Annotated[int, Field(ge=1, le=100)] = 1
@@ -163,10 +164,14 @@ class Prune:
         recovered: nn.Module = recovery(described(net, build_net), dataclasses.replace(task, folder=folder))
         return recovered.eval()
 
+    def fits(self, width: int) -> bool:
+        """Whether a layer may be cut to so many channels."""
+        return width % self.multiple == 0 if self.multiple else width % 16 == 0 or width == 8
+
     @property
-    def step(self) -> int:
-        """The number that widths are multiples of."""
-        return self.multiple or (8 if find_device(self.device).kind == "cpu" else 16)
+    def widths(self) -> str:
+        """The widths that fit, in words."""
+        return f"multiples of {self.multiple}" if self.multiple else "multiples of 16, and 8"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -268,7 +273,7 @@ class _Look:
             width -= len(bundle.units[unit][bundle.made_in])
             if width < self._least(place):
                 break
-            if width % self.options.step == 0 and abs(width - wanted) < distance:
+            if self.options.fits(width) and abs(width - wanted) < distance:
                 goes, distance = count, abs(width - wanted)
         return Cut(bundle=bundle, units=tuple(sorted(order[:goes]))) if goes else None
 
@@ -291,8 +296,8 @@ class _Look:
             return self._already(f"{here:,} {unit}, at most {target:,.0f} were asked for")
         if (least := self.trial.size(self.cuts(options.most))[which]) > target:
             raise PassError(
-                f"prune: {target:,.0f} {unit} cannot be reached: with as much gone as may go (most: {options.most}, "
-                f"multiple: {options.step}) there are {least:,}; {'; '.join(self._frozen())}"
+                f"prune: {target:,.0f} {unit} cannot be reached: with as much gone as may go (most: {options.most}; "
+                f"widths: {options.widths}) there are {least:,}; {'; '.join(self._frozen())}"
             )
         low, high = 0.0, options.most
         for _ in range(12):
@@ -328,7 +333,7 @@ class _Look:
         if (fastest := at(self.options.most)) > target * (1 + NEAR):
             raise PassError(
                 f"prune: {target:g} ms {where} cannot be reached: the fastest, with as much gone as may go "
-                f"(most: {self.options.most}, multiple: {self.options.step}), takes {fastest:.2f} ms"
+                f"(most: {self.options.most}; widths: {self.options.widths}), takes {fastest:.2f} ms"
             )
         found = {0.0: whole, self.options.most: fastest}
         low, high = 0.0, self.options.most
@@ -343,8 +348,8 @@ class _Look:
             slower, faster = (sorted(t for t in times.values() if (t > target) is above) for above in (True, False))
             raise PassError(
                 f"prune: no width gives {target:g} ms {where}: the nearest are {faster[-1]:.2f} ms and {slower[0]:.2f} "
-                f"ms (the fastest is {min(times.values()):.2f} ms); ask for one of them, or lower multiple, "
-                f"{self.options.step}"
+                f"ms (the fastest is {min(times.values()):.2f} ms); ask for one of them, or set a lower "
+                f"multiple (widths: {self.options.widths})"
             )
         self.task.note(f"{found[share]:.2f} ms {where} before any recovery; {whole:.2f} ms as it came")
         return share
@@ -393,7 +398,7 @@ class _Look:
         widths = self._widths(cuts)
         stayed = [place for place in self._open() if widths[place] == self.began[self.bundles[place].key]]
         layers = [layer for place in stayed for layer in self.bundles[place].group.layers]
-        reason = f"no narrower multiple of {self.options.step} is nearer to the width that was asked for"
+        reason = f"none of the narrower widths ({self.options.widths}) is nearer to what was asked for"
         return [*self._frozen(), *([f"kept {_listed(layers)}: {reason}"] if layers else [])]
 
     def _frozen(self) -> list[str]:
