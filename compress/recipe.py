@@ -266,7 +266,7 @@ class _Form:
     def _passes(self, steps: Sequence[Any], where: str) -> list[tuple[str, Any]]:
         passes = []
         for place, step in enumerate(steps):
-            chosen = self._word(step, words_of("compress.passes"), f"{where}[{place}]", "pass")
+            chosen = self._word(step, words("compress.passes"), f"{where}[{place}]", "pass")
             if chosen is not None:
                 word, options = chosen
                 made = self._options(named("compress.passes", word), options, f"{where}[{place}] ({word})")
@@ -322,7 +322,7 @@ class _Form:
     def _data(self, text: dict[str, Any]) -> Any:
         if "data" not in text:
             return None
-        chosen = self._word(text["data"], words_of("compress.data"), "data", "data")
+        chosen = self._word(text["data"], words("compress.data"), "data", "data")
         if chosen is None:
             return None
         word, options = chosen
@@ -397,11 +397,6 @@ def _steps(text: Mapping[str, Any]) -> list[str]:
     steps = [next(iter(step), "") if isinstance(step, dict) else step for step in given]
     numbered = [f"{number:02d}-{word}" for number, word in enumerate(steps, start=1)]
     return ["baseline", *numbered, *(chains if isinstance(chains, dict) else ())]
-
-
-def words_of(package: str) -> list[str]:
-    """The words of a folder that are choices: files with a class of their own name."""
-    return [word for word in words(package) if word not in ("cases", "word")]
 
 
 def _takes_bool(kind: type, key: str) -> bool:
@@ -489,8 +484,8 @@ def schema() -> dict[str, Any]:
 
     weights = {"weights": {"type": "string", "description": "Trained weights: .safetensors, or a torch state dict."}}
     networks = {word: options(named("compress.networks", word), weights) for word in words("compress.networks")}
-    kinds = {word: options(named("compress.data", word)) for word in words_of("compress.data")}
-    passes = {word: options(named("compress.passes", word)) for word in words_of("compress.passes")}
+    kinds = {word: options(named("compress.data", word)) for word in words("compress.data")}
+    passes = {word: options(named("compress.passes", word)) for word in words("compress.passes")}
     properties = {
         "name": {"type": "string", "description": "Names the run's folder."},
         "seed": {"type": "integer", "minimum": 0},

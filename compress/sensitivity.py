@@ -29,7 +29,7 @@ from compress.passes.int8 import Int8, folded_graph
 from compress.recipe import Recipe
 from compress.removal import Cut, groups, prunable, tensor_of, without
 from compress.run import first_key, logged
-from compress.stages import macs, parameters
+from compress.stages import cost_in
 from compress.task import Task
 from export.backends.torch import infer_from_module
 from export.files import write_json
@@ -114,7 +114,8 @@ class _Measure:
             drop = paired_drop(self.before, Scores.from_dict(after.as_dict()), None, "dice")
             numbers = {"drop": drop.mean, "lower": drop.lower, "upper": drop.upper}
             finite = {key: round(value, 6) if math.isfinite(value) else None for key, value in numbers.items()}
-            return {**finite, "reason": None, "params": parameters(net), "macs": macs(net, self.task)}
+            cost = cost_in(net, self.task)
+            return {**finite, "reason": None, "params": cost.params, "macs": cost.macs}
 
         # Scored first, since what is kept of a drop depends on it.
         assert self.before.cases

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from compress.cost import Cost, cost_of, macs_of
 from compress.errors import PassError
 from compress.kept import Kept, key_of
 from compress.passes.word import Pass
@@ -97,10 +97,13 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, k
         )
         _check_again(net, path, task)
         shutil.rmtree(work)
+        cost = cost_in(net, task)
+        if cost.dead:
+            note(_of_the_dead(cost))
         log(f"{name}: done in {seconds:.1f} s")
         return {
-            "params": parameters(net),
-            "macs": macs(net, task),
+            "params": cost.params,
+            "macs": cost.macs,
             "sha256": sha256(path),
             "seconds": round(seconds, 1),
             "notes": notes,
@@ -123,14 +126,19 @@ def _check_again(net: nn.Module, path: Path, task: Task) -> None:
         raise PassError(f"{path}: saved and loaded, the network answers otherwise: its layers hold more than tensors")
 
 
-def parameters(net: nn.Module) -> int:
-    """The number of weights, biases and norm parameters."""
-    return sum(parameter.numel() for parameter in net.parameters())
+def cost_in(net: nn.Module, task: Task) -> Cost:
+    """Live parameters and multiply-accumulates of a step's network for one image; integers count like floats."""
+    if isinstance(net, Quantized):
+        # What the answer does not need was left behind when its graph was drawn.
+        total = sum(parameter.numel() for parameter in net.parameters())
+        return Cost(params=total, macs=macs_of(net.graph, task.example), dead={})
+    return cost_of(net, task.example)
 
 
-def macs(net: nn.Module, task: Task) -> int:
-    """Multiply-accumulates for one image; integers count like floats."""
-    counted = net.graph if isinstance(net, Quantized) else net
-    with FlopCounterMode(display=False) as counter:
-        counted(task.example)
-    return counter.get_total_flops() // 2
+def _of_the_dead(cost: Cost) -> str:
+    first = ", ".join(list(cost.dead)[:3])
+    more = f" and {len(cost.dead) - 3} more" if len(cost.dead) > 3 else ""
+    return (
+        f"{sum(cost.dead.values()):,} parameters are not counted, because the answer does not depend on them: "
+        f"{first}{more}"
+    )

@@ -68,10 +68,14 @@ def cuda_capabilities() -> list[str]:
     return found
 
 
+COMMON = ("word", "cases")
+"""Files that say what the others of their folder are, or are made of, and so are no choice."""
+
+
 def words(package: str) -> list[str]:
-    """The words a folder offers: its files."""
+    """The words a folder offers: its files, but for the one that says what they have in common."""
     folder = importlib.import_module(package)
-    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if not module.name.startswith("_"))
+    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if module.name not in COMMON)
 
 
 def named(package: str, word: str) -> Any:

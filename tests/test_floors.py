@@ -24,6 +24,7 @@ FLOORS = (
     (
         "compress.passes",
         "compress.networks",
+        "compress.blocks",
         "compress.data",
         "compress.gates",
         "compress.train",
@@ -36,7 +37,15 @@ FLOORS = (
         "compress.removal",
         "compress.peak_memory",
     ),
-    ("compress.measure", "compress.latency", "compress.kept", "compress.progress", "compress.bits", "compress.tiles"),
+    (
+        "compress.measure",
+        "compress.latency",
+        "compress.kept",
+        "compress.progress",
+        "compress.bits",
+        "compress.tiles",
+        "compress.cost",
+    ),
     ("compress.errors", "compress"),
     # Below here is ONNX and what runs it.
     ("export.backends", "export.devices", "export.remote", "export.to_onnx"),
@@ -123,7 +132,7 @@ def named_by(node: ast.AST) -> list[str]:
         return [name if name in modules() else node.module for name in inside]
     if isinstance(node, ast.Call) and node.args:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        if called in ("import_module", "__import__", "find_spec", "named", "words", "words_of"):
+        if called in ("import_module", "__import__", "find_spec", "named", "words"):
             return [text.rstrip(".") for text in [first_text(node.args[0])] if text]
     return []
 

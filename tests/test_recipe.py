@@ -18,9 +18,10 @@ from compress.errors import DataError, RecipeError, WeightsError
 from compress.gates import TAKES
 from compress.networks.unet import UNet
 from compress.passes.int8 import Int8
-from compress.recipe import KEYS, Recipe, load, schema, words_of
+from compress.recipe import KEYS, Recipe, load, schema
 from compress.train.training import Training
 from compress.weights import Description, save_net
+from export.device import words
 
 SHIPPED = sorted((Path(__file__).parent.parent / "recipes").rglob("*.yaml"))
 GOOD = """
@@ -212,7 +213,7 @@ def test_a_data_folder_from_outside_needs_a_recipe_that_takes_one(tmp_path: Path
         ("passes: int8", "passes: a list, each entry one word and its options"),
         (
             "passes: [[int8]]",
-            f"passes[0]: one word and its options, such as '{words_of('compress.passes')[0]}: {{...}}', not ['int8']",
+            f"passes[0]: one word and its options, such as '{words('compress.passes')[0]}: {{...}}', not ['int8']",
         ),
         ("devices: cpu", "devices: a list of words, such as [cpu]"),
         ("dynamic: batch", "dynamic: a list of the axes left open: [batch], [size] or [batch, size]"),

@@ -1,11 +1,13 @@
 """U-Net (Ronneberger et al. 2015, arXiv 1505.04597), padded or in its original unpadded form."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
+
+from compress.networks.word import multiples
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -25,6 +27,7 @@ class UNet:
     up: Literal["transposed", "nearest"] = "transposed"
     """How the decoder doubles the resolution: a 2x2 transposed convolution (the paper), or
     nearest-neighbour up-sampling followed by a 3x3 convolution."""
+    dims: ClassVar[int] = 2
     padded: bool = True
     """False leaves every 3x3 convolution unpadded and crops the skips, as in the paper."""
 
@@ -32,18 +35,15 @@ class UNet:
         """A freshly initialised network: logits_BCHW = net(image_BCHW), any floating dtype."""
         return UNetModule(self)
 
-    def check_size(self, size: tuple[int, int]) -> str | None:
+    def check_size(self, size: tuple[int, ...]) -> str | None:
         """What is wrong with an input of this (height, width), and what would be right; None if nothing."""
         step = 2**self.depth
         if self.padded:
-            height, width = (-(-side // step) * step for side in size)
-            if (height, width) != size:
-                return f"this network needs multiples of {step}: pad to {height}x{width} or set data size"
-            if self.norm == "instance" and height == width == step:
+            if self.norm == "instance" and set(size) == {step}:
                 return (
                     f"instance norm needs more than one pixel at depth {self.depth}: set data size or a smaller depth"
                 )
-            return None
+            return multiples(size, step)
         wrong = [side for side in size if not self._unpadded_fits(side)]
         if not wrong:
             return None

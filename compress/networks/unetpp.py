@@ -1,11 +1,13 @@
 """UNet++ (Zhou et al. 2018, arXiv 1807.10165; 2020, arXiv 1912.05074): nested U-Nets that share one encoder."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
+
+from compress.networks.word import multiples
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -31,6 +33,7 @@ class UNetPP:
     up: Literal["transposed", "nearest"] = "transposed"
     """How a node doubles the resolution below it: a 2x2 transposed convolution (the authors), or
     nearest-neighbour up-sampling followed by a 3x3 convolution."""
+    dims: ClassVar[int] = 2
     deep_supervision: bool = True
     """A head on each X(0, j), trained together: without them a network cannot be cut to a lower level."""
 
@@ -38,15 +41,11 @@ class UNetPP:
         """A freshly initialised network: logits_BCHW = net(image_BCHW), any floating dtype."""
         return UNetPPModule(self)
 
-    def check_size(self, size: tuple[int, int]) -> str | None:
+    def check_size(self, size: tuple[int, ...]) -> str | None:
         """What is wrong with an input of this (height, width), and what would be right; None if nothing."""
-        step = 2**self.level
-        height, width = (-(-side // step) * step for side in size)
-        if (height, width) != size:
-            return f"this network needs multiples of {step}: pad to {height}x{width} or set data size"
-        if self.norm == "instance" and height == width == step:
+        if self.norm == "instance" and set(size) == {2**self.level}:
             return f"instance norm needs more than one pixel at level {self.level}: set data size or a smaller level"
-        return None
+        return multiples(size, 2**self.level)
 
 
 class UNetPPModule(nn.Module):

@@ -1,0 +1,139 @@
+"""Every network is of its reference's size, says what input it takes, learns, and is saved and loaded as it was.
+
+The sizes stand in tests/networks/<word>.yaml, with where they are from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from compress.cost import macs_of
+from compress.weights import Description, build_net, load_net, save_net, shape_of
+from export.device import words
+
+TABLES = Path(__file__).parent / "networks"
+WORDS = words("compress.networks")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One network as someone published it."""
+
+    word: str
+    options: dict[str, Any]
+    input: tuple[int, ...]
+    """Height and width, or depth, height and width."""
+    params: int | None = None
+    """None for a toy, which nobody published."""
+    gmacs: float | None = None
+    source: str = ""
+    toy: bool = False
+    """A small one, which tests run with values."""
+    answer: tuple[int, ...] | None = None
+    """The answer's size where it is not the input's."""
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{key}={value}" for key, value in self.options.items())
+        return f"{self.word} {options} {'x'.join(map(str, self.input))}"
+
+    @property
+    def network(self) -> dict[str, dict[str, Any]]:
+        return {self.word: self.options}
+
+    def example(self, batch: int = 1, device: str = "cpu") -> torch.Tensor:
+        shape = batch, shape_of(self.network).in_channels, *self.input
+        return (
+            torch.randn(shape, generator=torch.Generator().manual_seed(0))
+            if device == "cpu"
+            else torch.empty(shape, device=device)
+        )
+
+
+def rows(toy: bool) -> list[Any]:
+    found = []
+    for path in sorted(TABLES.glob("*.yaml")):
+        for entry in yaml.safe_load(path.read_text()):
+            row = Row(word=path.stem, **{**entry, "input": tuple(entry["input"])})
+            if row.toy == toy:
+                found.append(pytest.param(row, id=str(row)))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def built(row: Row) -> nn.Module:
+    torch.manual_seed(0)
+    return build_net(row.network).eval()
+
+
+def test_every_network_has_sizes_and_a_toy() -> None:
+    assert sorted(path.stem for path in TABLES.glob("*.yaml")) == WORDS
+    assert {param.values[0].word for param in rows(toy=True)} == set(WORDS)
+
+
+@pytest.mark.parametrize("row", rows(toy=False))
+def test_parameters_and_macs_are_those_of_the_reference(row: Row) -> None:
+    assert shape_of(row.network).check_size(row.input) is None
+    with torch.device("meta"):
+        net = build_net(row.network).eval()
+        assert sum(tensor.numel() for tensor in net.parameters()) == row.params
+        if row.gmacs is not None:
+            assert macs_of(net, row.example(device="meta")) / 1e9 == pytest.approx(row.gmacs, rel=0.01)
+
+
+@pytest.mark.parametrize("row", rows(toy=True))
+def test_it_answers_with_logits_of_the_size_of_its_input(row: Row) -> None:
+    shape = shape_of(row.network)
+    assert shape.dims == len(row.input)
+    with torch.no_grad():
+        logits = built(row)(row.example(batch=2))
+    assert logits.shape == (2, shape.classes, *(row.answer or row.input))
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("row", rows(toy=True))
+def test_a_size_it_does_not_take_is_refused_with_one_that_it_takes(row: Row) -> None:
+    shape = shape_of(row.network)
+    odd = tuple(side + 1 for side in row.input)
+    fault = shape.check_size(odd)
+    if fault is None:
+        with torch.no_grad():
+            answer = built(row)(torch.randn(1, shape.in_channels, *odd))
+        assert answer.shape[2:] == odd
+    else:
+        assert "would fit" in fault or "pad to" in fault
+
+
+@pytest.mark.parametrize("row", rows(toy=True))
+def test_a_gradient_reaches_all_that_training_answers_with(row: Row) -> None:
+    net = built(row).train()
+    answers = net(row.example(batch=2))
+    answers = answers if isinstance(answers, tuple) else (answers,)
+    sum(answer.square().mean() for answer in answers).backward()
+    dead = [name for name, tensor in net.named_parameters() if tensor.grad is None]
+    assert not dead
+    assert all(torch.isfinite(tensor.grad).all() for tensor in net.parameters())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("row", rows(toy=True))
+def test_saved_and_loaded_it_is_the_same(row: Row, tmp_path: Path) -> None:
+    net, image = built(row), row.example()
+    save_net(net, Description(network=net.description), tmp_path / "net.safetensors")  # type: ignore[arg-type]
+    again = load_net(tmp_path / "net.safetensors")
+    with torch.no_grad():
+        assert torch.equal(again(image), net(image))
