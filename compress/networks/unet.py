@@ -1,12 +1,14 @@
 """U-Net (Ronneberger et al. 2015, arXiv 1505.04597), padded or in its original unpadded form."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from compress.blocks.conv import Norm, Up, double_conv, up
+from compress.blocks.he import he_initialised
 from compress.networks.word import multiples
 
 
@@ -23,8 +25,8 @@ class UNet:
     in_channels: Annotated[int, Field(ge=1)] = 1
     width: Annotated[int, Field(ge=1)] = 64
     depth: Annotated[int, Field(ge=1, le=8)] = 4
-    norm: Literal["none", "batch", "instance", "group"] = "batch"
-    up: Literal["transposed", "nearest"] = "transposed"
+    norm: Norm = "batch"
+    up: Up = "transposed"
     """How the decoder doubles the resolution: a 2x2 transposed convolution (the paper), or
     nearest-neighbour up-sampling followed by a 3x3 convolution."""
     dims: ClassVar[int] = 2
@@ -75,21 +77,21 @@ class UNetModule(nn.Module):
         super().__init__()
         widths = [shape.width * 2**level for level in range(shape.depth + 1)]
         self.encoder = nn.ModuleList(
-            _double_conv(before, after, shape)
+            double_conv(before, after, norm=shape.norm, padded=shape.padded)
             for before, after in zip([shape.in_channels, *widths], widths, strict=False)
         )
         self.pool = nn.MaxPool2d(2)
-        self.up = nn.ModuleList(_up(widths[level], widths[level - 1], shape) for level in range(shape.depth, 0, -1))
+        self.up = nn.ModuleList(
+            up(widths[level], widths[level - 1], kind=shape.up, norm=shape.norm) for level in range(shape.depth, 0, -1)
+        )
         self.decoder = nn.ModuleList(
-            _double_conv(2 * widths[level], widths[level], shape) for level in reversed(range(shape.depth))
+            double_conv(2 * widths[level], widths[level], norm=shape.norm, padded=shape.padded)
+            for level in reversed(range(shape.depth))
         )
         self.head = nn.Conv2d(shape.width, shape.classes, 1)
         self.padded = shape.padded
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                # He initialisation, section 3 of the paper.
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        # Section 3 of the paper.
+        he_initialised(self)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         skips = []
@@ -97,38 +99,13 @@ class UNetModule(nn.Module):
             x_BCHW = block(x_BCHW if level == 0 else self.pool(x_BCHW))
             skips.append(x_BCHW)
         x_BCHW = skips.pop()
-        for up, block in zip(self.up, self.decoder, strict=True):
-            x_BCHW = up(x_BCHW)
+        for rise, block in zip(self.up, self.decoder, strict=True):
+            x_BCHW = rise(x_BCHW)
             skip = skips.pop()
             if not self.padded:
                 skip = _centre_crop(skip, x_BCHW)
             x_BCHW = block(torch.cat([skip, x_BCHW], dim=1))
         return self.head(x_BCHW)
-
-
-def _double_conv(before: int, after: int, shape: UNet) -> nn.Sequential:
-    return nn.Sequential(*_conv(before, after, shape, shape.padded), *_conv(after, after, shape, shape.padded))
-
-
-def _conv(before: int, after: int, shape: UNet, padded: bool) -> list[nn.Module]:
-    conv = nn.Conv2d(before, after, 3, padding=1 if padded else 0)
-    return [conv, *_norm(after, shape), nn.ReLU(inplace=True)]
-
-
-def _norm(channels: int, shape: UNet) -> list[nn.Module]:
-    if shape.norm == "batch":
-        return [nn.BatchNorm2d(channels)]
-    if shape.norm == "instance":
-        return [nn.InstanceNorm2d(channels, affine=True)]
-    if shape.norm == "group":
-        return [nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0), channels)]
-    return []
-
-
-def _up(before: int, after: int, shape: UNet) -> nn.Module:
-    if shape.up == "transposed":
-        return nn.ConvTranspose2d(before, after, 2, stride=2)
-    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), *_conv(before, after, shape, padded=True))
 
 
 def _centre_crop(skip_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:

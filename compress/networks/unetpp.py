@@ -1,12 +1,14 @@
 """UNet++ (Zhou et al. 2018, arXiv 1807.10165; 2020, arXiv 1912.05074): nested U-Nets that share one encoder."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from compress.blocks.conv import Norm, Up, double_conv, up
+from compress.blocks.he import he_initialised
 from compress.networks.word import multiples
 
 
@@ -29,8 +31,8 @@ class UNetPP:
     width: Annotated[int, Field(ge=1)] = 32
     level: Annotated[int, Field(ge=1, le=8)] = 4
     """What is built: the nodes that X(0, level) needs, L1 to L4 in the paper. Also how often it halves."""
-    norm: Literal["none", "batch", "instance", "group"] = "batch"
-    up: Literal["transposed", "nearest"] = "transposed"
+    norm: Norm = "batch"
+    up: Up = "transposed"
     """How a node doubles the resolution below it: a 2x2 transposed convolution (the authors), or
     nearest-neighbour up-sampling followed by a 3x3 convolution."""
     dims: ClassVar[int] = 2
@@ -64,19 +66,16 @@ class UNetPPModule(nn.Module):
         self.nodes, self.up, self.heads = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for row, width in enumerate(widths):
             before = shape.in_channels if row == 0 else widths[row - 1]
-            self.nodes[f"{row}_0"] = _double_conv(before, width, shape)
+            self.nodes[f"{row}_0"] = double_conv(before, width, norm=shape.norm)
         for place in range(1, shape.level + 1):
             for row in range(shape.level - place + 1):
                 name, width = f"{row}_{place}", widths[row]
-                self.up[name] = _up(widths[row + 1], width, shape)
-                self.nodes[name] = _double_conv((place + 1) * width, width, shape)
+                self.up[name] = up(widths[row + 1], width, kind=shape.up, norm=shape.norm)
+                self.nodes[name] = double_conv((place + 1) * width, width, norm=shape.norm)
             if shape.deep_supervision or place == shape.level:
                 self.heads[str(place)] = nn.Conv2d(shape.width, shape.classes, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                # He initialisation, as the authors'.
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        # As the authors'.
+        he_initialised(self)
 
     def forward(self, x_BCHW: Tensor) -> Tensor | tuple[Tensor, ...]:
         rows = [[self.nodes["0_0"](x_BCHW)]]
@@ -102,27 +101,3 @@ class UNetPPModule(nn.Module):
             for name in [name for name in blocks if sum(map(int, name.split("_"))) > level]:
                 del blocks[name]
         self.level = level
-
-
-def _double_conv(before: int, after: int, shape: UNetPP) -> nn.Sequential:
-    return nn.Sequential(*_conv(before, after, shape), *_conv(after, after, shape))
-
-
-def _conv(before: int, after: int, shape: UNetPP) -> list[nn.Module]:
-    return [nn.Conv2d(before, after, 3, padding=1), *_norm(after, shape), nn.ReLU(inplace=True)]
-
-
-def _norm(channels: int, shape: UNetPP) -> list[nn.Module]:
-    if shape.norm == "batch":
-        return [nn.BatchNorm2d(channels)]
-    if shape.norm == "instance":
-        return [nn.InstanceNorm2d(channels, affine=True)]
-    if shape.norm == "group":
-        return [nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0), channels)]
-    return []
-
-
-def _up(before: int, after: int, shape: UNetPP) -> nn.Module:
-    if shape.up == "transposed":
-        return nn.ConvTranspose2d(before, after, 2, stride=2)
-    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), *_conv(before, after, shape))
