@@ -1,4 +1,4 @@
-"""3-D Attention U-Net with grid gates (Oktay et al. 2018, arXiv 1804.03999; Schlemper et al. 2019, arXiv 1808.08114)."""
+"""3-D Attention U-Net (Oktay et al. 2018, arXiv 1804.03999; Schlemper et al. 2019, arXiv 1808.08114)."""
 
 from itertools import pairwise
 from typing import Annotated, ClassVar
