@@ -61,7 +61,7 @@ class ReversibleSequence(nn.Module):
             return torch.cat(_through(self.blocks, x_BC), dim=1)
         x_BC = x_BC.float() if torch.is_autocast_enabled(x_BC.device.type) else x_BC
         parameters = [one for one in self.parameters() if one.requires_grad]
-        answer: Tensor = _Recomputed.apply(x_BC, list(self.blocks), *parameters)  # type: ignore[no-untyped-call]
+        answer: Tensor = _Recomputed.apply(x_BC, list(self.blocks), *parameters)
         return answer
 
 

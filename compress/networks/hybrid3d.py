@@ -112,5 +112,5 @@ def _apart(before: int, after: int) -> list[nn.Module]:
 
 def _each(channels: int, kernel: tuple[int, int, int]) -> list[nn.Module]:
     """A filter for each channel."""
-    padding = tuple(side // 2 for side in kernel)
+    padding = kernel[0] // 2, kernel[1] // 2, kernel[2] // 2
     return [nn.Conv3d(channels, channels, kernel, padding=padding, groups=channels, bias=False)]

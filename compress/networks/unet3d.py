@@ -99,7 +99,8 @@ def _double_conv(before: int, between: int, after: int, shape: UNet3D) -> nn.Seq
 
 
 def _conv(before: int, after: int, shape: UNet3D) -> list[nn.Module]:
-    padding = tuple(side // 2 for side in shape.kernel)
+    deep, high, wide = shape.kernel
+    padding = deep // 2, high // 2, wide // 2
     return [nn.Conv3d(before, after, shape.kernel, padding=padding), *_norm(after, shape), nn.ReLU(inplace=True)]
 
 
