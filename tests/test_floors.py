@@ -44,6 +44,7 @@ FLOORS = (
         "compress.progress",
         "compress.bits",
         "compress.tiles",
+        "compress.dense_crf",
         "compress.cost",
     ),
     ("compress.errors", "compress"),

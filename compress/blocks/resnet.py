@@ -20,6 +20,11 @@ class ResNet(nn.Module):
     `strict=False`. With the deep stem, `conv1` is a sequence of three convolutions.
     """
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(
         self,
         in_channels: int,
