@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from compress.blocks.conv import conv
+from compress.blocks.he import he_initialised
 from compress.blocks.resnet import Basic
 from compress.blocks.squeeze_excite import SqueezeExcite
 from compress.networks.word import multiples
@@ -84,6 +85,7 @@ class ShapeAttentiveModule(nn.Module):
         self.up = nn.Sequential(*conv(2 * width, inner), *_doubled(inner, width))
         self.join = nn.Sequential(*conv(2 * width, width))
         self.head = nn.Conv2d(width, shape.classes, 1)
+        he_initialised(self)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         features = self.texture(x_BCHW)
