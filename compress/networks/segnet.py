@@ -7,6 +7,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from compress.blocks.he import he_initialised
+from compress.blocks.unpooling import pooled, unpooled
 from compress.blocks.vgg import DEPTHS, conv, vgg16_stages, widths
 
 
@@ -49,8 +50,6 @@ class SegNetModule(nn.Module):
         super().__init__()
         channels = widths(shape.width)
         self.encoder = vgg16_stages(shape.in_channels, shape.width, norm=True)
-        self.pool = nn.MaxPool2d(2, return_indices=True)
-        self.unpool = nn.MaxUnpool2d(2)
         self.decoder = nn.ModuleList()
         for stage in range(4, -1, -1):
             after = channels[stage - 1] if stage else shape.classes
@@ -62,13 +61,10 @@ class SegNetModule(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         places = []
         for stage in self.encoder:
-            x_BCHW = stage(x_BCHW)
-            size = x_BCHW.shape[2:]
-            x_BCHW, where = self.pool(x_BCHW)
-            places.append((where, size))
+            x_BCHW, where = pooled(stage(x_BCHW))
+            places.append(where)
         for stage in self.decoder:
-            where, size = places.pop()
-            x_BCHW = stage(self.unpool(x_BCHW, where, output_size=size))
+            x_BCHW = stage(unpooled(x_BCHW, places.pop()))
         return x_BCHW
 
 
