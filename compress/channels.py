@@ -263,12 +263,13 @@ class _Trace:
         self.makers: dict[Place, str] = {}
         self.bare: dict[str, Tensor] = {}
         self.module = ""
+        self.net = net
+        self.names = {module: name for name, module in net.named_modules()}
         self._read_inputs(net, program)
         for node in program.graph.nodes:
             if node.op == "call_function":
                 stack = node.meta.get("nn_module_stack")
-                # A module that is called again is written with the number of the call.
-                self.module = re.sub(r"@\d+", "", list(stack.values())[-1][0]) if stack else ""
+                self.module = self._name_of(list(stack.values())[-1][0]) if stack else ""
                 self.of[node] = self._call(node)
                 if _changes_in_place(node):
                     self.of[node.args[0]] = self.of[node]
@@ -279,6 +280,17 @@ class _Trace:
             if name in self.elements:
                 self.labels.keep(self.axes[name, axis], f"{name} is used in more ways than one")
                 self.labels.keep(self.elements[name], f"{name} is used in more ways than one")
+
+    def _name_of(self, path: str) -> str:
+        """The one name of a module that was called under this path."""
+        # A module that is called again is written with the number of the call, and one in a slice of a list with
+        # the slice; one that has several names goes by the first.
+        module: Any = self.net
+        for part in filter(None, re.sub(r"@\d+", "", path).split(".")):
+            cut = re.fullmatch(r"slice\((-?\d+|None), (-?\d+|None), (-?\d+|None)\)", part)
+            bounds = [None if one == "None" else int(one) for one in cut.groups()] if cut else []
+            module = module[slice(*bounds)] if cut else getattr(module, part, None)
+        return self.names.get(module, path)
 
     def _read_inputs(self, net: nn.Module, program: ExportedProgram) -> None:
         by_identity: dict[int, str] = {}

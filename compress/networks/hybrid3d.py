@@ -62,7 +62,7 @@ class Hybrid3DModule(nn.Module):
             _Stage(before, after, level < shape.flat, shape.apart)
             for level, (before, after) in enumerate(pairwise([shape.in_channels, *widths]))
         )
-        self.pool = nn.ModuleList(nn.MaxPool3d(step) for step in steps)
+        self.pool = nn.ModuleList([nn.Identity(), *(nn.MaxPool3d(step) for step in steps)])
         self.up = nn.ModuleList(
             nn.Upsample(scale_factor=tuple(map(float, step)), mode="trilinear") for step in steps[::-1]
         )
@@ -75,9 +75,9 @@ class Hybrid3DModule(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
-        skips = [self.encoder[0](x_BCDHW)]
-        for pool, stage in zip(self.pool, self.encoder[1:], strict=True):
-            skips.append(stage(pool(skips[-1])))
+        skips: list[Tensor] = []
+        for pool, stage in zip(self.pool, self.encoder, strict=True):
+            skips.append(stage(pool(skips[-1] if skips else x_BCDHW)))
         x_BCDHW = skips.pop()
         for up, stage in zip(self.up, self.decoder, strict=True):
             x_BCDHW = stage(torch.cat([skips.pop(), up(x_BCDHW)], dim=1))

@@ -54,9 +54,10 @@ class ResidualUNet3DModule(nn.Module):
         self.norms = nn.ModuleList(_norm_relu(width) for width in widths[:-1])
         self.contexts = nn.ModuleList(_Context(before, after, shape) for before, after in pairwise(widths))
         self.up = nn.ModuleList(_up(before, after) for before, after in pairwise(widths[::-1]))
+        # The deepest is mixed after it is up-sampled, the others are narrowed before.
         self.mix = nn.Sequential(_conv(widths[3], widths[3], 1), _norm_relu(widths[3]))
         self.merge = nn.ModuleList(_conv_norm_relu(2 * width, 2 * width) for width in widths[3::-1])
-        self.narrow = nn.ModuleList(_conv(2 * width, width, 1) for width in widths[3:0:-1])
+        self.narrow = nn.ModuleList([nn.Identity(), *(_conv(2 * width, width, 1) for width in widths[3:0:-1])])
         self.head = _conv(2 * widths[0], shape.classes, 1)
         self.lower_heads = nn.ModuleList(_conv(2 * width, shape.classes, 1) for width in widths[2:0:-1])
 
@@ -69,14 +70,16 @@ class ResidualUNet3DModule(nn.Module):
             if level > 0:
                 skips.append(x_BCDHW)
             x_BCDHW = context(x_BCDHW)
-        return self._decoded(self.mix(self.up[0](x_BCDHW)), skips)
+        return self._decoded(x_BCDHW, skips)
 
     def _decoded(self, x_BCDHW: Tensor, skips: list[Tensor]) -> Tensor:
-        merged = [self.merge[0](torch.cat([x_BCDHW, skips.pop()], dim=1))]
-        for narrow, up, merge in zip(self.narrow, self.up[1:], self.merge[1:], strict=True):
-            merged.append(merge(torch.cat([up(narrow(merged[-1])), skips.pop()], dim=1)))
+        merged = []
+        for level, (narrow, up, merge) in enumerate(zip(self.narrow, self.up, self.merge, strict=True)):
+            x_BCDHW = up(narrow(x_BCDHW))
+            x_BCDHW = merge(torch.cat([self.mix(x_BCDHW) if level == 0 else x_BCDHW, skips.pop()], dim=1))
+            merged.append(x_BCDHW)
         lower = _doubled(self.lower_heads[0](merged[1])) + self.lower_heads[1](merged[2])
-        return self.head(merged[3]) + _doubled(lower)
+        return self.head(x_BCDHW) + _doubled(lower)
 
 
 class _First(nn.Module):
