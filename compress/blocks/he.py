@@ -6,7 +6,7 @@ from torch import nn
 def he_initialised(net: nn.Module) -> None:
     """Draw, in place, every convolution's weights so that rectified activations keep their variance; biases are 0."""
     for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Conv3d | nn.ConvTranspose3d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

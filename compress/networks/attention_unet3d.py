@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from compress.blocks.grid_attention import MultiAttention3d
+from compress.blocks.he import he_initialised
 from compress.networks.word import multiples
 
 
@@ -59,10 +60,7 @@ class AttentionUNet3DModule(nn.Module):
             _head(skip, shape.classes, 2 ** (shape.depth - 1 - place)) for place, (skip, _) in enumerate(levels)
         )
         self.combine = nn.Conv3d(shape.depth * shape.classes, shape.classes, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                # He initialisation, as the authors'.
-                nn.init.kaiming_normal_(module.weight)
+        he_initialised(self)
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         skips = []

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from compress.blocks.he import he_initialised
 from compress.networks.word import multiples
 
 
@@ -70,9 +71,7 @@ class Hybrid3DModule(nn.Module):
             _Stage(below + width, width, False, shape.apart) for width, below in reversed(list(pairwise(widths)))
         )
         self.head = nn.Conv3d(shape.width, shape.classes, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        he_initialised(self)
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         skips: list[Tensor] = []

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from compress.blocks.he import he_initialised
 from compress.networks.word import multiples
 
 Kernel = Literal[1, 3, 5]
@@ -78,10 +79,7 @@ class UNet3DModule(nn.Module):
             _double_conv(below + width, width, width, shape) for width, below in reversed(list(pairwise(widths)))
         )
         self.head = nn.Conv3d(shape.width, shape.classes, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        he_initialised(self)
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         skips = []
