@@ -15,6 +15,7 @@ from torch import nn
 
 from compress import progress
 from compress.bits import bit_operations
+from compress.data.cases import MaskArray
 from compress.errors import BackendError, ExportError, NotHere
 from compress.kept import Kept, key_of, versions
 from compress.latency import BLOCK, Timing, conditions, interleaved
@@ -165,10 +166,12 @@ class Builder:
             "segpress.step": stage.name,
             "segpress.classes": json.dumps(data.class_names),
             "segpress.normalization": json.dumps(
-                {"scale": "pixel / largest pixel value", "mean": data.normalization.mean, "std": data.normalization.std}
+                {"scale": data.reader.scale, "mean": data.normalization.mean, "std": data.normalization.std}
             ),
             "segpress.size": json.dumps(data.fit.size),
             "segpress.fit": data.fit.how,
+            "segpress.axes": data.reader.axes,
+            "segpress.spacing": json.dumps(data.fit.spacing),
             "segpress.weights_sha256": sha256(stage.path),
             "segpress.versions": json.dumps(versions()),
         }
@@ -181,7 +184,7 @@ class Builder:
             path=path,
             format="torch",
             input=Port(name="image", shape=size, dtype="float"),
-            output=Port(name="logits", shape=(1, -1, -1, -1), dtype="float"),
+            output=Port(name="logits", shape=(1, *[-1] * (len(size) - 1)), dtype="float"),
         )
 
     def _whole(self, artifact: Artifact) -> bool:
@@ -330,19 +333,32 @@ def worst_cases(builds: Sequence[Build], rows: Sequence[Row], task: Task, most: 
     with before.place.opened().open(before.artifact) as was, after.place.opened().open(after.artifact) as now:
         for case in chosen:
             image, truth = task.shown(case)
+            seen = (image, truth, task.fitted_labels(was, case), task.fitted_labels(now, case))
+            flat, place = (seen, None) if truth.ndim == 2 else _slice_of_most_error(*seen, task.data.ignore)
             overlays.append(
                 Overlay(
                     case=case.name,
-                    image_HWC=image,
-                    truth_HW=truth,
-                    before_HW=task.fitted_labels(was, case),
-                    after_HW=task.fitted_labels(now, case),
+                    place=place,
+                    image_HWC=flat[0],
+                    truth_HW=flat[1],
+                    before_HW=flat[2],
+                    after_HW=flat[3],
                     dice_before=_dice(before_row, case.name),
                     dice_after=_dice(after_row, case.name),
                     after=f"{after_row.step} on {after_row.backend}",
                 )
             )
     return overlays
+
+
+def _slice_of_most_error(
+    image_DHWC: MaskArray, truth_DHW: MaskArray, before_DHW: MaskArray, after_DHW: MaskArray, ignore: int | None
+) -> tuple[tuple[MaskArray, MaskArray, MaskArray, MaskArray], str]:
+    """The four at the depth where the answer after is wrong most, or at the middle if nowhere; and which that is."""
+    wrong_D = ((after_DHW != truth_DHW) & (truth_DHW != ignore)).sum((1, 2))
+    depth = int(wrong_D.argmax()) if wrong_D.any() else len(wrong_D) // 2
+    flat = (image_DHWC[depth], truth_DHW[depth], before_DHW[depth], after_DHW[depth])
+    return flat, f"slice {depth + 1} of {len(wrong_D)}"
 
 
 def _dice(row: Row, case: str) -> float | None:

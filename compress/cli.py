@@ -66,7 +66,9 @@ def check(recipe: RecipePath, data: DataRoot = None) -> None:
 @app.command()
 def inspect(
     model: Annotated[Path, typer.Argument(help="A recipe, a saved network (.safetensors), or an ONNX file.")],
-    size: Annotated[str | None, typer.Option(help="Input height and width, such as 256x256.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Input height and width, such as 256x256; of volumes depth first.")
+    ] = None,
     backend: Annotated[str, typer.Option(help="The runtime that is timed: onnxruntime or openvino.")] = "onnxruntime",
     device: Annotated[str, typer.Option(help="Where it runs.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
@@ -108,15 +110,15 @@ def _half_drops(model: Path, data: Path | None, out: Path) -> dict[str, float | 
     return {one["layers"][0]: one["drop"] for one in found["prune"]}
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
+def _size(text: str | None) -> tuple[int, ...] | None:
     from compress.errors import SegpressError
 
     sides = [] if text is None else text.lower().split("x")
     if text is None:
         return None
-    if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise SegpressError(f"--size: '{text}' is not a height and a width, such as 256x256")
-    return int(sides[0]), int(sides[1])
+    if len(sides) not in (2, 3) or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise SegpressError(f"--size: '{text}' is not a height and a width, such as 256x256, or three sides")
+    return tuple(map(int, sides))
 
 
 @app.command()

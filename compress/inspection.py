@@ -18,6 +18,7 @@ from compress.errors import BackendError, SegpressError
 from compress.latency import Timing, conditions, interleaved
 from compress.recipe import load
 from compress.removal import groups
+from compress.tiles import Size, by
 from compress.weights import build_net, load_net, load_weights, read_description, shape_of
 from export.artifact import Artifact, Backend, Port
 from export.device import find_device, usable_cpus, words
@@ -25,7 +26,6 @@ from export.layers import Layer, layers_of, opened_port, total, with_times
 from export.quantized import Quantized
 from export.to_onnx import to_onnx
 
-Size = tuple[int, int]
 PROFILED: tuple[str, ...] = ("onnxruntime", "openvino")
 """The runtimes that tell how long each layer takes."""
 
@@ -37,7 +37,7 @@ class Where:
     backend: str = "onnxruntime"
     device: str = "cpu"
     size: Size | None = None
-    """Height and width of the input; None takes the recipe's, the saved network's or the file's own."""
+    """Of the input; None takes the recipe's, the saved network's or the file's own."""
     runs: int = 30
 
 
@@ -50,7 +50,7 @@ class Inspection:
     device: str
     threads: int
     input: tuple[int, ...]
-    """BCHW."""
+    """BCHW, or BCDHW of volumes."""
     layers: Sequence[Layer]
     own: Mapping[str, float]
     """The runtime's own work between layers (reordering), by its kind, in microseconds."""
@@ -145,7 +145,7 @@ def _found(model: Path, where: Where, place: Place, scratch: Path) -> _Found:
         net, described = load_net(model), read_description(model)
         size = where.size or (None if described is None else described.size)
         if size is None:
-            raise SegpressError(f"{model}: its description tells no input size; give --size HxW")
+            raise SegpressError(f"{model}: its description tells no input size; give --size, such as 256x256")
         return _exported(model, net, size, place, scratch, [])
     if model.suffix == ".onnx":
         onnx = _sealed(model, scratch)
@@ -161,9 +161,11 @@ def _exported(model: Path, net: nn.Module, size: Size, place: Place, scratch: Pa
         # What passes have made of a network: it is described by what it began as.
         network = next(iter(network.values()))["net"]
     shape = shape_of(network)
+    if len(size) != shape.dims:
+        raise SegpressError(f"{model}: input is {by(size)}, but the network's has {shape.dims} sides")
     fault = shape.check_size(size)
     if fault:
-        raise SegpressError(f"{model}: input is {size[0]}x{size[1]}; {fault}")
+        raise SegpressError(f"{model}: input is {by(size)}; {fault}")
     example = torch.zeros(1, shape.in_channels, *size)
     onnx = to_onnx(placed(net, place.rules), example, scratch / "model.onnx")
     return _Found(onnx=onnx, shape=tuple(example.shape), groups=_groups(net, example), notes=notes)
@@ -186,13 +188,14 @@ def _sealed(model: Path, scratch: Path) -> Artifact:
 
 def _shape(model: Path, onnx: Artifact, size: Size | None) -> tuple[int, ...]:
     port: Port = onnx.input
-    if len(port.shape) != 4 or port.shape[1] == -1:
-        raise SegpressError(f"{model}: its input is {port.shape}; inspect takes networks of images, BCHW")
-    if size is None and -1 in port.shape[2:]:
-        raise SegpressError(f"{model}: its input may have any size; give --size HxW")
-    wanted = size or (port.shape[2], port.shape[3])
-    if any(axis not in (-1, side) for axis, side in zip(port.shape[2:], wanted, strict=True)):
-        raise SegpressError(f"{model}: its input is {port.shape[2]}x{port.shape[3]}, which --size cannot change")
+    own = port.shape[2:]
+    if len(own) not in (2, 3) or port.shape[1] == -1:
+        raise SegpressError(f"{model}: its input is {port.shape}; inspect takes networks of images, BCHW, or volumes")
+    if size is None and -1 in own:
+        raise SegpressError(f"{model}: its input may have any size; give --size, such as 256x256")
+    wanted = size or own
+    if len(wanted) != len(own) or any(axis not in (-1, side) for axis, side in zip(own, wanted, strict=True)):
+        raise SegpressError(f"{model}: its input is {by(own)}, which --size cannot change")
     return (1, port.shape[1], *wanted)
 
 

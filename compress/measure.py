@@ -1,6 +1,6 @@
 """Scores of a segmentation, case by case and class by class.
 
-Legend: H height, W width, N cases, K foreground classes, M the metrics of `METRICS`.
+Legend: H height, W width (of volumes, depth before them), N cases, K foreground classes, M the metrics of `METRICS`.
 """
 
 from __future__ import annotations
@@ -31,19 +31,18 @@ Values = NDArray[np.float64]
 class Ruler:
     """What distances are measured in."""
 
-    spacing: tuple[float, float] | None = None
-    """Height and width of a pixel in mm; None measures in pixels."""
+    spacing: tuple[float, ...] | None = None
+    """Length of a pixel along each axis in mm; None measures in pixels."""
     tolerance: float = 2.0
     """Distance (mm, or pixels) under which two surfaces agree."""
 
-    @property
-    def unit(self) -> str:
-        return "px" if self.spacing is None else "mm"
+    def along(self, shape: tuple[int, ...]) -> tuple[float, ...]:
+        """The length of a pixel along each axis of an image of this shape."""
+        return self.spacing or (1.0,) * len(shape)
 
-    def diagonal(self, shape: tuple[int, int]) -> float:
+    def diagonal(self, shape: tuple[int, ...]) -> float:
         """The image's diagonal: the distance reported where a surface is missing altogether."""
-        height, width = self.spacing or (1.0, 1.0)
-        return math.hypot(shape[0] * height, shape[1] * width)
+        return math.hypot(*(side * length for side, length in zip(shape, self.along(shape), strict=True)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,9 +166,8 @@ def score_case(
         values_KM[:, MAE] = (extra + missed) / pixels
     values_KM[absent] = math.nan
     if ruler is not None:
-        shape = (labels_HW.shape[0], labels_HW.shape[1])
         one_empty = ~absent & ((hits + extra == 0) | (hits + missed == 0))
-        values_KM[np.ix_(one_empty, DISTANCES)] = ruler.diagonal(shape)
+        values_KM[np.ix_(one_empty, DISTANCES)] = ruler.diagonal(labels_HW.shape)
         values_KM[one_empty, NSD] = 0.0
         for place in np.flatnonzero(~absent & ~one_empty):
             surfaces = _surfaces(predicted[0, 1 + place], true[0, 1 + place], ruler)
@@ -191,7 +189,7 @@ def _surfaces(predicted_HW: Tensor, true_HW: Tensor, ruler: Ruler) -> tuple[floa
         # MONAI warns of its own use of a deprecated argument.
         warnings.simplefilter("ignore")
         _, found, _ = get_edge_surface_distance(
-            predicted_HW, true_HW, spacing=list(ruler.spacing or (1.0, 1.0)), symmetric=True
+            predicted_HW, true_HW, spacing=list(ruler.along(predicted_HW.shape)), symmetric=True
         )
     there, back = (distances.double().numpy() for distances in found)
     both = np.concatenate([there, back])

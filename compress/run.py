@@ -16,7 +16,6 @@ from compress.builds import Build, Builder, measured, places, worst_cases
 from compress.data.cases import ROLES, Role
 from compress.gates import drops, judge, step_drop
 from compress.kept import Kept, claimed, code_key, key_of, versions
-from compress.measure import Ruler
 from compress.recipe import Recipe
 from compress.report.report import Report, Row
 from compress.stages import Stage, baseline, chain
@@ -126,7 +125,7 @@ def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
     return {
         "source": task.data.source,
         "classes": list(task.data.class_names),
-        "unit": Ruler(spacing=task.data.spacing).unit,
+        "unit": task.data.reader.unit,
         "tolerance": task.data.tolerance,
         "roles": {
             "train": used("train", "not used by this run: no pass trains"),

@@ -1,6 +1,6 @@
 """What the network must do: the data, the scores, and the uncompressed network that already does it.
 
-Legend: B batch, C channels, K classes, H height, W width.
+Legend: B batch, C channels, K classes, H height, W width (of volumes, depth before them).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.data.cases import Case, Dataset, MaskArray
+from compress.data.cases import Case, Dataset, MaskArray, Spacing
 from compress.errors import DataError, NotHere
 from compress.measure import Ruler, Scores, score_case, scores_of
-from compress.tiles import Size, blended
+from compress.tiles import Size, blended, central
 from export.artifact import Infer
 from export.graph import Dynamic
 
@@ -90,7 +90,7 @@ class Task:
     def labels(self, infer: Infer, case: Case) -> MaskArray:
         """The network's answer at the image's original size (HW): what end-to-end latency times, all tiles included."""
         if self.data.fit.how == "tile":
-            return self._tiled(infer, case)
+            return self.data.fit.restore(self._tiled(infer, case), self.data.size_of(case))
         labels_HW = labels_of(infer, self.data.image(case)[None])
         truth_size = self.data.size_of(case)
         if labels_HW.shape != self.data.fit.size:
@@ -98,6 +98,7 @@ class Task:
         return self.data.fit.restore(labels_HW, truth_size)
 
     def _tiled(self, infer: Infer, case: Case) -> MaskArray:
+        """The answer at the size that tiles are taken from."""
         fit = self.data.fit
 
         def whole(image_1CHW: np.ndarray) -> np.ndarray:
@@ -107,10 +108,9 @@ class Task:
 
     @cached_property
     def _answer(self) -> Size:
-        """Height and width of what the network says of one tile: all of it, or its middle if it is unpadded."""
+        """The size of what the network says of one tile: all of it, or its middle if it is unpadded."""
         with torch.inference_mode():
-            height, width = self.net(self.example).shape[-2:]
-        return height, width
+            return tuple(self.net(self.example).shape[2:])
 
     def probes(self, most: int = 4) -> Iterator[np.ndarray]:
         """A few real inputs (1CHW) to compare two forms of one network on; test cases only if there are no others."""
@@ -119,47 +119,45 @@ class Task:
 
     def shown(self, case: Case) -> tuple[MaskArray, MaskArray]:
         """The image (HWC uint8) and its truth (HW) at the network's size, or of tiles all together, to look at."""
-        seen_HWC = (self.data.whole_pixels(case).transpose(1, 2, 0) * 255).round().astype(np.uint8)
+        seen_HWC = (np.moveaxis(self.data.whole_pixels(case), 0, -1) * 255).round().astype(np.uint8)
+        truth_HW = self.data.whole_mask(case)
         if self.data.fit.how == "tile":
-            return _thinned(seen_HWC), _thinned(self.data.mask(case))
-        return seen_HWC, self.data.fitted_mask(case)
+            return _thinned(seen_HWC, truth_HW.ndim), _thinned(truth_HW, truth_HW.ndim)
+        return seen_HWC, truth_HW
 
     def fitted_labels(self, infer: Infer, case: Case) -> MaskArray:
         """The network's answer to what is `shown`; around an unpadded network's answer there is background."""
         if self.data.fit.how == "tile":
-            return _thinned(self._tiled(infer, case))
+            labels_HW = self._tiled(infer, case)
+            return _thinned(labels_HW, labels_HW.ndim)
         labels_HW = labels_of(infer, self.data.image(case)[None])
-        around = [(full - side) // 2 for full, side in zip(self.data.fit.size, labels_HW.shape, strict=True)]
-        rest = [
-            full - side - before for full, side, before in zip(self.data.fit.size, labels_HW.shape, around, strict=True)
-        ]
-        return np.pad(labels_HW, list(zip(around, rest, strict=True)))
+        whole_HW = np.zeros(self.data.fit.size, np.uint8)
+        whole_HW[central(labels_HW.shape, whole_HW.shape)] = labels_HW
+        return whole_HW
 
-    def _compared(self, infer: Infer, case: Case) -> tuple[MaskArray, MaskArray, tuple[float, float] | None]:
+    def _compared(self, infer: Infer, case: Case) -> tuple[MaskArray, MaskArray, Spacing | None]:
         """Labels and truth of one size, and the pixel spacing there.
 
         Both are of the image's original size, except for an unpadded network, whose answer covers
         only the centre of its input and is compared there; laid side by side as tiles it covers all.
         """
+        truth_HW, spacing = self.data.mask(case), self.data.spacing_of(case)
         if self.data.fit.how == "tile":
-            return self._tiled(infer, case), self.data.mask(case), self.data.spacing
+            return self.data.fit.restore(self._tiled(infer, case), truth_HW.shape), truth_HW, spacing
         labels_HW = labels_of(infer, self.data.image(case)[None])
-        truth_HW = self.data.mask(case)
-        spacing = self.data.spacing
         if labels_HW.shape == self.data.fit.size:
-            return self.data.fit.restore(labels_HW, (truth_HW.shape[0], truth_HW.shape[1])), truth_HW, spacing
+            return self.data.fit.restore(labels_HW, truth_HW.shape), truth_HW, spacing
         fitted_HW = self.data.fitted_mask(case)
         if spacing is not None:
-            height, width = (old / new for old, new in zip(truth_HW.shape, fitted_HW.shape, strict=True))
-            spacing = (spacing[0] * height, spacing[1] * width)
-        top, left = ((fitted_HW.shape[axis] - labels_HW.shape[axis]) // 2 for axis in (0, 1))
-        return labels_HW, fitted_HW[top : top + labels_HW.shape[0], left : left + labels_HW.shape[1]], spacing
+            sides = zip(spacing, truth_HW.shape, fitted_HW.shape, strict=True)
+            spacing = tuple(length * old / new for length, old, new in sides)
+        return labels_HW, fitted_HW[central(labels_HW.shape, fitted_HW.shape)], spacing
 
 
-def _thinned(pixels: MaskArray, most: int = 1024) -> MaskArray:
-    """Every n-th row and column of an image (HW or HWC) that is too large to look at in a report."""
-    step = -(-max(pixels.shape[:2]) // most)
-    return pixels[::step, ::step]
+def _thinned(pixels: MaskArray, axes: int, most: int = 1024) -> MaskArray:
+    """Every n-th row and column of an image (HW or HWC, with so many axes before C) that is too large for a report."""
+    step = -(-max(pixels.shape[:axes]) // most)
+    return pixels[(slice(None, None, step),) * axes]
 
 
 def labels_of(infer: Infer, image_BCHW: np.ndarray) -> MaskArray:

@@ -1,12 +1,15 @@
 """Overlap-tile: images larger than the network, piece by piece (Ronneberger et al. 2015, section 2).
 
-Legend: C channels, K classes, H and W height and width of the image, h and w those of a tile.
+Legend: C channels, K classes, H and W height and width of the image, h and w those of a tile. What has one number for
+each axis has two for images and three for volumes, whose depth comes before H and h.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
+from types import EllipsisType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,18 +18,21 @@ from numpy.typing import NDArray
 
 from compress.errors import NotHere
 
-Size = tuple[int, int]
-Corner = tuple[int, int]
-"""Row and column of a tile's first pixel; negative before the image begins."""
+Size = tuple[int, ...]
+"""Height and width, or depth, height and width."""
+Corner = tuple[int, ...]
+"""The place of a tile's first pixel on each axis; negative before the image begins."""
 Pixels = TypeVar("Pixels", bound=np.generic)
 
 
 def cut(pixels: NDArray[Pixels], corner: Corner, size: Size) -> NDArray[Pixels]:
     """A tile (..., h, w) of an image (..., H, W); beyond its borders the image is mirrored, as often as it takes."""
-    rows, columns = (
-        _mirrored(start, length, full) for start, length, full in zip(corner, size, pixels.shape[-2:], strict=True)
-    )
-    return np.ascontiguousarray(pixels[..., rows[:, None], columns])
+    shape = pixels.shape[-len(size) :]
+    places = [_mirrored(start, length, full) for start, length, full in zip(corner, size, shape, strict=True)]
+    tile: NDArray[Pixels] = pixels
+    for axis, place in enumerate(places, start=pixels.ndim - len(size)):
+        tile = tile.take(place, axis)
+    return np.ascontiguousarray(tile)
 
 
 def _mirrored(start: int, length: int, full: int) -> NDArray[np.intp]:
@@ -38,8 +44,13 @@ def _mirrored(start: int, length: int, full: int) -> NDArray[np.intp]:
 
 def middle(original: Size, size: Size) -> Corner:
     """The corner of the tile in the middle of an image, or around an image that is smaller."""
-    row, column = (_centred(full, length) for full, length in zip(original, size, strict=True))
-    return row, column
+    return tuple(_centred(full, length) for full, length in zip(original, size, strict=True))
+
+
+def central(size: Size, full: Size) -> tuple[EllipsisType | slice, ...]:
+    """The index of the part of this size in the middle of a larger one: what an unpadded network answers for."""
+    starts = middle(full, size)
+    return ..., *(slice(start, start + side) for start, side in zip(starts, size, strict=True))
 
 
 def _centred(full: int, length: int) -> int:
@@ -49,8 +60,7 @@ def _centred(full: int, length: int) -> int:
 
 def corners(original: Size, size: Size) -> list[Corner]:
     """The fewest tiles that cover an image, spread evenly; an axis shorter than the tile has it in its middle."""
-    rows, columns = (_starts(full, length) for full, length in zip(original, size, strict=True))
-    return [(row, column) for row in rows for column in columns]
+    return list(itertools.product(*(_starts(full, length) for full, length in zip(original, size, strict=True))))
 
 
 def _starts(full: int, length: int) -> list[int]:
@@ -80,24 +90,26 @@ def blended(
     """
     from monai.inferers import sliding_window_inference
 
-    margin = middle(size, answer)
-    height, width = image_CHW.shape[1:]
+    original = image_CHW.shape[1:]
     # MONAI lays an answer that is larger than the image about its middle.
-    shift = [max(0, side - full) // 2 for side, full in zip(answer, (height, width), strict=True)]
+    outside = [
+        max(0, side - full) // 2 + margin
+        for side, full, margin in zip(answer, original, middle(size, answer), strict=True)
+    ]
 
     def predict(window: torch.Tensor, places: list[list[slice]]) -> torch.Tensor:
-        ((*_, rows, columns),) = places
-        corner = (rows.start - shift[0] - margin[0], columns.start - shift[1] - margin[1])
+        ((_, _, *sides),) = places
+        corner = tuple(side.start - before for side, before in zip(sides, outside, strict=True))
         logits_1Khw = infer(cut(image_CHW, corner, size)[None])
-        if logits_1Khw.shape[-2:] != answer:
-            raise _OtherSize((logits_1Khw.shape[-2], logits_1Khw.shape[-1]))
+        if logits_1Khw.shape[2:] != answer:
+            raise _OtherSize(logits_1Khw.shape[2:])
         # A runtime may give its own buffer, and MONAI multiplies in place.
         return torch.from_numpy(np.array(logits_1Khw, np.float32))
 
     try:
         logits: Any = sliding_window_inference(
             # MONAI is asked only where tiles lie: those of the image may be larger than the answers.
-            torch.zeros(1, 1, 1, 1).expand(1, 1, height, width),
+            torch.zeros(1, 1, *[1] * len(original)).expand(1, 1, *original),
             roi_size=answer,
             sw_batch_size=1,
             predictor=predict,
@@ -107,10 +119,11 @@ def blended(
         )
     except _OtherSize as other:
         if any(ours > full for ours, full in zip(other.answer, size, strict=True)):
-            raise NotHere(f"it answers {_by(other.answer)} pixels for a tile of {_by(size)}") from None
+            raise NotHere(f"it answers {by(other.answer)} pixels for a tile of {by(size)}") from None
         return blended(infer, image_CHW, size, other.answer, overlap)
     return np.asarray(logits)
 
 
-def _by(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"
+def by(size: Size) -> str:
+    """A size as people write it: 256x256."""
+    return "x".join(map(str, size))

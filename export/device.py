@@ -68,7 +68,7 @@ def cuda_capabilities() -> list[str]:
     return found
 
 
-COMMON = ("word", "cases")
+COMMON = ("word", "cases", "images")
 """Files that say what the others of their folder are, or are made of, and so are no choice."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,38 @@ def write_folder(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
                 name = f"{split}_{index:03d}.png"
                 Image.fromarray(image).save(root / "images" / name)
                 Image.fromarray(mask).save(root / "masks" / name)
+                table.writerow([f"images/{name}", f"masks/{name}", split])
+    return root
+
+
+def solid(rng: np.random.Generator, size: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy volume with a bright ball (class 1) and a dark block (class 2), and its mask."""
+    mask = np.zeros(size, np.uint8)
+    corner = rng.integers(1, np.asarray(size) // 2)
+    mask[tuple(slice(start, start + 4) for start in corner)] = 2
+    middle = [rng.integers(side // 3, side - side // 3) for side in size]
+    places = np.meshgrid(*map(np.arange, size), indexing="ij")
+    mask[sum((place - at) ** 2 for place, at in zip(places, middle, strict=True)) < 14] = 1
+    return np.choose(mask, [500, 900, 100]) + rng.normal(0, 40, size), mask
+
+
+def write_volumes(root: Path, counts: dict[str, int], sizes: Sequence[tuple[int, int, int]], seed: int = 0) -> Path:
+    """A folder of NIfTI volumes with this many cases in each split, of these sizes in turn, 1 x 1.5 x 2 mm a voxel."""
+    import nibabel
+
+    rng = np.random.default_rng(seed)
+    affine = np.diag([1.0, 1.5, 2.0, 1.0])
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    with (root / "split.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "mask", "split"])
+        for split, count in counts.items():
+            for index in range(count):
+                image, mask = solid(rng, sizes[index % len(sizes)])
+                name = f"{split}_{index:03d}.nii.gz"
+                nibabel.save(nibabel.Nifti1Image(image.astype(np.int16), affine), root / "images" / name)
+                nibabel.save(nibabel.Nifti1Image(mask, affine), root / "masks" / name)
                 table.writerow([f"images/{name}", f"masks/{name}", split])
     return root
 

@@ -104,6 +104,24 @@ def test_the_right_mask_leaves_the_least_to_the_critic(way: Any) -> None:
     assert right < wrong
 
 
+@pytest.mark.parametrize("way", WAYS, ids=IDS)
+@pytest.mark.parametrize("padding", [1, 0])
+def test_volumes_have_critics_too(way: Any, padding: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    given = Batch(
+        image_BCHW=torch.randn(2, 1, 16, 18, 20, generator=generator),
+        mask_BHW=torch.randint(0, 3, (2, 16, 18, 20), generator=generator),
+        names=((0, 0),) * 2,
+    )
+    made = Adversarial(Supervised(DiceCrossEntropy()), way, channels=1, classes=3, ignore=None, seed=0, dims=3)
+    torch.manual_seed(0)
+    student = nn.Conv3d(1, 3, 3, padding=padding)
+    before = [tensor.clone() for tensor in made.critic.parameters()]
+    made(student, given).backward()
+    assert student.weight.grad is not None and student.weight.grad.abs().sum() > 0
+    assert any(not torch.equal(old, new) for old, new in zip(before, made.critic.parameters(), strict=True))
+
+
 def test_the_critic_is_not_among_the_parameters_but_in_the_state() -> None:
     for way in WAYS:
         made = objective(way)

@@ -13,7 +13,7 @@ from monai.transforms import Rand2DElasticd, RandAffined, RandFlipd, RandGaussia
 
 from compress.errors import RecipeError
 from compress.recipe import load, schema
-from compress.train.augment import Augment, Crops, augmentation, augmented
+from compress.train.augment import Augment, Changes, augmentation, augmented
 from compress.train.training import Training
 
 SIDE = 48
@@ -104,7 +104,7 @@ def test_the_same_seed_gives_the_same_pair() -> None:
 
 def test_crops_are_parts_of_the_image_and_differ_by_seed() -> None:
     number = np.arange(SIDE * SIDE, dtype=np.float32).reshape(1, SIDE, SIDE)
-    crop = augmentation(Crops(size=(16, 20), augment=Augment(preset="none")))
+    crop = augmentation(Changes(crop=(16, 20), augment=Augment(preset="none")))
     corners = set()
     for seed in range(10):
         image, mask = augmented(crop, number, MASK, (0, 0, seed))
@@ -114,6 +114,45 @@ def test_crops_are_parts_of_the_image_and_differ_by_seed() -> None:
         assert np.array_equal(mask, MASK[top : top + 16, left : left + 20])
         corners.add((top, left))
     assert len(corners) > 5
+
+
+PLACES = np.meshgrid(*[np.arange(20)] * 3, indexing="ij")
+BALL = (sum((place - at) ** 2 for place, at in zip(PLACES, (8, 12, 9), strict=True)) < 30).astype(np.uint8)
+VOLUME = (0.2 + 0.6 * BALL + 0.1 * PLACES[0] / 20)[None].astype(np.float32)
+
+
+def changed_volume(augment: Augment, axes: str = "RAS", seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    return augmented(augmentation(Changes(augment=augment, axes=axes)), VOLUME, BALL, (1, 2, seed))
+
+
+@pytest.mark.parametrize(("axes", "sideways", "upright"), [("RAS", 0, 2), ("SPL", 2, 0), ("AIR", 2, 1)])
+def test_volumes_are_flipped_along_the_patients_own_axes(axes: str, sideways: int, upright: int) -> None:
+    for option, axis in (("flips", sideways), ("upside_down", upright)):
+        image, mask = changed_volume(Augment(preset="none", **{option: 1}), axes)  # type: ignore[arg-type]
+        assert np.array_equal(image, np.flip(VOLUME, 1 + axis))
+        assert np.array_equal(mask, np.flip(BALL, axis))
+
+
+@pytest.mark.parametrize("how", [{"elastic": 1.0}, {"scale": 0.4}, {}])
+def test_volumes_are_bent_with_their_masks_and_along_every_axis(how: dict[str, float]) -> None:
+    preset: Any = "none" if how else "strong"
+    moved = np.zeros(3)
+    for seed in range(6):
+        image, mask = changed_volume(Augment(preset=preset, intensity=0, **how), seed=seed)
+        assert image.shape == VOLUME.shape and mask.shape == BALL.shape
+        assert set(mask.unique().tolist()) <= {0, 1}
+        assert ((image[0] > 0.55) != (mask == 1)).float().mean() < 0.05
+        moved += [mask.sum(axes).ne(torch.from_numpy(BALL).long().sum(axes)).any() for axes in ((1, 2), (0, 2), (0, 1))]
+    assert (moved > 1).all()
+
+
+def test_the_same_seed_gives_the_same_volume_and_crops_have_three_sides() -> None:
+    how = Changes(augment=Augment(), crop=(8, 10, 12), axes="RAS")
+    first, again, other = (augmented(augmentation(how), VOLUME, BALL, (0, 0, seed)) for seed in (1, 1, 2))
+    assert first[0].shape == (1, 8, 10, 12)
+    assert first[1].shape == (8, 10, 12)
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], other[0])
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.data.cases import Dataset, Fit, Normalization, read_mask
+from compress.data.cases import Dataset, Fit, Normalization
 from compress.data.folder import Folder, read_split
+from compress.data.images import Images
 from compress.errors import DataError
 
 HEIGHT, WIDTH = 24, 16
@@ -199,12 +200,12 @@ def test_only_the_roles_asked_for_are_looked_at(tmp_path: Path) -> None:
 
 
 def test_gray_values_are_class_indices(tmp_path: Path) -> None:
-    assert np.array_equal(read_mask(write(tmp_path / "m.png", MASK_HW)), MASK_HW)
+    assert np.array_equal(Images().mask(write(tmp_path / "m.png", MASK_HW)), MASK_HW)
 
 
 @pytest.mark.parametrize("name", ["m.png", "m.tif"])
 def test_16_bit_masks_are_class_indices(tmp_path: Path, name: str) -> None:
-    mask_HW = read_mask(write(tmp_path / name, MASK_HW.astype(np.uint16)))
+    mask_HW = Images().mask(write(tmp_path / name, MASK_HW.astype(np.uint16)))
     assert mask_HW.dtype == np.uint8
     assert np.array_equal(mask_HW, MASK_HW)
 
@@ -213,18 +214,18 @@ def test_a_palette_mask_gives_its_indices_not_its_colours(tmp_path: Path) -> Non
     image = Image.fromarray(MASK_HW)
     image.putpalette(bytes([0, 0, 0, 200, 0, 0, 0, 0, 255]) + bytes(253 * 3))
     image.save(tmp_path / "m.png")
-    assert np.array_equal(read_mask(tmp_path / "m.png"), MASK_HW)
+    assert np.array_equal(Images().mask(tmp_path / "m.png"), MASK_HW)
 
 
 def test_a_black_and_white_mask_is_0_and_1(tmp_path: Path) -> None:
-    mask_HW = read_mask(write(tmp_path / "m.png", MASK_HW > 0))
+    mask_HW = Images().mask(write(tmp_path / "m.png", MASK_HW > 0))
     assert np.array_equal(mask_HW, MASK_HW > 0)
     assert mask_HW.dtype == np.uint8
 
 
 def test_a_colour_mask_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"m\.png: a mask holds one class index a pixel, but this one is RGB"):
-        read_mask(write(tmp_path / "m.png", COLOUR_HWC))
+        Images().mask(write(tmp_path / "m.png", COLOUR_HWC))
 
 
 @pytest.mark.parametrize("index", [-1, 256, 70_000])
@@ -232,7 +233,7 @@ def test_an_index_that_does_not_fit_is_refused_rather_than_wrapped(tmp_path: Pat
     mask_HW = MASK_HW.astype(np.int32)
     mask_HW[3, 3] = index
     with pytest.raises(DataError, match=rf"m\.tif: class {index} does not fit in 0\.\.255"):
-        read_mask(write(tmp_path / "m.tif", mask_HW))
+        Images().mask(write(tmp_path / "m.tif", mask_HW))
 
 
 def test_class_7_of_3_is_refused_with_what_would_be_right(tmp_path: Path) -> None:
@@ -287,21 +288,28 @@ def test_a_shape_comes_back_where_it_was_from_a_smaller_network(how: str, origin
     assert both > 0.97
 
 
-def test_padding_keeps_the_aspect_and_fills_bottom_and_right() -> None:
-    fit = Fit(size=(32, 64), how="pad")
-    image = fit.image(Image.fromarray(np.full((40, 20), 9, np.uint8)))
-    filled_HW = np.asarray(image)
+def test_padding_keeps_the_aspect_and_fills_bottom_and_right(tmp_path: Path) -> None:
+    image = write(tmp_path / "a.png", np.full((40, 20), 9, np.uint8))
+    (filled_HW,) = Images().image(image, 1, Fit(size=(32, 64), how="pad")) * 255
     assert filled_HW.shape == (32, 64)
-    assert (filled_HW[:, :16] == 9).all()
+    assert (filled_HW[:, :16].round() == 9).all()
     assert (filled_HW[:, 16:] == 0).all()
 
 
-def test_image_and_mask_are_fitted_alike() -> None:
+def test_image_and_mask_are_fitted_alike(tmp_path: Path) -> None:
     square_HW = np.zeros((60, 100), np.uint8)
     square_HW[20:40, 50:90] = 1
+    image = write(tmp_path / "a.png", square_HW * 200)
     for fit in (Fit(size=(48, 48)), Fit(size=(48, 48), how="pad")):
-        seen_HW = np.asarray(fit.image(Image.fromarray(square_HW * 200))) > 100
+        (seen_HW,) = Images().image(image, 1, fit) * 255 > 100
         assert (seen_HW != fit.mask(square_HW)).mean() < 0.02
+
+
+def test_labels_are_enlarged_and_shrunk_as_pillow_does() -> None:
+    labels_HW = np.random.default_rng(0).integers(0, 9, (37, 720)).astype(np.uint8)
+    for size in ((37, 300), (64, 720), (33, 33), (111, 200), (37, 720)):
+        pillows = Image.fromarray(labels_HW).resize(size[::-1], Image.Resampling.NEAREST)
+        assert np.array_equal(Fit(size=size).mask(labels_HW), np.asarray(pillows))
 
 
 def test_the_size_of_an_image_is_read_from_its_header(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_an_onnx_file_is_inspected_with_or_without_a_sidecar(tmp_path: Path) -> 
     with pytest.raises(SegpressError, match="its input is 32x32, which --size cannot change"):
         inspect(file, Where(size=(64, 64)))
     free = to_onnx(net, image(), tmp_path / "open.onnx", Style(dynamic=("size",))).path
-    with pytest.raises(SegpressError, match="any size; give --size HxW"):
+    with pytest.raises(SegpressError, match="any size; give --size, such as 256x256"):
         inspect(free, FEW)
     assert inspect(free, Where(runs=2, size=(64, 64))).input == (1, 3, 64, 64)
 

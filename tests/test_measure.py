@@ -40,11 +40,11 @@ def score(
 
 def surface(mask_HW: NDArray[np.bool_]) -> NDArray[np.int_]:
     """Pixels of a mask with a neighbour (or the image's edge) outside it, as (row, column)."""
-    cross = ndimage.generate_binary_structure(2, 1)
+    cross = ndimage.generate_binary_structure(mask_HW.ndim, 1)
     return np.argwhere(mask_HW & ~ndimage.binary_erosion(mask_HW, cross, border_value=0))
 
 
-def nearest(from_HW: NDArray[np.bool_], to_HW: NDArray[np.bool_], spacing: tuple[float, float]) -> NDArray[np.float64]:
+def nearest(from_HW: NDArray[np.bool_], to_HW: NDArray[np.bool_], spacing: tuple[float, ...]) -> NDArray[np.float64]:
     """The distance from every surface pixel of one mask to the other's surface, by trying every pair."""
     start, end = surface(from_HW) * np.array(spacing), surface(to_HW) * np.array(spacing)
     return np.asarray(np.linalg.norm(start[:, None] - end[None], axis=2).min(axis=1))
@@ -132,6 +132,22 @@ def test_distances_equal_those_found_by_trying_every_pair(spacing: tuple[float, 
         assert values[ASD] == pytest.approx(np.concatenate([there, back]).mean(), rel=1e-5)
         near = (there <= 1.3).sum() + (back <= 1.3).sum()
         assert values[NSD] == pytest.approx(near / (len(there) + len(back)), abs=1e-6)
+
+
+def test_distances_in_a_volume_equal_those_found_by_trying_every_pair() -> None:
+    spacing = (3.0, 0.5, 1.25)
+    rough = ndimage.gaussian_filter(np.random.default_rng(3).standard_normal((2, 9, 14, 11)), (0, 1, 2, 2))
+    labels, truth = (each > np.quantile(each, 0.8) for each in (rough[0], rough[0] + 0.5 * rough[1]))
+    values, _ = score(labels.astype(int), truth.astype(int), ruler=Ruler(spacing=spacing, tolerance=1.3))
+    there, back = nearest(labels, truth, spacing), nearest(truth, labels, spacing)
+    both = np.concatenate([there, back])
+    assert values[0, DICE] == pytest.approx(2 * (labels & truth).sum() / (labels.sum() + truth.sum()))
+    assert values[0, HAUSDORFF] == pytest.approx(both.max(), rel=1e-5)
+    assert values[0, HD95] == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), rel=1e-5)
+    assert values[0, ASD] == pytest.approx(both.mean(), rel=1e-5)
+    assert values[0, NSD] == pytest.approx((both <= 1.3).mean(), rel=1e-5)
+    values, _ = score(labels.astype(int), np.zeros_like(truth, int), ruler=Ruler(spacing=spacing))
+    assert values[0, HAUSDORFF] == pytest.approx(math.hypot(27, 7, 13.75))
 
 
 def test_a_mask_at_the_edge_of_the_image_ends_there() -> None:
@@ -252,6 +268,4 @@ def test_what_report_json_holds_is_plain() -> None:
 
 
 def test_a_ruler_without_spacing_measures_pixels() -> None:
-    assert Ruler().unit == "px"
-    assert Ruler(spacing=(0.1, 0.2)).unit == "mm"
     assert Ruler(spacing=(0.1, 0.2)).diagonal((30, 20)) == 5

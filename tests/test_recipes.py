@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import write_recipe
+from conftest import write_recipe, write_volumes
 
-from compress.networks.unet import UNet
 from compress.recipe import load
 from compress.run import run
 from compress.train.start import train
-from compress.weights import Description, save_net
+from compress.weights import Description, build_net, save_net
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -30,23 +29,27 @@ TOYS = [
 REAL = ROOT.parent / "shared" / "data" / "usgra_nerve"
 
 
-def toy_data(place: Path) -> dict[str, Any]:
-    """Phantoms of three classes; a recipe's own data may not be on this machine."""
+def toy_data(recipe: dict[str, Any], place: Path) -> dict[str, Any]:
+    """Phantoms, or volumes, of three classes; a recipe's own data may not be on this machine."""
     counts = {"train": 8, "calibration": 4, "val": 2, "test": 3}
+    if "nifti" in recipe["data"]:
+        root = write_volumes(place / "volumes", counts, [(16, 24, 16), (20, 22, 14)])
+        return {"nifti": {**recipe["data"]["nifti"], "root": str(root), "size": [16, 24, 16]}}
     return {"synthetic": {"root": str(place / "phantom"), "size": [64, 64], **counts}}
 
 
 def toy_network(path: Path, recipe: dict[str, Any], place: Path) -> dict[str, Any]:
     """The recipe's network for phantoms: its own weights where they are committed, else narrow and untrained."""
-    options = dict(recipe["network"]["unet"])
+    ((word, given),) = recipe["network"].items()
+    options = dict(given)
     weights = (path.parent / options.pop("weights", "none")).resolve()
     if weights.is_relative_to(ROOT / "recipes" / "weights"):
-        return {"unet": {**options, "weights": str(weights)}}
+        return {word: {**options, "weights": str(weights)}}
     options = {**options, "classes": 3, "in_channels": 1, "width": 16}
     torch.manual_seed(0)
     made = place / "toy.safetensors"
-    save_net(UNet(**options)().eval(), Description(network={"unet": options}), made)
-    return {"unet": {**options, "weights": str(made)}}
+    save_net(build_net({word: options}).eval(), Description(network={word: options}), made)
+    return {word: {**options, "weights": str(made)}}
 
 
 def toy_step(step: Any) -> Any:
@@ -61,7 +64,7 @@ def toy_step(step: Any) -> Any:
 def test_a_shipped_recipe_runs_at_toy_size(path: Path, tmp_path: Path) -> None:
     recipe = yaml.safe_load(path.read_text())
     recipe["network"] = toy_network(path, recipe, tmp_path)
-    recipe["data"] = toy_data(tmp_path)
+    recipe["data"] = toy_data(recipe, tmp_path)
     recipe["passes"] = [toy_step(step) for step in recipe["passes"]]
     recipe["compare"] = {
         title: [toy_step(step) for step in steps] for title, steps in recipe.get("compare", {}).items()
@@ -77,19 +80,20 @@ def test_a_shipped_recipe_runs_at_toy_size(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 def test_a_shipped_training_recipe_trains_at_toy_size(path: Path, tmp_path: Path) -> None:
     recipe = yaml.safe_load(path.read_text())
-    options = {**recipe["network"]["unet"], "classes": 3, "in_channels": 1, "width": 4}
+    ((word, given),) = recipe["network"].items()
+    options = {**given, "classes": 3, "in_channels": 1, "width": 4}
     options.pop("weights", None)
     if recipe["train"].get("widen"):
         narrow = {**options, "width": 2}
         torch.manual_seed(0)
-        save_net(UNet(**narrow)().eval(), Description(network={"unet": narrow}), tmp_path / "narrow.safetensors")
+        save_net(build_net({word: narrow}).eval(), Description(network={word: narrow}), tmp_path / "narrow.safetensors")
         options["weights"] = str(tmp_path / "narrow.safetensors")
-    recipe["network"] = {"unet": options}
-    recipe["data"] = toy_data(tmp_path)
+    recipe["network"] = {word: options}
+    recipe["data"] = toy_data(recipe, tmp_path)
     recipe["train"]["epochs"] = 1
     weights = train(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=lambda _: None)
     described = json.loads(weights.with_suffix(".json").read_text())
-    assert described["network"]["unet"]["width"] == 4
+    assert described["network"][word]["width"] == 4
     assert described["made"]["epochs"] == 1
 
 

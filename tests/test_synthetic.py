@@ -81,7 +81,7 @@ def test_it_is_read_as_any_folder_is(tmp_path: Path) -> None:
     }
     assert data.image(data.cases["test"][0]).shape == (1, 64, 48)
     # 40 mm across, and square pixels.
-    assert data.spacing == (40 / 48, 40 / 48)
+    assert data.spacing_of(data.cases["test"][0]) == (40 / 48, 40 / 48)
 
 
 def test_a_half_written_folder_is_completed_and_what_is_whole_is_kept(tmp_path: Path) -> None:

@@ -170,6 +170,27 @@ def test_the_unpadded_u_net_tiles_as_in_the_paper() -> None:
     assert calls == 6 * 4, "answers lie side by side: none is asked for twice"
 
 
+@pytest.mark.parametrize("original", [(9, 20, 13), (8, 8, 8), (5, 3, 30)])
+def test_volumes_are_cut_covered_and_blended_like_images(original: tuple[int, int, int]) -> None:
+    volume, size = noise(*original), (8, 10, 12)
+    seen = np.zeros(original, int)
+    for corner in corners(original, size):
+        inside = [slice(max(0, start), start + side) for start, side in zip(corner, size, strict=True)]
+        seen[tuple(inside)] += 1
+        around = [(-min(0, start), 30) for start in corner]
+        mirrored = np.pad(volume, [(0, 0), *around], "reflect")[0]
+        expected = mirrored[tuple(slice(max(0, at), max(0, at) + side) for at, side in zip(corner, size, strict=True))]
+        assert np.array_equal(cut(volume, corner, size)[0], expected)
+    assert (seen > 0).all()
+    found = blended(by(nn.Conv3d(1, 2, 1)), volume, size, size, 0.5)
+    assert found.shape == (1, 2, *original)
+    torch.manual_seed(0)
+    unpadded = nn.Conv3d(1, 2, 3)
+    found = blended(by(unpadded), volume, size, (6, 8, 10), 0.25)
+    around = np.pad(volume, ((0, 0), (1, 1), (1, 1), (1, 1)), "reflect")
+    np.testing.assert_allclose(found, by(unpadded)(around[None]), atol=1e-5)
+
+
 def test_an_image_smaller_than_the_tile_is_one_mirrored_tile() -> None:
     net, image = convs(padding=1), noise(20, 11)
     found = blended(by(net), image, (32, 32), (32, 32), 0.25)

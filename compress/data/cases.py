@@ -1,6 +1,7 @@
 """What a data set is to the rest of the toolchain: cases with a role, read and fitted to the network.
 
-Shape legend: C channels, H height, W width; a mask_HW holds one class index a pixel.
+Shape legend: C channels, H height, W width; a mask_HW holds one class index a pixel. For volumes HW stands for three
+axes, and a pixel is a voxel.
 """
 
 from __future__ import annotations
@@ -8,15 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import pydantic
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from pydantic import ConfigDict, Field
 
 from compress.errors import DataError
@@ -26,28 +25,28 @@ from compress.tiles import Corner, Size, corners, cut, middle
 Role = Literal["train", "calibration", "val", "test"]
 ROLES: tuple[Role, ...] = ("train", "calibration", "val", "test")
 How = Literal["resize", "pad", "tile"]
+Spacing = tuple[float, ...]
+"""Length of a pixel along each axis, in mm."""
 FloatArray = NDArray[np.float32]
 Pixels = TypeVar("Pixels", bound=np.generic)
 MaskArray = NDArray[np.uint8]
 
-# Images larger than any scanner or endoscope makes are decompression bombs; Pillow would only warn.
-MOST_PIXELS = 178_956_970
-
-SIXTEEN_BIT = ("I;16", "I;16B", "I;16L")
-"""Pillow's modes of 16-bit gray, in either byte order."""
-
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Normalization:
-    """input = (pixel / largest pixel value - mean) / std, one mean and std for each channel."""
+    """input = (pixel - mean) / std of pixels brought to 0..1, one mean and std for each channel."""
 
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = (0.0,)
     std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = (1.0,)
+    scale: str | None = field(default=None, compare=False)
+    """How the file's values were brought to 0..1 before; None where that is not known."""
 
     def __call__(self, pixels_CHW: FloatArray) -> FloatArray:
         """Normalize pixels already scaled to 0..1."""
-        mean = np.asarray(self.mean, np.float32)[:, None, None]
-        std = np.asarray(self.std, np.float32)[:, None, None]
+        mean, std = (
+            np.asarray(numbers, np.float32).reshape(-1, *[1] * (pixels_CHW.ndim - 1))
+            for numbers in (self.mean, self.std)
+        )
         return (pixels_CHW - mean) / std
 
 
@@ -73,48 +72,92 @@ class Fit:
     """How an image of any size meets a network of one input size, and the way back."""
 
     size: Size
-    """Height and width of the network's input, in pixels."""
+    """Height and width (of volumes three sides) of the network's input, in pixels."""
     how: How = "resize"
-    """resize squashes to the size; pad keeps the aspect and fills the bottom and right with zeros; tile keeps
-    the image as it is and takes it piece by piece, mirrored where it ends."""
+    """resize squashes to the size; pad keeps the aspect and fills the end of each axis (bottom and right) with zeros;
+    tile keeps the image as it is and takes it piece by piece, mirrored where it ends."""
     overlap: float = 0.25
     """The share of a tile's length that its neighbour covers too."""
+    spacing: Spacing | None = None
+    """What the pixels of an image in tiles are resampled to first; None leaves them as they are."""
 
-    def image(self, pixels: Image.Image) -> Image.Image:
-        """The image at the network's size (bilinear, antialiased)."""
-        return self._fitted(pixels, Image.Resampling.BILINEAR, fill=0)
-
-    def mask(self, mask_HW: MaskArray, fill: int = 0) -> MaskArray:
-        """The mask at the network's size (nearest neighbour)."""
-        return np.array(self._fitted(Image.fromarray(mask_HW), Image.Resampling.NEAREST, fill))
-
-    def restore(self, labels_HW: MaskArray, original: tuple[int, int]) -> MaskArray:
-        """Labels of the network's size, brought back to the original (height, width)."""
-        if self.how == "pad":
-            height, width = self._inner(original)
-            labels_HW = labels_HW[:height, :width]
-        if labels_HW.shape == original:
-            return labels_HW
-        back = Image.fromarray(labels_HW).resize((original[1], original[0]), Image.Resampling.NEAREST)
-        return np.array(back)
-
-    def _inner(self, original: tuple[int, int]) -> tuple[int, int]:
+    def inner(self, original: Size, spacing: Spacing | None = None) -> Size:
+        """The size at which the network sees an image of this size and spacing, without what is padded around it."""
         if self.how == "resize":
             return self.size
-        if self.how == "tile":
+        if self.how == "pad":
+            scales = [min(side / full for side, full in zip(self.size, original, strict=True))] * len(original)
+        elif self.spacing is not None and spacing is not None:
+            scales = [theirs / ours for theirs, ours in zip(spacing, self.spacing, strict=True)]
+        else:
             return original
-        scale = min(self.size[0] / original[0], self.size[1] / original[1])
-        return max(1, round(original[0] * scale)), max(1, round(original[1] * scale))
+        return tuple(max(1, round(full * scale)) for full, scale in zip(original, scales, strict=True))
 
-    def _fitted(self, pixels: Image.Image, resampling: Image.Resampling, fill: int) -> Image.Image:
-        height, width = self._inner((pixels.height, pixels.width))
-        if pixels.size != (width, height):
-            pixels = pixels.resize((width, height), resampling)
-        if self.how == "tile" or (height, width) == self.size:
+    def padded(self, pixels: NDArray[Pixels], fill: int = 0) -> NDArray[Pixels]:
+        """Pixels of the inner size (..., H, W), filled up to the network's."""
+        if self.how != "pad":
             return pixels
-        padded = Image.new(pixels.mode, (self.size[1], self.size[0]), fill)
-        padded.paste(pixels, (0, 0))
-        return padded
+        lacking = [side - has for side, has in zip(self.size, _size(pixels, self.size), strict=True)]
+        around = [(0, 0)] * (pixels.ndim - len(lacking)) + [(0, rest) for rest in lacking]
+        return np.pad(pixels, around, constant_values=fill)
+
+    def mask(self, mask_HW: MaskArray, fill: int = 0, spacing: Spacing | None = None) -> MaskArray:
+        """The mask at the network's size (nearest neighbour)."""
+        return self.padded(_nearest(mask_HW, self.inner(mask_HW.shape, spacing)), fill)
+
+    def restore(self, labels_HW: MaskArray, original: Size) -> MaskArray:
+        """Labels of the network's size, brought back to the original one."""
+        if self.how == "pad":
+            labels_HW = labels_HW[tuple(map(slice, self.inner(original)))]
+        return _nearest(labels_HW, original)
+
+
+def _nearest(labels_HW: MaskArray, size: Size) -> MaskArray:
+    """Labels of another size, each pixel that of the place its middle falls on."""
+    if labels_HW.shape == size:
+        return labels_HW
+    # Summed up as Pillow does, which rounds now and then to the neighbour of what a product gives.
+    steps = (np.r_[old / new / 2, np.full(new - 1, old / new)] for old, new in zip(labels_HW.shape, size, strict=True))
+    return labels_HW[np.ix_(*(np.add.accumulate(each).astype(int) for each in steps))]
+
+
+class Reader(Protocol):
+    """How the files of one kind of data are read. What is wrong with one is raised as DataError, with its name."""
+
+    @property
+    def axes(self) -> str:
+        """What the axes of an image run along, a letter each: "HW", or such as "RAS" (right, anterior, superior)."""
+        ...
+
+    @property
+    def scale(self) -> str:
+        """How a file's values are brought to 0..1, in words: a device must do the same."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What distances are in: "mm", or "px" where the spacing is not known."""
+        ...
+
+    def size(self, path: Path) -> Size:
+        """The size of an image, from its header alone."""
+        ...
+
+    def spacing(self, path: Path) -> Spacing | None:
+        """The spacing of an image, from its header alone; None where it is not known."""
+        ...
+
+    def image(self, path: Path, channels: int, fit: Fit) -> FloatArray:
+        """The image (CHW, 0..1) at the fit's size; in tiles all of it."""
+        ...
+
+    def mask(self, path: Path) -> MaskArray:
+        """Class indices (HW, uint8) at the original size."""
+        ...
+
+    def checked(self, case: Case) -> MaskArray:
+        """The mask, once both files were read whole and found to belong together."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +169,10 @@ class Dataset:
     """The name of every mask index, background first."""
     channels: int
     fit: Fit
+    reader: Reader
     normalization: Normalization
     ignore: int | None = None
     """Mask index whose pixels count neither in training nor in any score."""
-    spacing: tuple[float, float] | None = None
-    """Height and width of one pixel of the original image in mm; None when unknown."""
     tolerance: float = 2.0
     """Distance under which two surfaces agree (normalized surface Dice), in mm, or pixels without spacing."""
     batch: int = 8
@@ -146,6 +188,11 @@ class Dataset:
                     f"{self.source}: the normalization has {count} numbers in {name}, but the network takes "
                     f"{self.channels} channels: give one number for each channel, or one for all"
                 )
+        if self.normalization.scale not in (None, self.reader.scale):
+            raise DataError(
+                f"{self.source}: the normalization is for values scaled otherwise ({self.normalization.scale}) than "
+                f"this data's ({self.reader.scale}); read the data as in training, or give a normalization of its own"
+            )
 
     def pixels(self, case: Case) -> FloatArray:
         """The image at the network's size, scaled to 0..1 but not normalized (CHW).
@@ -158,34 +205,36 @@ class Dataset:
         """The network's input for this case: normalized, float32, CHW; the tile in the middle of a whole image."""
         pixels_CHW = self.whole_pixels(case)
         if self.fit.how == "tile":
-            corner = case.corner or middle(_size(pixels_CHW), self.fit.size)
+            corner = case.corner or middle(_size(pixels_CHW, self.fit.size), self.fit.size)
             pixels_CHW = cut(pixels_CHW, corner, self.fit.size)
         return self.normalization(pixels_CHW)
 
     def whole_pixels(self, case: Case) -> FloatArray:
-        """The image that tiles are taken from, of its original size (CHW, 0..1); without tiles, as `pixels`."""
-        image = _open_image(case.image)
-        if image.mode in SIXTEEN_BIT:
-            # Resized as float, since Pillow resizes integers over 8 bits coarsely.
-            gray = Image.fromarray(np.asarray(image).astype(np.float32))
-            return np.repeat(np.asarray(self.fit.image(gray))[None] / 65535, self.channels, axis=0)
-        fitted = np.asarray(self.fit.image(_as_8bit(image, self.channels)), np.float32) / 255
-        return np.ascontiguousarray(fitted[None] if fitted.ndim == 2 else fitted.transpose(2, 0, 1))
+        """The image that tiles are taken from, whole (CHW, 0..1); without tiles, as `pixels`."""
+        return self.reader.image(case.image, self.channels, self.fit)
 
     def mask(self, case: Case) -> MaskArray:
         """Class indices at the original size (HW)."""
-        return read_mask(case.mask)
+        return self.reader.mask(case.mask)
 
-    def size_of(self, case: Case) -> tuple[int, int]:
-        """Height and width of the original image, from its header alone."""
-        return size_of(case.image)
+    def size_of(self, case: Case) -> Size:
+        """The size of the original image, from its header alone."""
+        return self.reader.size(case.image)
+
+    def spacing_of(self, case: Case) -> Spacing | None:
+        """The spacing of the original image, from its header alone; None where it is not known."""
+        return self.reader.spacing(case.image)
 
     def fitted_mask(self, case: Case) -> MaskArray:
         """Class indices at the network's size; padding gets the ignore index where there is one.
 
         In tiles: those of `pixels`.
         """
-        return self._part(self.fit.mask(self.mask(case), fill=self.ignore or 0), case)
+        return self._part(self.whole_mask(case), case)
+
+    def whole_mask(self, case: Case) -> MaskArray:
+        """Class indices of `whole_pixels` (HW)."""
+        return self.fit.mask(self.mask(case), fill=self.ignore or 0, spacing=self.spacing_of(case))
 
     def _part(self, pixels: NDArray[Pixels], case: Case) -> NDArray[Pixels]:
         """The tile of a case, or all of it, mirrored to at least one tile; where there are no tiles, all of it."""
@@ -193,8 +242,8 @@ class Dataset:
             return pixels
         if case.corner is not None:
             return cut(pixels, case.corner, self.fit.size)
-        full = _size(pixels)
-        around = (max(full[0], self.fit.size[0]), max(full[1], self.fit.size[1]))
+        full = _size(pixels, self.fit.size)
+        around = tuple(map(max, full, self.fit.size))
         return pixels if around == full else cut(pixels, middle(full, around), around)
 
     def whole_cases(self, role: Role) -> list[Case]:
@@ -217,12 +266,14 @@ class Dataset:
             pixels = self.pixels(case).reshape(self.channels, -1)
             sums += np.stack([pixels.mean(1), np.square(pixels).mean(1)]) / len(cases)
         mean, std = sums[0], np.sqrt(np.maximum(sums[1] - sums[0] ** 2, 1e-8))
-        return Normalization(mean=tuple(mean.round(4).tolist()), std=tuple(std.round(4).tolist()))
+        return Normalization(
+            mean=tuple(mean.round(4).tolist()), std=tuple(std.round(4).tolist()), scale=self.reader.scale
+        )
 
     def fingerprint(self) -> str:
         """Changes when a case, a file (size or time of change) or the way of reading or scoring changes."""
-        read = (self.class_names, self.channels, self.fit, self.normalization, self.ignore)
-        text = [repr((*read, self.spacing, self.tolerance))]
+        read = (self.class_names, self.channels, self.fit, self.reader, self.normalization, self.ignore)
+        text = [repr((*read, self.tolerance))]
         for role in ROLES:
             for case in self.cases[role]:
                 stats = [path.stat() for path in (case.image, case.mask)]
@@ -247,15 +298,9 @@ class Dataset:
 
     def _fault(self, case: Case) -> str | None:
         try:
-            image = _open_image(case.image)
-            mask_HW = read_mask(case.mask)
+            mask_HW = self.reader.checked(case)
         except DataError as error:
             return str(error)
-        if image.size != (mask_HW.shape[1], mask_HW.shape[0]):
-            return (
-                f"{case.mask}: the mask is {mask_HW.shape[1]}x{mask_HW.shape[0]}, its image "
-                f"{case.image.name} is {image.width}x{image.height}: they must be equal"
-            )
         indices = set(np.unique(mask_HW).tolist()) - {self.ignore}
         wrong = sorted(index for index in indices if index >= len(self.class_names))
         if wrong:
@@ -266,7 +311,7 @@ class Dataset:
         return None
 
 
-def tiled(cases: Mapping[Role, Sequence[Case]], size: Size) -> dict[Role, list[Case]]:
+def tiled(cases: Mapping[Role, Sequence[Case]], fit: Fit, reader: Reader) -> dict[Role, list[Case]]:
     """The cases of images taken in tiles: each tile is a case in every role but "test", whose images stay whole.
 
     Raises:
@@ -275,84 +320,15 @@ def tiled(cases: Mapping[Role, Sequence[Case]], size: Size) -> dict[Role, list[C
     found: dict[Role, list[Case]] = {"test": list(cases["test"])}
     for role in ROLES[:-1]:
         found[role] = [
-            replace(case, corner=corner) for case in cases[role] for corner in corners(size_of(case.image), size)
+            replace(case, corner=corner)
+            for case in cases[role]
+            for corner in corners(fit.inner(reader.size(case.image), reader.spacing(case.image)), fit.size)
         ]
     # The first few calibration cases must not all be of one image.
     found["calibration"].sort(key=lambda case: hashlib.sha256(f"{case.name} {case.corner}".encode()).digest())
     return found
 
 
-def size_of(path: Path) -> Size:
-    """Height and width of an image, from its header alone.
-
-    Raises:
-        DataError: if it is not there, or no image.
-    """
-    with _opened(path) as image:
-        return image.height, image.width
-
-
-def _size(pixels: NDArray[Any]) -> Size:
-    return pixels.shape[-2], pixels.shape[-1]
-
-
-def read_mask(path: Path) -> MaskArray:
-    """The class indices of a mask file (HW, uint8); palette masks give their palette index.
-
-    Raises:
-        DataError: if the file is damaged, has more than one channel or an index outside 0..255.
-    """
-    mask = _decoded(path)
-    if mask.mode not in ("L", "P", "1", "I", *SIXTEEN_BIT):
-        raise DataError(f"{path}: a mask holds one class index a pixel, but this one is {mask.mode}")
-    mask_HW = np.asarray(mask)
-    for index in (mask_HW.min(), mask_HW.max()):
-        if not 0 <= index <= 255:
-            raise DataError(f"{path}: class {index} does not fit in 0..255")
-    return mask_HW.astype(np.uint8)
-
-
-def _open_image(path: Path) -> Image.Image:
-    image = _decoded(path)
-    if image.mode in ("F", "I"):
-        kind = "floating-point" if image.mode == "F" else "32-bit or signed"
-        raise DataError(f"{path}: {kind} pixels have no known range; save it as 8-bit or unsigned 16-bit")
-    return image
-
-
-def _decoded(path: Path) -> Image.Image:
-    with _opened(path) as image:
-        if image.width * image.height > MOST_PIXELS:
-            raise DataError(f"{path}: {image.width}x{image.height} is too large to be a medical frame")
-        # Pillow would read the first page and say nothing of the rest of a volume.
-        pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-        if pages > 1:
-            raise DataError(f"{path}: holds {pages} pages; save each as a file of its own")
-        image.load()
-        return image
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image while its file is open; what goes wrong meanwhile is told of the file."""
-    try:
-        with Image.open(path) as image:
-            yield image
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file, but the split lists it") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: not an image that can be read (PNG, JPEG or TIFF)") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: damaged or unreadable image ({error})") from None
-
-
-def _as_8bit(image: Image.Image, channels: int) -> Image.Image:
-    """Gray (ITU-R 601 luma) for one channel, RGB for three."""
-    if image.mode == "P":
-        # Straight to RGB, Pillow warns of a palette that has transparent colours.
-        image = image.convert("RGBA")
-    if channels == 1:
-        return image if image.mode == "L" else image.convert("RGB").convert("L")
-    return image if image.mode == "RGB" else image.convert("RGB")
+def _size(pixels: NDArray[Any], like: Size) -> Size:
+    """The sides of an image with any number of axes before them."""
+    return pixels.shape[-len(like) :]

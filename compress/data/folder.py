@@ -2,14 +2,16 @@
 
 import csv
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from compress.data.cases import Case, Dataset, Fit, How, Normalization, Role, tiled
+from compress.data.images import Images
 from compress.errors import DataError
 
 SPLITS = ("train", "calibration", "val", "test")
@@ -24,6 +26,7 @@ class Folder:
     `compress train` and `compress run`, so that ranges are never taken from cases trained on.
     """
 
+    dims: ClassVar[int] = 2
     root: Path
     classes: tuple[str, ...] | None = None
     """The name of every mask index, background first; None names them "class 1", "class 2", ..."""
@@ -50,8 +53,7 @@ class Folder:
 
     @model_validator(mode="after")
     def _overlap_of_tiles(self) -> Self:
-        if self.overlap is not None and self.fit != "tile":
-            raise ValueError(f"overlap is of tiles, but fit is {self.fit}; leave it out or set fit: tile")
+        only_of_tiles(self.fit, overlap=self.overlap)
         return self
 
     def __call__(self, *, channels: int, classes: int) -> Dataset:
@@ -61,24 +63,36 @@ class Folder:
             DataError: if a file is missing, the split is empty or lists a file twice, or the
                 number of class names does not match the network.
         """
-        cases = read_split(self.root)
-        if not cases["calibration"]:
-            cases = _with_calibration(cases, self.calibration, self.root)
-        if self.fit == "tile":
-            cases = tiled(cases, self.size)
         fit = Fit(size=self.size, how=self.fit)
+        fit = fit if self.overlap is None else replace(fit, overlap=self.overlap)
+        reader = Images(known_spacing=self.spacing)
+        cases = with_calibration(read_split(self.root), self.calibration, self.root)
         return Dataset(
-            cases=cases,
+            cases=tiled(cases, fit, reader) if self.fit == "tile" else cases,
             class_names=class_names(self.classes, classes, f"{self.root}"),
             channels=channels,
-            fit=fit if self.overlap is None else replace(fit, overlap=self.overlap),
-            normalization=self.normalization or Normalization(mean=(0.0,) * channels, std=(1.0,) * channels),
+            fit=fit,
+            reader=reader,
+            normalization=normalized(self.normalization, channels, reader.scale),
             ignore=self.ignore,
-            spacing=self.spacing,
             tolerance=self.tolerance,
             batch=self.batch,
             source=str(self.root),
         )
+
+
+def only_of_tiles(fit: How, **options: object) -> None:
+    """Refuse options that say how tiles are taken where there are none."""
+    for name, given in options.items():
+        if given is not None and fit != "tile":
+            raise ValueError(f"{name} is of tiles, but fit is {fit}; leave it out or set fit: tile")
+
+
+def normalized(given: Normalization | None, channels: int, scale: str) -> Normalization:
+    """The normalization given, or one that changes nothing; of values on this scale unless it says otherwise."""
+    if given is None:
+        return Normalization(mean=(0.0,) * channels, std=(1.0,) * channels, scale=scale)
+    return replace(given, scale=given.scale or scale)
 
 
 def class_names(given: tuple[str, ...] | None, classes: int, source: str) -> tuple[str, ...]:
@@ -153,13 +167,16 @@ def _case(root: Path, row: dict[str, str | None], place: str) -> Case:
     return Case(name=Path(image).as_posix(), image=root / image, mask=root / mask, patient=patient)
 
 
-def _with_calibration(cases: dict[Role, list[Case]], count: int, root: Path) -> dict[Role, list[Case]]:
-    """Sets `count` train cases aside, whole patients at a time, chosen by a hash of the name.
+def with_calibration(cases: Mapping[Role, Sequence[Case]], count: int, root: Path) -> Mapping[Role, Sequence[Case]]:
+    """Where no case is for calibration, `count` train cases set aside, whole patients at a time, by a hash of the name.
 
     A hash rather than a seed: training and compressing must agree, whatever their recipes' seeds.
+
+    Raises:
+        DataError: if that would leave no train case.
     """
     train = cases["train"]
-    if count == 0 or not train:
+    if cases["calibration"] or count == 0 or not train:
         return cases
     if count >= len(train):
         raise DataError(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ class Synthetic:
     other folder.
     """
 
+    dims: ClassVar[int] = 2
     root: Path = Path("runs/phantom")
     """Where the phantoms are kept; each set of options gets a folder of its own below it."""
     seed: Annotated[int, Field(ge=0)] = 0

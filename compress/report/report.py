@@ -107,6 +107,8 @@ class Overlay:
     """One test case to look at: the image, the truth, and both networks' answers, all of one size."""
 
     case: str
+    place: str | None = None
+    """Which slice of a volume it is; None for images."""
     image_HWC: NDArray[np.uint8]
     """C is 1 or 3."""
     truth_HW: NDArray[np.uint8]

@@ -1,6 +1,6 @@
 """Adversarial training: a critic that tells the network's masks from true ones learns beside it, then is thrown away.
 
-Legend: B batch, C image channels, K classes, H height, W width.
+Legend: B batch, C image channels, K classes, H height, W width (of volumes, depth before them).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from compress.tiles import central
 from compress.train.losses import compared
-from compress.train.objective import Batch, Supervised, fitted
+from compress.train.objective import Batch, Supervised, fitted, is_coarser
 
 OPTIONS = ConfigDict(extra="forbid")
 WIDTHS = (32, 64, 128, 256)
@@ -33,8 +34,12 @@ class Way(Protocol):
     @property
     def rate(self) -> float: ...
 
-    def critic(self, channels: int, classes: int) -> nn.Module:
-        """A new critic of images with so many channels and masks with so many classes, background included."""
+    def critic(self, channels: int, classes: int, dims: int = 2) -> nn.Module:
+        """A new critic of images with so many channels and masks with so many classes, background included.
+
+        Args:
+            dims: 2 for images, 3 for volumes.
+        """
         ...
 
     def critics_loss(self, critic: nn.Module, image: Tensor, chance: Tensor, truth: Tensor) -> Tensor:
@@ -62,8 +67,8 @@ class Luc:
     rate: Rate = 1e-4
     """Learning rate of the critic (Adam)."""
 
-    def critic(self, channels: int, classes: int) -> nn.Module:
-        return Critic(channels + classes, judges=True)
+    def critic(self, channels: int, classes: int, dims: int = 2) -> nn.Module:
+        return Critic(channels + classes, judges=True, dims=dims)
 
     def critics_loss(self, critic: nn.Module, image: Tensor, chance: Tensor, truth: Tensor) -> Tensor:
         return self._called(critic, image, truth, 1.0) + self._called(critic, image, chance, 0.0)
@@ -94,8 +99,8 @@ class SegAN:
     clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
     """Bound of each of the critic's weights: without one its features would differ without limit."""
 
-    def critic(self, channels: int, classes: int) -> nn.Module:
-        critic = Critic(channels * (classes - 1), judges=False)
+    def critic(self, channels: int, classes: int, dims: int = 2) -> nn.Module:
+        critic = Critic(channels * (classes - 1), judges=False, dims=dims)
         self.bound(critic)
         return critic
 
@@ -117,18 +122,19 @@ class SegAN:
 def _cut_out(image_BCHW: Tensor, mask_BKHW: Tensor) -> Tensor:
     """The image times the mask of each foreground class (B(C x (K-1))HW)."""
     # Normalized images are 0 in their middle grays: only from the darkest pixel up does a mask hide everything.
-    image_BCHW = image_BCHW - image_BCHW.amin((2, 3), keepdim=True)
+    image_BCHW = image_BCHW - image_BCHW.amin(tuple(range(2, image_BCHW.dim())), keepdim=True)
     return (image_BCHW[:, None] * mask_BKHW[:, 1:, None]).flatten(1, 2)
 
 
 class Critic(nn.Module):
     """Convolutions that halve their input; critic(x_BCHW) gives the features after each, and last a verdict B1."""
 
-    def __init__(self, channels: int, *, judges: bool) -> None:
+    def __init__(self, channels: int, *, judges: bool, dims: int = 2) -> None:
         super().__init__()
+        conv = nn.Conv3d if dims == 3 else nn.Conv2d
         pairs = zip((channels, *WIDTHS), WIDTHS, strict=False)
-        self.halvings = nn.ModuleList(nn.Conv2d(before, after, 5, stride=2, padding=2) for before, after in pairs)
-        self.verdict = nn.Conv2d(WIDTHS[-1], 1, 1) if judges else None
+        self.halvings = nn.ModuleList(conv(before, after, 5, stride=2, padding=2) for before, after in pairs)
+        self.verdict = conv(WIDTHS[-1], 1, 1) if judges else None
 
     def forward(self, x_BCHW: Tensor) -> list[Tensor]:
         found = []
@@ -136,7 +142,7 @@ class Critic(nn.Module):
             x_BCHW = F.leaky_relu(conv(x_BCHW), 0.2)
             found.append(x_BCHW)
         if self.verdict is not None:
-            found.append(self.verdict(x_BCHW).mean((2, 3)))
+            found.append(self.verdict(x_BCHW).flatten(2).mean(2))
         return found
 
 
@@ -183,14 +189,22 @@ class Adversarial(nn.Module):
     """
 
     def __init__(
-        self, supervised: Supervised, way: Way, *, channels: int, classes: int, ignore: int | None, seed: int
+        self,
+        supervised: Supervised,
+        way: Way,
+        *,
+        channels: int,
+        classes: int,
+        ignore: int | None,
+        seed: int,
+        dims: int = 2,
     ) -> None:
-        """Of images with so many channels and masks with so many classes, background included."""
+        """Of images (or with `dims` 3 volumes) with so many channels, and so many classes, background included."""
         super().__init__()
         self.supervised, self.way, self.ignore = supervised, way, ignore
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            critic = way.critic(channels, classes)
+            critic = way.critic(channels, classes, dims)
         # In a tuple, where nn.Module does not look for parameters.
         self._apart = (critic,)
         self.optimizer = torch.optim.Adam(critic.parameters(), lr=way.rate, betas=(0.5, 0.999))
@@ -237,8 +251,7 @@ class Adversarial(nn.Module):
 
 def _fitted_image(image_BCHW: Tensor, logits_BKHW: Tensor) -> Tensor:
     """The part of the image that the logits answer for, at their size."""
-    height, width = logits_BKHW.shape[-2:]
-    if image_BCHW.shape[-2] % height == 0 and image_BCHW.shape[-2] // height > 1:
-        return F.interpolate(image_BCHW, (height, width), mode="area")
-    top, left = (image_BCHW.shape[-2] - height) // 2, (image_BCHW.shape[-1] - width) // 2
-    return image_BCHW[..., top : top + height, left : left + width]
+    size, full = logits_BKHW.shape[2:], image_BCHW.shape[2:]
+    if is_coarser(size, full):
+        return F.interpolate(image_BCHW, size, mode="area")
+    return image_BCHW[central(size, full)]

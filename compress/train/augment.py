@@ -24,7 +24,8 @@ class Augment:
 
     "strong" is flips, rotation, scale, shear and shift, elastic deformation (U-Net, section 3.1),
     contrast, brightness, blur and noise. No preset swaps up and down: depth and gravity have a
-    direction in ultrasound and endoscopy alike.
+    direction in ultrasound and endoscopy alike. In volumes left and right are the patient's, and up is
+    the head.
     """
 
     preset: Preset = "strong"
@@ -54,26 +55,31 @@ PresetOrMore = Annotated[Augment, BeforeValidator(in_full, json_schema_input_typ
 
 
 @plain_dataclass(frozen=True, kw_only=True)
-class Crops:
-    """A random part of this size (height, width) of a larger image, then the rest."""
+class Changes:
+    """What becomes of a training image of some kind."""
 
-    size: tuple[int, int]
     augment: Augment
+    crop: tuple[int, ...] | None = None
+    """First a random part of this size is taken."""
+    axes: str = "HW"
+    """What its axes run along, as a data set's reader says it."""
 
 
-def augmentation(how: Preset | Augment | Crops) -> Compose:
-    """A MONAI transform of {"image": CHW float in 0..1, "mask": 1HW}."""
+def augmentation(how: Preset | Augment | Changes) -> Compose:
+    """A MONAI transform of {"image": CHW float in 0..1, "mask": 1HW}; for volumes DHW stands for HW."""
     from monai.transforms import Compose, RandSpatialCropd
 
-    if isinstance(how, Crops):
-        crop = RandSpatialCropd(keys=["image", "mask"], roi_size=how.size, random_size=False)
-        return Compose([crop, *_changes(how.augment)])
-    return Compose(_changes(Augment(preset=how) if isinstance(how, str) else how))
+    if isinstance(how, str):
+        how = Augment(preset=how)
+    if isinstance(how, Augment):
+        how = Changes(augment=how)
+    crop = [] if how.crop is None else [RandSpatialCropd(keys=["image", "mask"], roi_size=how.crop, random_size=False)]
+    return Compose([*crop, *_changes(how.augment, how.axes)])
 
 
-def _changes(how: Augment) -> list[Transform]:
+def _changes(how: Augment, axes: str) -> list[Transform]:
     """In an order that never changes: each draws from a generator seeded by its place."""
-    from monai.transforms import Rand2DElasticd, RandAffined, RandFlipd
+    from monai.transforms import Rand2DElasticd, Rand3DElasticd, RandAffined, RandFlipd
 
     strong = how.preset == "strong"
     both: dict[str, Any] = {"keys": ["image", "mask"]}
@@ -84,17 +90,29 @@ def _changes(how: Augment) -> list[Transform]:
     elastic = _or(how.elastic, 0.25 if strong else 0.0)
     changes: list[Transform] = []
     if flips:
-        changes.append(RandFlipd(**both, prob=flips, spatial_axis=1))
+        changes.append(RandFlipd(**both, prob=flips, spatial_axis=_along(axes, "WRL")))
     if upside_down:
-        changes.append(RandFlipd(**both, prob=upside_down, spatial_axis=0))
+        changes.append(RandFlipd(**both, prob=upside_down, spatial_axis=_along(axes, "HSI")))
+    volume = len(axes) == 3
+    # A number alone is for the first axis, or the only angle; volumes are smaller, and have three of each.
+    scales: Any = (scale,) * 3 if volume else scale
     if strong:
-        moved = {"rotate_range": 0.35, "shear_range": 0.1, "translate_range": 25}
-        changes.append(RandAffined(**space, prob=0.8, scale_range=scale, **moved))
+        moved: dict[str, Any] = {"rotate_range": 0.35, "shear_range": 0.1, "translate_range": 25}
+        if volume:
+            moved = {"rotate_range": (0.35,) * 3, "shear_range": (0.1,) * 6, "translate_range": (5,) * 3}
+        changes.append(RandAffined(**space, prob=0.8, scale_range=scales, **moved))
     elif scale:
-        changes.append(RandAffined(**space, prob=0.8, scale_range=scale))
-    if elastic:
+        changes.append(RandAffined(**space, prob=0.8, scale_range=scales))
+    if elastic and volume:
+        changes.append(Rand3DElasticd(**space, prob=elastic, sigma_range=(5, 7), magnitude_range=(50, 150)))
+    elif elastic:
         changes.append(Rand2DElasticd(**space, prob=elastic, spacing=(32, 32), magnitude_range=(1, 3)))
     return [*changes, *_intensities(_or(how.intensity, 1.0 if strong else 0.0))]
+
+
+def _along(axes: str, letters: str) -> int:
+    """The axis that runs along one of these directions."""
+    return next(place for place, letter in enumerate(axes) if letter in letters)
 
 
 def _intensities(strength: float) -> list[Transform]:
@@ -115,7 +133,7 @@ def _intensities(strength: float) -> list[Transform]:
         RandAdjustContrastd(**image, prob=0.5, gamma=(1 - 0.4 * strength, 1 + 0.6 * strength)),
         RandScaleIntensityd(**image, prob=0.4, factors=0.25 * strength),
         RandShiftIntensityd(**image, prob=0.4, offsets=0.1 * strength),
-        RandGaussianSmoothd(**image, prob=0.2, sigma_x=sigma, sigma_y=sigma),
+        RandGaussianSmoothd(**image, prob=0.2, sigma_x=sigma, sigma_y=sigma, sigma_z=sigma),
         RandGaussianNoised(**image, prob=0.3, std=0.04 * strength),
     ]
 

@@ -1,6 +1,6 @@
 """The one training loop (Lightning Fabric): epochs, validation, best state, resume.
 
-Legend: B batch, C channels, K classes, H height, W width.
+Legend: B batch, C channels, K classes, H height, W width (of volumes, depth before them).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from compress.errors import PassError, WeightsError
 from compress.measure import score_case
 from compress.task import labels_from_logits
 from compress.train import zeros
-from compress.train.augment import augmentation, augmented
+from compress.train.augment import Augment, Changes, Preset, augmentation, augmented
 from compress.train.objective import Batch, Objective, fitted
 from compress.train.shelf import Name, Shelf
 from export.files import make_folder, write_bytes
@@ -43,7 +43,7 @@ class Plan:
     weight_decay: float = 1e-4
     schedule: Literal["one_cycle", "poly"] = "one_cycle"
     average: float = 0.99
-    augment: Any = "strong"
+    augment: Preset | Augment | Changes = "strong"
     views: int | None = None
     """Each case is augmented in so many ways, again and again; None: in a new one every epoch."""
     patience: int | None = None
@@ -114,12 +114,19 @@ def fit(
     return Outcome(started=state.started, best=state.best, best_epoch=state.best_epoch, epochs=state.epoch)
 
 
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""The layout, by the number of axes, in which convolutions are fastest, in bf16 above all."""
+
+
 def _channels_last(net: nn.Module) -> nn.Module:
-    """The layout in which convolutions are fastest, in bf16 above all."""
     for parameter in net.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        parameter.data = _last(parameter.data)
     return net
+
+
+def _last(tensor: Tensor) -> Tensor:
+    layout = CHANNELS_LAST.get(tensor.dim())
+    return tensor if layout is None else tensor.contiguous(memory_format=layout)
 
 
 @dataclass(kw_only=True)
@@ -292,9 +299,8 @@ def _augmented(data: Dataset, plan: Plan, seed: int, names: Sequence[Name]) -> B
 
 
 def _batch(image_BCHW: np.ndarray, mask_BHW: np.ndarray, names: Sequence[Name]) -> Batch:
-    image = torch.from_numpy(image_BCHW).float()
     return Batch(
-        image_BCHW=image.contiguous(memory_format=torch.channels_last) if image.dim() == 4 else image,
+        image_BCHW=_last(torch.from_numpy(image_BCHW).float()),
         mask_BHW=torch.from_numpy(mask_BHW).long(),
         names=tuple(names),
     )

@@ -1,4 +1,7 @@
-"""What one step of training minimises. Legend: B batch, C channels, K classes, H height, W width."""
+"""What one step of training minimises.
+
+Legend: B batch, C channels, K classes, H height, W width (of volumes, depth before them).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from compress.tiles import central
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +67,14 @@ class Supervised(nn.Module):
 
 def fitted(mask_BHW: Tensor, logits_BKHW: Tensor) -> Tensor:
     """The mask for logits of another size: the centre that an unpadded network predicts, or every n-th pixel of it."""
-    height, width = logits_BKHW.shape[-2:]
-    if mask_BHW.shape[-2] % height == 0 and mask_BHW.shape[-2] // height > 1:
-        return mask_BHW[..., :: mask_BHW.shape[-2] // height, :: mask_BHW.shape[-1] // width]
-    top, left = (mask_BHW.shape[-2] - height) // 2, (mask_BHW.shape[-1] - width) // 2
-    return mask_BHW[..., top : top + height, left : left + width]
+    size = logits_BKHW.shape[2:]
+    full = mask_BHW.shape[-len(size) :]
+    if is_coarser(size, full):
+        steps = [slice(None, None, whole // side) for side, whole in zip(size, full, strict=True)]
+        return mask_BHW[(slice(None),) * (mask_BHW.dim() - len(size)) + tuple(steps)]
+    return mask_BHW[central(size, full)]
+
+
+def is_coarser(size: Sequence[int], full: Sequence[int]) -> bool:
+    """Whether an answer of this size is for all of its input, in larger pixels, and not for its middle."""
+    return full[0] % size[0] == 0 and full[0] > size[0]

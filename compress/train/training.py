@@ -17,7 +17,7 @@ from compress.data.cases import Dataset
 from compress.errors import DataError, RecipeError
 from compress.progress import bar
 from compress.train.adversarial import Adversarial, OneWay
-from compress.train.augment import Augment, Crops, PresetOrMore
+from compress.train.augment import Augment, Changes, PresetOrMore
 from compress.train.losses import DiceCE, Losses, OneOrMore, Sum
 from compress.train.objective import Supervised
 
@@ -58,9 +58,14 @@ class Training:
         supervision = supervised(self.loss, data)
         if self.adversarial is None:
             return supervision
-        classes = len(data.class_names)
         return Adversarial(
-            supervision, self.adversarial.way, channels=data.channels, classes=classes, ignore=data.ignore, seed=seed
+            supervision,
+            self.adversarial.way,
+            channels=data.channels,
+            classes=len(data.class_names),
+            ignore=data.ignore,
+            seed=seed,
+            dims=len(data.fit.size),
         )
 
     def __call__(self, net: nn.Module, data: Dataset, folder: Path, seed: int, log: Log = print) -> float:
@@ -99,9 +104,9 @@ def training_data(data: Dataset) -> Dataset:
     return replace(data, cases={**data.cases, "train": data.whole_cases("train")})
 
 
-def training_augmentation(augment: Augment, data: Dataset) -> Augment | Crops:
+def training_augmentation(augment: Augment, data: Dataset) -> Changes:
     """How a train case changes; of a whole image, another crop each time, where a tile would always be the same."""
-    return Crops(size=data.fit.size, augment=augment) if data.fit.how == "tile" else augment
+    return Changes(augment=augment, crop=data.fit.size if data.fit.how == "tile" else None, axes=data.reader.axes)
 
 
 def class_shares(data: Dataset) -> tuple[float, ...]:

@@ -1,0 +1,287 @@
+"""A folder of volumes: images/ and masks/ in NIfTI (.nii, .nii.gz) with a split.csv, as data/folder.py has of images.
+
+Shape legend: C channels, D, H, W the three axes of a volume in the order of `axes`.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic.dataclasses import dataclass
+
+from compress.data.cases import Case, Dataset, Fit, FloatArray, How, MaskArray, Normalization, Spacing, tiled
+from compress.data.folder import class_names, normalized, only_of_tiles, read_split, with_calibration
+from compress.errors import DataError, MissingExtra
+from compress.tiles import Size, by
+
+Side = Annotated[int, Field(ge=4)]
+Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Intensity = Literal["percentiles", "z_score", "window"]
+
+PERCENTILES = (0.5, 99.5)
+DEVIATIONS = 5
+"""Where a z-score ends: farther from the mean there are artefacts, and what is to be 0..1 has ends."""
+MOST_VOXELS = 2**30
+MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+"""A NIfTI header's units of length, in mm."""
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Nifti:
+    """Volumes and class-index masks on disk, and how they are fitted to the network.
+
+    split.csv and calibration are as in `folder`. Scores are taken on the original voxels, distances in mm
+    by the spacing in each file's header.
+    """
+
+    dims: ClassVar[int] = 3
+    root: Path
+    classes: tuple[str, ...] | None = None
+    """The name of every mask index, background first; None names them "class 1", "class 2", ..."""
+    size: tuple[Side, Side, Side] = (96, 96, 96)
+    """Depth, height and width of the network's input: a patch, where volumes are taken in tiles."""
+    fit: How = "tile"
+    """tile keeps the resolution and takes volumes in patches of the size; resize squashes them to the size; pad keeps
+    the ratio of their sides in voxels."""
+    overlap: Annotated[float, Field(ge=0, le=0.9)] | None = None
+    """The share of a patch's length that its neighbour covers too (fit: tile); None is a quarter."""
+    spacing: tuple[Length, Length, Length] | None = None
+    """Voxels are resampled to this many mm first (fit: tile); None leaves them as they are."""
+    axes: str = "RAS"
+    """What D, H and W run towards: R or L (right, left), A or P (front, back), S or I (head, feet), each pair once.
+    Volumes are turned and flipped so, by their header, whatever their own order is."""
+    intensity: Intensity = "percentiles"
+    """How voxels are brought to 0..1: between each volume's own 0.5th and 99.5th percentiles; by each volume's own
+    mean and deviation, -5..5 of which become 0..1; or between the two ends of `window`."""
+    window: tuple[float, float] | None = None
+    """The two ends in the file's own unit, such as [-160, 240] in Hounsfield units (intensity: window)."""
+    ignore: Annotated[int, Field(ge=1, le=255)] | None = None
+    """Mask index whose voxels count neither in training nor in any score."""
+    normalization: Normalization | None = None
+    """None takes the one stored with the weights, else the one measured on the train cases."""
+    calibration: Annotated[int, Field(ge=0)] = 32
+    """How many train cases to set aside for calibration."""
+    tolerance: Annotated[float, Field(gt=0)] = 2.0
+    """Surface distance that still counts as agreement, in mm."""
+
+    batch: Annotated[int, Field(ge=1)] = 2
+    """Cases in one step of training."""
+
+    @field_validator("axes")
+    @classmethod
+    def _three_directions(cls, axes: str) -> str:
+        if len(axes) != 3 or not all(set(axes) & set(pair) for pair in ("RL", "AP", "SI")):
+            raise ValueError("one letter of each pair R/L, A/P and S/I, such as RAS or SPL")
+        return axes
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        only_of_tiles(self.fit, overlap=self.overlap, spacing=self.spacing)
+        if (self.intensity == "window") != (self.window is not None):
+            raise ValueError("window and intensity: window belong together; give both or neither")
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise ValueError(f"the window {self.window[0]:g}..{self.window[1]:g} is empty; give its lower end first")
+        return self
+
+    def __call__(self, *, channels: int, classes: int) -> Dataset:
+        """The data set for a network with this many input channels and classes.
+
+        Raises:
+            DataError: if a file is missing, the split is empty or lists a file twice, the number of class
+                names does not match the network, or the network takes more than one channel.
+            MissingExtra: without nibabel.
+        """
+        _nibabel()
+        if channels != 1:
+            raise DataError(
+                f"{self.root}: the network takes {channels} channels, but a NIfTI volume has one; set in_channels: 1"
+            )
+        fit = Fit(size=self.size, how=self.fit, spacing=self.spacing)
+        fit = fit if self.overlap is None else replace(fit, overlap=self.overlap)
+        reader = Volumes(axes=self.axes, intensity=self.intensity, window=self.window)
+        cases = with_calibration(read_split(self.root), self.calibration, self.root)
+        return Dataset(
+            cases=tiled(cases, fit, reader) if self.fit == "tile" else cases,
+            class_names=class_names(self.classes, classes, f"{self.root}"),
+            channels=channels,
+            fit=fit,
+            reader=reader,
+            normalization=normalized(self.normalization, channels, reader.scale),
+            ignore=self.ignore,
+            tolerance=self.tolerance,
+            batch=self.batch,
+            source=str(self.root),
+        )
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class Volumes:
+    """Reads NIfTI volumes, their axes in one order and direction."""
+
+    unit: ClassVar[str] = "mm"
+    axes: str
+    intensity: Intensity
+    window: tuple[float, float] | None = None
+
+    @property
+    def scale(self) -> str:
+        """Each volume's voxels to 0..1, before it is resampled or cut."""
+        if self.intensity == "percentiles":
+            low, high = PERCENTILES
+            return f"voxels clipped to the volume's percentiles {low:g} and {high:g}, these to 0 and 1"
+        if self.intensity == "z_score":
+            return (
+                f"(voxel - mean of the volume) / its standard deviation, clipped to -{DEVIATIONS}..{DEVIATIONS}, these "
+                "to 0 and 1"
+            )
+        assert self.window is not None
+        return f"voxels clipped to {self.window[0]:g}..{self.window[1]:g}, these to 0 and 1"
+
+    def size(self, path: Path) -> Size:
+        """The three sides in the order of `axes`, from the header alone."""
+        return self._opened(path).size
+
+    def spacing(self, path: Path) -> Spacing:
+        """The voxel's sides in mm in the order of `axes`, from the header alone."""
+        return self._opened(path).spacing
+
+    def image(self, path: Path, channels: int, fit: Fit) -> FloatArray:
+        """The volume (CDHW, 0..1), fitted by linear interpolation, antialiased."""
+        assert channels == 1
+        file = self._opened(path)
+        pixels_DHW = self._scaled(file.values(), path)
+        return fit.padded(_resized(pixels_DHW, fit.inner(file.size, file.spacing))[None])
+
+    def mask(self, path: Path) -> MaskArray:
+        """The class indices (DHW)."""
+        return self._indices(self._opened(path))
+
+    def checked(self, case: Case) -> MaskArray:
+        image, mask = self._opened(case.image), self._opened(case.mask)
+        if image.size != mask.size:
+            raise DataError(
+                f"{case.mask}: the mask is {by(mask.size)} voxels along {self.axes}, its image {case.image.name} is "
+                f"{by(image.size)}: they must be equal"
+            )
+        if not np.allclose(image.affine, mask.affine, rtol=0, atol=1e-3):
+            raise DataError(
+                f"{case.mask}: its affine puts voxels elsewhere than that of its image {case.image.name}; resample it "
+                "to the image's grid"
+            )
+        self._scaled(image.values(), case.image)
+        return self._indices(mask)
+
+    def _indices(self, file: _File) -> MaskArray:
+        found_DHW = file.values(np.float64)
+        for index in (found_DHW.min(), found_DHW.max()):
+            if not 0 <= index <= 255:
+                raise DataError(f"{file.path}: class {index:g} does not fit in 0..255")
+        mask_DHW = found_DHW.astype(np.uint8)
+        broken = found_DHW[mask_DHW != found_DHW]
+        if len(broken):
+            raise DataError(f"{file.path}: a mask holds one class index a voxel, but this one has {broken[0]:g}")
+        return mask_DHW
+
+    def _scaled(self, voxels_DHW: FloatArray, path: Path) -> FloatArray:
+        if self.window is not None:
+            low, high = self.window
+        elif self.intensity == "percentiles":
+            low, high = np.percentile(voxels_DHW, PERCENTILES)
+        else:
+            mean, deviation = voxels_DHW.mean(dtype=float), voxels_DHW.std(dtype=float)
+            low, high = mean - DEVIATIONS * deviation, mean + DEVIATIONS * deviation
+        if not low < high:
+            raise DataError(
+                f"{path}: nearly all of its voxels are {low:g}, so they cannot be brought to 0..1 by {self.intensity}; "
+                "leave it out, or set another intensity"
+            )
+        return np.clip((voxels_DHW - np.float32(low)) / np.float32(high - low), 0, 1)
+
+    def _opened(self, path: Path) -> _File:
+        return _File(path, self.axes)
+
+
+class _File:
+    """A NIfTI file whose header is known to be that of a volume; its values are read when they are asked for."""
+
+    def __init__(self, path: Path, axes: str) -> None:
+        self.path = path
+        nibabel = _nibabel()
+        with _told(path):
+            self.image: Any = nibabel.load(path)
+        if not isinstance(self.image, nibabel.Nifti1Image):
+            raise DataError(f"{path}: not a NIfTI file (.nii or .nii.gz)")
+        shape = self.image.shape
+        if len(shape) != 3:
+            raise DataError(
+                f"{path}: has {len(shape)} axes ({by(shape)}), but a volume has three; save each as its own"
+            )
+        if min(shape) < 1 or math.prod(shape) > MOST_VOXELS:
+            raise DataError(f"{path}: {by(shape)} voxels are no volume that can be read")
+        if self.image.get_data_dtype().kind not in "iuf":
+            raise DataError(f"{path}: voxels of {self.image.get_data_dtype()} are no plain numbers; save one channel")
+        self.affine: NDArray[np.float64] = self.image.affine
+        ways = nibabel.orientations
+        spacing = nibabel.affines.voxel_sizes(self.affine) * MM[self.image.header.get_xyzt_units()[0]]
+        start = ways.io_orientation(self.affine) if np.isfinite(self.affine).all() and spacing.all() else None
+        if start is None or np.isnan(start).any():
+            raise DataError(f"{path}: its affine does not tell where every axis runs; correct the header")
+        self.turn = ways.ornt_transform(start, ways.axcodes2ornt(axes))
+        order = np.argsort(self.turn[:, 0])
+        self.size: Size = tuple(shape[axis] for axis in order)
+        self.spacing: Spacing = tuple(float(spacing[axis]) for axis in order)
+
+    def values(self, kind: Any = np.float32) -> NDArray[Any]:
+        """The voxels, turned (DHW)."""
+        with _told(self.path):
+            values = self.image.get_fdata(dtype=kind, caching="unchanged")
+        if not np.isfinite(values).all():
+            raise DataError(f"{self.path}: holds voxels that are NaN or infinite")
+        return np.ascontiguousarray(_nibabel().orientations.apply_orientation(values, self.turn))
+
+
+def _resized(pixels_DHW: FloatArray, size: Size) -> FloatArray:
+    """A volume of another size: linear along each axis, antialiased as images are."""
+    if pixels_DHW.shape == size:
+        return pixels_DHW
+    depth, *plane = size
+    how: dict[str, Any] = {"mode": "bilinear", "antialias": True, "align_corners": False}
+    slices_1DHW = F.interpolate(torch.from_numpy(pixels_DHW)[None], tuple(plane), **how)
+    # torch antialiases planes only: the depth is the height of a plane whose rows are whole slices.
+    flat_11DS = slices_1DHW.flatten(2)[None]
+    return F.interpolate(flat_11DS, (depth, flat_11DS.shape[-1]), **how).reshape(size).numpy()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What goes wrong while a file is read is told of the file."""
+    nibabel = _nibabel()
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file, but the split lists it") from None
+    except nibabel.filebasedimages.ImageFileError:
+        raise DataError(f"{path}: not a NIfTI file (.nii or .nii.gz)") from None
+    except (OSError, EOFError, ValueError, zlib.error, nibabel.spatialimages.HeaderDataError) as error:
+        said = " ".join(str(error).split())[:160]
+        raise DataError(f"{path}: damaged or unreadable NIfTI file ({said})") from None
+
+
+def _nibabel() -> Any:
+    try:
+        import nibabel
+    except ModuleNotFoundError:
+        raise MissingExtra("nibabel", "nifti") from None
+    return nibabel
