@@ -112,3 +112,21 @@ def test_training_and_evaluation_answer_the_same() -> None:
     with torch.no_grad():
         before = net.eval()(image)
     torch.testing.assert_close(net.train()(image), before)
+
+
+def test_a_loss_on_what_a_hook_sees_inside_reaches_the_layers_before() -> None:
+    net, seen = sequence(2).train(), []
+    inside: Any = net.blocks[1].f
+    handle = inside.register_forward_hook(lambda module, given, answer: seen.append(answer))
+    net(volume())
+    (answer,) = seen
+    answer.square().sum().backward()
+    handle.remove()
+    assert all(one.grad is not None for one in net.blocks[0].parameters())
+
+
+def test_second_derivatives_are_refused_rather_than_wrong() -> None:
+    image = volume().requires_grad_(True)
+    (grad,) = torch.autograd.grad(sequence(1).train()(image).square().sum(), image, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()

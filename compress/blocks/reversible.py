@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Pair = tuple[Tensor, Tensor]
@@ -47,8 +48,9 @@ class Reversible(nn.Module):
 class ReversibleSequence(nn.Module):
     """Reversible blocks, one after another; in training only what the last one answers is kept.
 
-    In evaluation, and where no gradients are wanted, it is an ordinary graph of additions. In training
-    the sums are in float32 under autocast too: in fewer bits what is computed back would not be what was read.
+    In evaluation, where no gradients are wanted, and where a hook watches a layer of it (a loss on features,
+    say), it is an ordinary graph of additions. In training the sums are in float32 under autocast too: in fewer
+    bits what is computed back would not be what was read.
     """
 
     def __init__(self, blocks: Iterable[Reversible]) -> None:
@@ -57,12 +59,16 @@ class ReversibleSequence(nn.Module):
 
     def forward(self, x_BC: Tensor) -> Tensor:
         """As many channels as are read, an even number."""
-        if not (self.training and torch.is_grad_enabled()):
+        if not (self.training and torch.is_grad_enabled()) or self._is_watched():
             return torch.cat(_through(self.blocks, x_BC), dim=1)
         x_BC = x_BC.float() if torch.is_autocast_enabled(x_BC.device.type) else x_BC
         parameters = [one for one in self.parameters() if one.requires_grad]
         answer: Tensor = _Recomputed.apply(x_BC, list(self.blocks), *parameters)
         return answer
+
+    def _is_watched(self) -> bool:
+        """Whether a hook looks at a layer inside: it must see what gradients flow through, and see it once."""
+        return any(one._forward_hooks or one._forward_pre_hooks for one in self.blocks.modules())
 
 
 def _through(blocks: Iterable[nn.Module], x_BC: Tensor) -> Pair:
@@ -85,6 +91,7 @@ class _Recomputed(torch.autograd.Function):
         return y_BC
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_BC: Tensor) -> tuple[Tensor | None, ...]:
         (y_BC,) = ctx.saved_tensors
         answers, asked = _halves(y_BC), _halves(grad_BC)
