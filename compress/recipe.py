@@ -15,11 +15,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from compress.data.cases import Dataset, Normalization
 from compress.data.folder import class_names
-from compress.errors import RecipeError, WeightsError
+from compress.errors import RecipeError, SegpressError, WeightsError
 from compress.gates import TAKES, Gate, Name
+from compress.head import check_logits, note_on
 from compress.latency import Timing
 from compress.passes.word import Pass
 from compress.task import Task
+from compress.tiles import by
 from compress.train.training import Training
 from compress.weights import build_net, load_weights, read_description, shape_of
 from export.device import named, words
@@ -86,7 +88,15 @@ class Recipe:
         if described is not None and described.classes and getattr(self.data, "classes", ()) is None:
             names = class_names(described.classes, len(data.class_names), str(self.weights))
             data = dataclasses.replace(data, class_names=names)
-        return Task(data=data, net=net.eval(), seed=self.seed, dynamic=self.dynamic)
+        task = Task(data=data, net=net.eval(), seed=self.seed, dynamic=self.dynamic)
+        if described is None:
+            note_on(
+                net, f"the weights tell no classes and no normalization: that of {self.normalization_from()} is used"
+            )
+            head = getattr(shape_of(self.network), "head", None)
+            if head is not None:
+                check_logits(net, task.probes(most=2), head)
+        return task
 
     def normalization_from(self) -> str:
         """Whose normalization the network gets: a wrong one costs more than any compression."""
@@ -98,11 +108,12 @@ class Recipe:
     def dataset(self, stored: Normalization | None = None) -> Dataset:
         """The data as this network needs it; its normalization is the recipe's, else the weights', else measured."""
         shape = shape_of(self.network)
+        if shape.dims != self.data.dims:
+            raise RecipeError(self.name, [_other_dims(self.network, shape.dims)])
         data: Dataset = self.data(channels=shape.in_channels, classes=shape.classes)
         fault = shape.check_size(data.fit.size)
         if fault:
-            height, width = data.fit.size
-            raise RecipeError(self.name, [f"data: input is {height}x{width}; {fault}"])
+            raise RecipeError(self.name, [f"data: input is {by(data.fit.size)}; {fault}"])
         if self.data.normalization is not None:
             return data
         if stored is None and not data.cases["train"]:
@@ -111,6 +122,11 @@ class Recipe:
                 ["data: no normalization: the weights store none and there are no train cases to measure; set it"],
             )
         return data.normalized_by(stored or data.measured_normalization())
+
+
+def _other_dims(network: Mapping[str, Any], dims: int) -> str:
+    takes, gives = ("volumes", "images") if dims == 3 else ("images", "volumes")
+    return f"data: gives {gives}, but the network ({next(iter(network))}) takes {takes}; set other data or network"
 
 
 def load(path: Path, data_root: Path | None = None) -> Recipe:
@@ -180,12 +196,13 @@ _Loader.add_implicit_resolver(
 def _with_root(path: Path, text: dict[str, Any], root: Path) -> dict[str, Any]:
     data = text.get("data")
     data = {data: None} if isinstance(data, str) else data
-    if not isinstance(data, dict) or "folder" not in data:
+    known = [word for word in ("folder", "nifti") if isinstance(data, dict) and word in data]
+    if not isinstance(data, dict) or not known:
         raise RecipeError(str(path), ["--data gives a folder, but the recipe's data is not a folder"])
-    options = data["folder"] or {}
+    options = data[known[0]] or {}
     if not isinstance(options, dict):
         return text
-    return {**text, "data": {**data, "folder": {**options, "root": str(root.absolute())}}}
+    return {**text, "data": {**data, known[0]: {**options, "root": str(root.absolute())}}}
 
 
 class _Form:
@@ -217,6 +234,10 @@ class _Form:
         }
         network = self._network(text)
         if self.mistakes or network is None:
+            return None
+        dims = shape_of(network[0]).dims
+        if dims != given["data"].dims:
+            self.mistakes.append(_other_dims(network[0], dims))
             return None
         return Recipe(**given, network=network[0], weights=network[1], text=text)
 
@@ -341,10 +362,23 @@ class _Form:
         if weights is not None and not isinstance(weights, str):
             self.mistakes.append(f"network ({word}): weights: {weights!r} is not a path")
             weights = None
+        if word == "python" and isinstance(options.get("path"), str):
+            options = {**options, "path": str(self._found(options["path"]).absolute())}
         made = self._options(named("compress.networks", word), options, f"network ({word})")
-        if made is None:
+        if made is None or not self._knows(made, f"network ({word})"):
             return None
         return {word: dataclasses.asdict(made)}, None if weights is None else self._found(weights)
+
+    def _knows(self, network: Any, where: str) -> bool:
+        """Whether another library, or a user's file, has the network that is asked of it."""
+        check = getattr(network, "check", None)
+        try:
+            if check is not None:
+                check()
+        except SegpressError as error:
+            self.mistakes.append(f"{where}: {error}")
+            return False
+        return True
 
     def _found(self, path: str) -> Path:
         """A path in a recipe is relative to the recipe's folder, or, if nothing is there, to where we are."""
@@ -400,7 +434,8 @@ def _steps(text: Mapping[str, Any]) -> list[str]:
 
 
 def _takes_bool(kind: type, key: str) -> bool:
-    return any(option.name == key and "bool" in str(option.type) for option in dataclasses.fields(kind))
+    # Options that are passed on to another library's network may be of any kind.
+    return any(option.name == key and re.search(r"bool|Any\b", str(option.type)) for option in dataclasses.fields(kind))
 
 
 def _holds_bool(value: Any) -> bool:

@@ -15,6 +15,7 @@ from torch import nn
 
 from compress.cost import Cost, cost_of, macs_of
 from compress.errors import PassError
+from compress.head import notes_of
 from compress.kept import Kept, key_of
 from compress.passes.word import Pass
 from compress.task import Task
@@ -44,8 +45,14 @@ class Stage:
 
 
 def baseline(task: Task, key: str, kept: Kept, log: Log) -> Stage:
-    """The network as it came, saved like every other step."""
-    return _stage("baseline", key, lambda task: task.net, task, kept, log)
+    """The network as it came, saved like every other step, with what was found out about it."""
+
+    def came(task: Task) -> nn.Module:
+        for line in notes_of(task.net):
+            task.note(line)
+        return task.net
+
+    return _stage("baseline", key, came, task, kept, log)
 
 
 def chain(

@@ -83,8 +83,6 @@ VENDORS = {
     "nncf": None,
     "torch_pruning": "compress/passes/prune.py",
     "tensorly": "compress/passes/lowrank.py",
-    "torchvision": "compress/blocks/torchvision_import.py",
-    "timm": "compress/blocks/timm_encoder.py",
     "segmentation_models_pytorch": "compress/networks/smp.py",
     "nibabel": "compress/data/nifti.py",
     "timm": "compress/blocks/timm_encoder.py",

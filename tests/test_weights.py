@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from compress.data.cases import Normalization
 from compress.errors import WeightsError
+from compress.head import Head, Headed, notes_of, reading_of
 from compress.networks.unet import UNet
 from compress.weights import Description, build_net, load_net, load_weights, read_description, save_net
 
@@ -132,6 +135,25 @@ WRAPPED: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "module.model.": lambda state: {"state_dict": {f"module.model.{name}": each for name, each in state.items()}},
     "_orig_mod.": lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
     "no counters": lambda state: {name: each for name, each in state.items() if "num_batches" not in name},
+    "any key": lambda state: {"best": {"of_all": state}, "args": argparse.Namespace(lr=0.1)},
+    "numbers of numpy": lambda state: {"model": state, "dice": np.float64(0.9), "epoch": np.int64(3)},
+    "Lightning": lambda state: {
+        "state_dict": {**{f"net.{name}": each for name, each in state.items()}, "loss.weight": torch.ones(3)},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(3)}}}],
+    },
+    "a wrapped part": lambda state: {name.replace("encoder.", "encoder.module."): each for name, each in state.items()},
+    "a part with a prefix": lambda state: {
+        f"model.{name}" if name.startswith("encoder") else name: each for name, each in state.items()
+    },
+    "an average of weights": lambda state: {
+        "n_averaged": torch.tensor(5),
+        **{f"module.{name}": each for name, each in state.items()},
+    },
+    "counted by a profiler": lambda state: {
+        **state,
+        "total_ops": torch.zeros(1),
+        "encoder.0.0.total_params": torch.ones(1),
+    },
     "half": lambda state: {name: each.half() if each.is_floating_point() else each for name, each in state.items()},
 }
 
@@ -155,6 +177,117 @@ def test_safetensors_with_prefixes_are_taken_too(tmp_path: Path) -> None:
     )
     load_weights(ours, tmp_path / "x.safetensors")
     assert same(ours, theirs)
+
+
+def test_of_two_sets_of_weights_the_trained_ones_are_taken_and_the_other_is_told(tmp_path: Path) -> None:
+    theirs, average, ours = fresh(1), fresh(2), fresh(3)
+    for file in (
+        {"model_ema": {"module": average.state_dict()}, "model": theirs.state_dict(), "optimizer": theirs.state_dict()},
+        {
+            f"{part}.{name}": each
+            for part, net in (("teacher", average), ("student", theirs))
+            for name, each in net.state_dict().items()
+        },
+    ):
+        torch.save(file, tmp_path / "x.pt")
+        load_weights(ours, tmp_path / "x.pt")
+        assert same(ours, theirs)
+    assert notes_of(ours)[0].startswith(
+        "the weights are those under 'model'; the file also has such tensors under 'model_ema"
+    )
+    assert notes_of(ours)[1].startswith("the weights are those under 'student'; ")
+
+
+def test_what_is_left_out_of_a_file_is_told(tmp_path: Path) -> None:
+    ours = fresh()
+    state = {**{f"net.{name}": each for name, each in fresh(1).state_dict().items()}, "loss.weight": torch.ones(3)}
+    torch.save(state, tmp_path / "x.ckpt")
+    load_weights(ours, tmp_path / "x.ckpt")
+    assert notes_of(ours) == (
+        "1 tensors (loss.weight) in the weights file are no part of the network and are left out",
+    )
+
+
+def test_a_wrapped_network_takes_the_names_of_the_one_in_it(tmp_path: Path) -> None:
+    theirs = fresh(1)
+    torch.save(theirs.state_dict(), tmp_path / "x.pt")
+    reading = reading_of(Stub())
+    ours = Headed(fresh(2), reading)
+    load_weights(ours, tmp_path / "x.pt")
+    assert same(ours.net, theirs)
+    torch.save(ours.state_dict(), tmp_path / "y.pt")
+    again = Headed(fresh(3), reading)
+    load_weights(again, tmp_path / "y.pt")
+    assert same(again, ours)
+
+
+class Stub:
+    """A door to a network of ours."""
+
+    classes, in_channels, dims, input, head = 2, 1, 2, None, Head()
+
+    def bare(self) -> nn.Module:
+        return fresh()
+
+
+def test_programs_are_refused_with_how_their_tensors_are_saved(tmp_path: Path) -> None:
+    net, image = fresh(), torch.zeros(1, 1, 16, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(net, image).save(tmp_path / "script.pt")  # type: ignore[no-untyped-call]
+    refused(
+        tmp_path / "script.pt",
+        r"a TorchScript archive, which is a program; save its tensors alone: net = torch\.jit\.load\('script\.pt'\); "
+        r"torch\.save\(net\.state_dict\(\), 'script_state\.pt'\)",
+    )
+    torch.export.save(torch.export.export(net, (image,), strict=False), tmp_path / "net.pt2")
+    refused(
+        tmp_path / "net.pt2", r"an exported program, which is a graph; save its tensors alone: program = torch\.export"
+    )
+    for name in ("net.onnx", "net.h5", "net.engine"):
+        (tmp_path / name).write_bytes(b"anything")
+        refused(tmp_path / name, "an ONNX file|a Keras or HDF5 file|an engine, which holds no state dict")
+
+
+def test_what_the_refusals_advise_is_taken(tmp_path: Path) -> None:
+    net, image, ours = fresh(1), torch.zeros(1, 1, 16, 16), fresh(2)
+    program = torch.export.export(net, (image,), strict=False)
+    torch.save(dict(program.state_dict), tmp_path / "net_state.pt")
+    load_weights(ours, tmp_path / "net_state.pt")
+    assert same(ours, net)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "told"),
+    [
+        (
+            {"classes": 5},
+            r"weights of another number of classes: head\.bias is 5 in the file and 2 in .*; set classes: 5",
+        ),
+        (
+            {"in_channels": 3},
+            r"another number of input channels: encoder\.0\.0\.weight is 4x3x3x3 .*; set in_channels: 3",
+        ),
+        ({"norm": "none"}, r"the recipe's has batch norms and the other has none: correct the recipe's norm"),
+        ({"up": "nearest"}, r"\d+ missing .*, \d+ unexpected .*; correct the recipe's network or its options"),
+    ],
+)
+def test_the_likely_cause_of_a_mismatch_is_told(tmp_path: Path, theirs: dict[str, Any], told: str) -> None:
+    torch.save(fresh(**theirs).state_dict(), tmp_path / "x.pt")
+    refused(tmp_path / "x.pt", told)
+
+
+def test_batch_norms_an_auxiliary_head_and_another_encoder_are_told(tmp_path: Path) -> None:
+    plain = fresh(norm="none")
+    torch.save(fresh().state_dict(), tmp_path / "norm.pt")
+    with pytest.raises(WeightsError, match="the file's has batch norms and the other has none"):
+        load_weights(plain, tmp_path / "norm.pt")
+    state = fresh().state_dict()
+    torch.save({**state, "aux_classifier.0.weight": torch.zeros(3)}, tmp_path / "aux.pt")
+    refused(tmp_path / "aux.pt", "the file's has an auxiliary head: set aux: true")
+    renamed = {name.replace("encoder.0.0", "encoder.layer1"): each for name, each in state.items()}
+    torch.save(renamed, tmp_path / "encoder.pt")
+    refused(tmp_path / "encoder.pt", "only the encoder differs: correct the recipe's encoder")
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
@@ -246,9 +379,15 @@ def test_weights_of_another_width_are_told_with_both_shapes(tmp_path: Path) -> N
 
 def test_weights_of_another_network_are_told_with_what_is_missing(tmp_path: Path) -> None:
     torch.save(fresh(depth=2).state_dict(), tmp_path / "deep.pt")
-    refused(tmp_path / "deep.pt", r"weights of another network: \d+ unexpected \(encoder\.2\.0\.weight, \.\.\.\)")
+    refused(
+        tmp_path / "deep.pt",
+        r"another network: \d+ unexpected \(encoder\.2\.0\.weight, encoder\.2\.0\.bias, encoder\.2\.1\.weight, \.{3}\)",
+    )
     torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.pt")
-    refused(tmp_path / "other.pt", r"weights of another network: \d+ missing .*, 1 unexpected \(fc\.weight\); correct")
+    refused(
+        tmp_path / "other.pt",
+        r"weights of another network: \d+ missing .*, 1 unexpected \(fc\.weight\); no name is the same",
+    )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
