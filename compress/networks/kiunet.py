@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
+import torch.nn.functional as F
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -61,12 +62,12 @@ class KiUNetModule(nn.Module):
         super().__init__()
         down = [shape.in_channels, *(shape.width * 2**level for level in range(LEVELS))]
         rise = [*reversed(down[1:]), shape.width // 2]
-        crossed = [*zip(down[1:], (4, 16, 64), strict=True), *zip(rise[1:], (16, 4), strict=False)]
+        crossed = [*down[1:], *rise[1:-1]]
         self.u_encoder, self.u_decoder = _levels(down, shape.norm, 0.5), _levels(rise, shape.norm, 2)
         self.ki_encoder, self.ki_decoder = _levels(down, shape.norm, 2), _levels(rise, shape.norm, 0.5)
-        self.to_u = nn.ModuleList(_crossing(width, shape.norm, 1 / ratio) for width, ratio in crossed)
-        self.to_ki = nn.ModuleList(_crossing(width, shape.norm, ratio) for width, ratio in crossed)
-        self.unused = nn.ModuleList(_crossing(down[-1], shape.norm, 1) for _ in range(2))
+        self.to_u = nn.ModuleList(_crossing(width, shape.norm) for width in crossed)
+        self.to_ki = nn.ModuleList(_crossing(width, shape.norm) for width in crossed)
+        self.unused = nn.ModuleList(_crossing(down[-1], shape.norm) for _ in range(2))
         self.head = nn.Conv2d(rise[-1], shape.classes, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class KiUNetModule(nn.Module):
         return self.head(self.u_decoder[-1](u) + self.ki_decoder[-1](ki))
 
     def _crossed(self, place: int, u: Tensor, ki: Tensor) -> tuple[Tensor, Tensor]:
-        return u + self.to_u[place](ki), ki + self.to_ki[place](u)
+        return u + _fitted(self.to_u[place](ki), u), ki + _fitted(self.to_ki[place](u), ki)
 
 
 class KiNetModule(nn.Module):
@@ -117,8 +118,12 @@ def _levels(widths: list[int], norm: Norm, scale: float) -> nn.ModuleList:
     )
 
 
-def _crossing(width: int, norm: Norm, scale: float) -> nn.Sequential:
-    return nn.Sequential(*conv(width, width, norm=norm), nn.Upsample(scale_factor=scale, mode="bilinear"))
+def _crossing(width: int, norm: Norm) -> nn.Sequential:
+    return nn.Sequential(*conv(width, width, norm=norm))
+
+
+def _fitted(x: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(x, size=like.shape[2:], mode="bilinear")
 
 
 def _resized(scale: float) -> nn.Module:
