@@ -111,10 +111,9 @@ class Presence(nn.Module):
         self.score = nn.Conv2d(channels, 2, 1)
 
     def forward(self, coarsest_BCHW: Tensor) -> Tensor:
-        absent_B111, present_B111 = self.score(self.drop(coarsest_BCHW)).amax((2, 3), keepdim=True).split(1, dim=1)
-        if self.training:
-            return F.logsigmoid(present_B111 - absent_B111)
-        return (present_B111 > absent_B111).to(coarsest_BCHW.dtype)
+        score_B211 = self.score(self.drop(coarsest_BCHW)).amax((2, 3), keepdim=True)
+        lead_B111 = score_B211[:, 1:] - score_B211[:, :1]
+        return -F.softplus(-lead_B111) if self.training else (lead_B111 > 0).type_as(lead_B111)
 
 
 def _guided(logits_BKHW: Tensor, log_chance_B111: Tensor) -> Tensor:
