@@ -17,13 +17,11 @@ class SDI(nn.Module):
 
     def forward(self, levels: Sequence[Tensor], at: int) -> Tensor:
         """Levels are BCHW, the finest first, each half the one before; the answer is of the size of `levels[at]`."""
-        height, width = levels[at].shape[2:]
-        product = None
+        size = levels[at].shape[2:]
+        product = self.smooth[at](levels[at])
         for place, (level, smooth) in enumerate(zip(levels, self.smooth, strict=True)):
             if place < at:
-                level = F.avg_pool2d(level, 2 ** (at - place))
+                product = product * smooth(F.avg_pool2d(level, 2 ** (at - place)))
             elif place > at:
-                level = F.interpolate(level, size=(height, width), mode="bilinear", align_corners=True)
-            product = smooth(level) if product is None else product * smooth(level)
-        assert product is not None, "levels were zipped with as many convolutions"
+                product = product * smooth(F.interpolate(level, size=size, mode="bilinear", align_corners=True))
         return product
