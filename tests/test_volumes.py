@@ -94,12 +94,13 @@ VOLUMES = {
         network={"unet3d": {"classes": 3, "width": 8, "depth": 2, **FLAT}}, size=(16, 16, 6), norms=True
     ),
     "residual": Volume(
-        network={"residual_unet3d": {"classes": 3, "width": 4}}, size=(32, 32, 32), in_float=0, noise=0.35, norms=True
+        network={"residual_unet3d": {"classes": 3, "width": 4}}, size=(32, 32, 32), in_float=0, noise=0.45, norms=True
     ),
     "residual, shared": Volume(
         network={"residual_unet3d": {"classes": 3, "width": 4, "shared": True}},
         size=(32, 32, 32),
         in_float=0,
+        noise=0.45,
         norms=True,
     ),
     "attention": Volume(network={"attention_unet3d": {"classes": 3, "width": 8, "depth": 2, "gates": 2}}),
