@@ -25,6 +25,7 @@ from compress.errors import DataError, NotHere, PassError
 from compress.gates import paired_drop
 from compress.kept import Kept, claimed, key_of
 from compress.measure import Scores, scores_of
+from compress.mixed import with_float
 from compress.passes.int8 import Int8, folded_graph
 from compress.recipe import Recipe
 from compress.removal import Cut, groups, prunable, tensor_of, without
@@ -85,6 +86,7 @@ class _Measure:
         self.int8 = replace(
             next((step for word, step in recipe.passes if word == "int8" and isinstance(step, Int8)), Int8()),
             keep_float=(),
+            most_drop=None,
         )
         self.key = key_of(first_key(recipe, task), [case.name for case in self.cases], self.int8)
 
@@ -201,14 +203,14 @@ def _norms(net: nn.Module, bundle: Bundle) -> Tensor:
 
 def _integers(measure: _Measure, layers: Sequence[str], step: Callable[[], None]) -> Record:
     """All layers in integers; each of them alone; and all but each."""
-    whole = measure.drop("int8", lambda: _in_integers(measure.quantized, ()))
+    whole = measure.drop("int8", lambda: with_float(measure.quantized, ()))
     step()
     found = []
     for layer in layers:
         others = tuple(other for other in layers if other != layer)
-        alone = measure.drop(f"int8-alone-{layer}", lambda others=others: _in_integers(measure.quantized, others))  # type: ignore[misc]
+        alone = measure.drop(f"int8-alone-{layer}", lambda others=others: with_float(measure.quantized, others))  # type: ignore[misc]
         step()
-        without = measure.drop(f"int8-but-{layer}", lambda layer=layer: _in_integers(measure.quantized, (layer,)))  # type: ignore[misc]
+        without = measure.drop(f"int8-but-{layer}", lambda layer=layer: with_float(measure.quantized, (layer,)))  # type: ignore[misc]
         step()
         back = None if whole["drop"] is None or without["drop"] is None else round(whole["drop"] - without["drop"], 6)
         found.append({"layer": layer, "alone": _numbers(alone), "all_but": _numbers(without), "won_back": back})
@@ -217,11 +219,6 @@ def _integers(measure: _Measure, layers: Sequence[str], step: Callable[[], None]
 
 def _numbers(found: Mapping[str, Any]) -> Record:
     return {key: found[key] for key in ("drop", "lower", "upper", "reason")}
-
-
-def _in_integers(quantized: Quantized, keep_float: tuple[str, ...]) -> Quantized:
-    ranges = {name: (low, high) for name, (low, high) in zip(quantized.names, quantized.ranges.tolist(), strict=True)}
-    return Quantized(quantized.graph, ranges, keep_float).eval()
 
 
 def _worst_first(found: Mapping[str, Any]) -> float:

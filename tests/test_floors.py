@@ -31,6 +31,7 @@ FLOORS = (
         "compress.task",
         "compress.weights",
         "compress.surgery",
+        "compress.mixed",
         "compress.swap",
         "compress.seen",
         "compress.channels",

@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 
 from compress.data.cases import Role
 from compress.errors import PassError, WeightsError
+from compress.mixed import in_float, with_float
 from compress.progress import bar
 from export.capture import capture
 from export.graph import fold_batch_norm
@@ -48,9 +49,14 @@ class Int8:
     keep_float: tuple[str, ...] = ()
     """Layers that stay in float: names (`head`), modules (`decoder.3`) or patterns (`encoder.*.0`)."""
 
+    most_drop: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """How much Dice may fall on the validation cases (integers simulated in torch as ONNX Runtime and OpenVINO place
+    them): as many layers go back to float as that needs, those first that disturb the logits most. None leaves all
+    in integers, whatever it costs."""
+
     @property
     def uses(self) -> tuple[Role, ...]:
-        return ("calibration",)
+        return ("calibration",) if self.most_drop is None else ("calibration", "val")
 
     def __call__(self, net: nn.Module, task: Task) -> nn.Module:
         """A `Quantized` network: the same weights, batch norms folded, and a range for every activation.
@@ -68,12 +74,14 @@ class Int8:
         )
         quantized = Quantized(graph, ranges, self.keep_float)
         _check_names(self.keep_float, quantized.layer_names())
+        if self.most_drop is not None:
+            quantized = with_float(quantized, in_float(quantized, task, self.most_drop))
         quantized.description = {
             "int8": {
                 "net": net.description,
                 "input": list(task.example.shape),
                 "dynamic": list(task.dynamic),
-                "keep_float": list(self.keep_float),
+                "keep_float": list(quantized.keep_float),
                 "ranges": list(ranges),
             }
         }

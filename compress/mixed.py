@@ -1,0 +1,125 @@
+"""Mixed precision: which layers of a quantized network go back to float so that its Dice holds on validation cases.
+
+The layers whose rounding alone disturbs the logits most go first (the order of Dong et al. 2019, HAWQ, arXiv
+1905.03696, with the measured error in the place of the Hessian's estimate); how many, is found by bisection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.errors import PassError
+from compress.measure import DICE
+from compress.progress import bar
+from export.backends.torch import infer_from_module
+from export.quantized import Quantized
+from export.rules import Rules
+
+if TYPE_CHECKING:
+    from compress.task import Task
+
+RUNTIMES = ("onnxruntime", "openvino")
+"""Whose placement of integers is simulated; the worse of them decides."""
+LOOKED_AT = 4
+"""Calibration cases on which single layers are compared."""
+
+
+def in_float(quantized: Quantized, task: Task, most_drop: float) -> tuple[str, ...]:
+    """The layers to keep in float, beside those that are already, so that Dice falls by `most_drop` at most.
+
+    Args:
+        most_drop: mean over the validation cases of the Dice that a class loses against the float network; the class
+            that loses most decides.
+
+    Raises:
+        PassError: without validation cases, or if only an all-float network holds.
+    """
+    if not task.data.cases["val"]:
+        raise PassError(
+            "int8: most_drop is measured on validation cases and there are none: give cases the split 'val', set data "
+            "val above 0, or leave most_drop out"
+        )
+    rules = [import_module(f"export.backends.{runtime}").RULES for runtime in RUNTIMES]
+    before_NK = _dice(quantized.graph, task)
+
+    def drop(kept: Sequence[str]) -> float:
+        tried = with_float(quantized, kept)
+        return max(_lost(before_NK, _dice(tried.placed(each), task)) for each in rules)
+
+    whole = drop(())
+    if whole <= most_drop:
+        task.note(
+            f"int8: {_percent(whole)} of Dice lost on {len(before_NK)} validation cases with all layers in integers"
+        )
+        return ()
+    ranked = _most_disturbing(quantized, rules[0], task)
+    if drop(ranked[:-1]) > most_drop:
+        raise PassError(
+            f"int8: Dice falls by {whole:.4f} on the validation cases, and by over most_drop ({most_drop:g}) even with "
+            f"{len(ranked) - 1} of {len(ranked)} layers in float; train the network further, or allow more"
+        )
+    # The smallest number of layers that is known to suffice, and the largest known not to.
+    enough, few = len(ranked) - 1, 0
+    while enough - few > 1:
+        middle = (enough + few) // 2
+        enough, few = (middle, few) if drop(ranked[:middle]) <= most_drop else (enough, middle)
+    kept = tuple(ranked[:enough])
+    task.note(
+        f"int8: with all layers in integers {_percent(whole)} of Dice is lost on {len(before_NK)} validation cases; with "
+        f"{enough} of {len(ranked)} layers in float, {_percent(drop(kept))}: {', '.join(kept)}"
+    )
+    return kept
+
+
+def with_float(quantized: Quantized, kept: Sequence[str]) -> Quantized:
+    """The same network with more layers in float."""
+    ranges = {name: (low, high) for name, (low, high) in zip(quantized.names, quantized.ranges.tolist(), strict=True)}
+    return Quantized(quantized.graph, ranges, (*quantized.keep_float, *kept)).eval()
+
+
+def _dice(net: nn.Module, task: Task) -> np.ndarray:
+    """The Dice of every validation case and class; NaN where there is nothing of the class."""
+    infer = infer_from_module(net)
+    return np.stack([task.score(infer, case, surfaces=False)[0][:, DICE] for case in task.data.cases["val"]])
+
+
+def _lost(before_NK: np.ndarray, after_NK: np.ndarray) -> float:
+    """The mean drop of the class that loses most, over the cases in which both have it."""
+    drops = [lost[np.isfinite(lost)] for lost in (before_NK - after_NK).T]
+    means = [float(lost.mean()) for lost in drops if lost.size]
+    if not means:
+        raise PassError("int8: no validation case holds anything of any class, so that no drop can be measured")
+    return max(means)
+
+
+@torch.inference_mode()
+def _most_disturbing(quantized: Quantized, rules: Rules, task: Task) -> list[str]:
+    """The layers, those first that disturb the logits most when they alone are in integers."""
+    layers = [name for name in dict.fromkeys(quantized.layer_names()) if name not in quantized.keep_float]
+    cases = task.data.cases["calibration"][:LOOKED_AT]
+    images = [torch.from_numpy(image) for image in task.data.images(cases)]
+    wanted = [quantized.graph(image) for image in images]
+    errors: Mapping[str, float] = {
+        layer: _error(_alone(quantized, layer, layers, rules), images, wanted)
+        for layer in bar(layers, "looking for layers that need float", len(layers))
+    }
+    return sorted(layers, key=lambda layer: -errors[layer])
+
+
+def _alone(quantized: Quantized, layer: str, layers: Sequence[str], rules: Rules) -> Callable[[Tensor], Tensor]:
+    others = [other for other in layers if other != layer]
+    return with_float(quantized, others).placed(rules)
+
+
+def _error(net: Callable[[Tensor], Tensor], images: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+    return sum(float((net(image) - logits).square().mean()) for image, logits in zip(images, wanted, strict=True))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

@@ -1,0 +1,77 @@
+"""Mixed precision: layers that integers hurt go back to float, and no more of them than that needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import write_recipe
+from torch import nn
+
+from compress.errors import PassError
+from compress.mixed import with_float
+from compress.passes.int8 import Int8
+from compress.recipe import load
+from compress.task import Task
+from export.quantized import Quantized
+
+
+@pytest.fixture
+def task(tmp_path: Path, recipe: dict[str, Any]) -> Task:
+    """A trained U-Net whose last decoder conv has a channel so loud that integers see nothing of the others."""
+    found = load(write_recipe(tmp_path, recipe)).task()
+    first, second = (layer for layer in found.net.decoder[-1] if isinstance(layer, nn.Conv2d))  # type: ignore[union-attr, index]
+    norm = next(layer for layer in found.net.decoder[-1] if isinstance(layer, nn.BatchNorm2d))  # type: ignore[union-attr, index]
+    with torch.no_grad():
+        # A ReLU between them passes the factor on: the network answers as before.
+        norm.weight[:2] *= 3000
+        norm.bias[:2] *= 3000
+        second.weight[:, :2] /= 3000
+    assert isinstance(first, nn.Conv2d)
+    return found
+
+
+def lost(net: nn.Module, task: Task) -> float:
+    def dice(one: nn.Module) -> float:
+        with torch.no_grad():
+            return task.measure(lambda image: one(torch.from_numpy(image)).numpy()).mean("dice")
+
+    return dice(task.net) - dice(net)
+
+
+def test_the_layers_that_integers_hurt_stay_in_float(task: Task) -> None:
+    notes: list[str] = []
+    task = dataclasses.replace(task, note=notes.append)
+    plain = Int8(method="min_max")(task.net, task)
+    assert lost(plain, task) > 0.05
+    mixed = Int8(method="min_max", most_drop=0.01)(task.net, task)
+    assert isinstance(mixed, Quantized)
+    assert 1 <= len(mixed.keep_float) < len(set(mixed.layer_names()))
+    assert "decoder.1.3" in mixed.keep_float
+    assert lost(mixed, task) < 0.02
+    (note,) = notes
+    assert "layers in float" in note and "decoder.1.3" in note
+
+
+def test_where_integers_cost_nothing_all_layers_are_in_integers(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    notes: list[str] = []
+    task = dataclasses.replace(load(write_recipe(tmp_path, recipe)).task(), note=notes.append)
+    net = Int8(method="min_max", most_drop=0.05)(task.net, task)
+    assert isinstance(net, Quantized)
+    assert net.keep_float == ()
+    assert "all layers in integers" in notes[0]
+
+
+def test_without_validation_cases_it_is_refused(task: Task) -> None:
+    data = dataclasses.replace(task.data, cases={**task.data.cases, "val": ()})
+    with pytest.raises(PassError, match="most_drop is measured on validation cases and there are none"):
+        Int8(most_drop=0.01)(task.net, dataclasses.replace(task, data=data))
+
+
+def test_more_layers_in_float_are_added_to_those_that_were(task: Task) -> None:
+    net = Int8(method="min_max", keep_float=("head",))(task.net, task)
+    assert isinstance(net, Quantized)
+    assert with_float(net, ("encoder.0.0",)).keep_float == ("head", "encoder.0.0")
