@@ -435,7 +435,10 @@ def _steps(text: Mapping[str, Any]) -> list[str]:
 
 def _takes_bool(kind: type, key: str) -> bool:
     # Options that are passed on to another library's network may be of any kind.
-    return any(option.name == key and re.search(r"bool|Any\b", str(option.type)) for option in dataclasses.fields(kind))
+    return any(
+        option.name == key and re.search(r"bool|dict\[str, typing.Any\]", str(option.type))
+        for option in dataclasses.fields(kind)
+    )
 
 
 def _holds_bool(value: Any) -> bool:
@@ -487,7 +490,8 @@ def _check_described(
     if word != their_word:
         raise WeightsError(f"{path}: the weights are of a {their_word}, but the recipe's network is a {word}")
     defaults = dataclasses.asdict(shape_of(theirs))
-    wrong = [key for key in options if options[key] != defaults[key]]
+    # How an answer is read is no part of the weights.
+    wrong = [key for key in options if key not in ("head", "input") and options[key] != defaults[key]]
     if wrong:
         key = wrong[0]
         raise WeightsError(

@@ -277,5 +277,6 @@ class _told:  # noqa: N801  read as a sentence: with _told(place)
 
 def _line(place: Path, trace: Any) -> str:
     frames: Sequence[traceback.FrameSummary] = traceback.extract_tb(trace)
-    lines = [frame.lineno for frame in frames if frame.filename == str(place)]
+    # By its name: a file of the same content that was run before, elsewhere, is not run again.
+    lines = [frame.lineno for frame in frames if Path(frame.filename).name == place.name]
     return f"line {lines[-1]}: " if lines else ""
