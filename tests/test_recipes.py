@@ -140,7 +140,10 @@ def test_the_commands_in_the_readme_are_real() -> None:
             assert f"\n{line.split()[1]}:" in targets
 
 
-def test_the_readmes_recipe_is_good(tmp_path: Path) -> None:
+def test_the_readmes_recipes_are_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     text = (ROOT / "README.md").read_text()
-    (block,) = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
-    load(write_recipe(tmp_path, yaml.safe_load(block)))
+    blocks = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
+    assert len(blocks) == 2
+    for block in blocks:
+        load(write_recipe(tmp_path, yaml.safe_load(block)))
