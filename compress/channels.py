@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import ExportedProgram
+from torch.export import ExportedProgram, default_decompositions
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
@@ -198,7 +198,11 @@ def _composed(program: ExportedProgram) -> dict[Any, Callable[..., Any]] | None:
             parts_change |= viewed or torch.Tag.pointwise not in node.target.tags
         elif _rule(node) is None and node.target._can_decompose():
             unknown.add(node.target)
-    return {target: target.decompose for target in unknown} if unknown or parts_change else None
+    if not unknown and not parts_change:
+        return None
+    # From torch's own table: an operation given as its own decomposition would be asked again and again.
+    simpler = default_decompositions()
+    return {target: simpler[target] for target in unknown if target in simpler}
 
 
 def _changes_in_place(node: Any) -> bool:

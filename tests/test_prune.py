@@ -484,3 +484,23 @@ def test_a_check_that_torch_writes_for_a_cast_stops_nothing() -> None:
 
     found = {group.layers: group.prunable for group in groups(Cast().eval(), torch.zeros(1, 1, 16, 16))}
     assert found == {("first",): True, ("head",): False}
+
+
+class _Products(nn.Module):
+    """Einsum and a composite activation, which are followed only in simpler operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = nn.functional.logsigmoid(self.first(image))
+        same = torch.einsum("bchw,bdhw->bcd", x, x).softmax(-1)
+        return self.head(torch.einsum("bcd,bdhw->bchw", same, self.second(x)))
+
+
+def test_composite_operations_are_followed_in_their_parts() -> None:
+    torch.manual_seed(0)
+    net, image = _Products().eval(), torch.zeros(1, 1, 16, 16)
+    with pytest.raises(PassError, match="kept second: its code counts on so many channels"):
+        Prune(ratio=0.5, multiple=1).smaller(net, stand_in(net, image))
