@@ -132,12 +132,13 @@ def _page(found: Mapping[str, Mapping[str, Any]], most_drop: float) -> str:
         "# Trained networks of different families in 8-bit integers",
         "",
         "`python -m benchmarks.trained`: each network is trained from random weights for a short while, then run with "
-        f"`int8: {{most_drop: {most_drop}}}`. Host: {host['cpu']}, {host['threads']} threads, {', '.join(host['isa'])}. "
+        f"`int8: {{most_drop: {most_drop}}}`. "
+        f"Host: {host['cpu']}, {host['threads']} threads, {', '.join(host['isa'])}. "
         f"Versions: {', '.join(f'{name} {text}' for name, text in report['versions'].items())}.",
         "",
         "Dice is the mean over the foreground classes of the float network in torch on the test cases; the drop that "
         "of the built int8 artifact for the class that loses most, with the upper limit of the one-sided 95 % interval "
-        "over cases. Layers in float: by the runtime's own rules, and those that the pass put back on validation cases.",
+        "over cases. Layers in float: by the runtime's own rules, and those that the pass put back.",
         "",
         "| network | family | data | test cases | Dice | drop, ONNX Runtime | drop, OpenVINO | layers in float "
         "| parameters |",
