@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .PHONY: setup demo test check slow benchmarks clean
 
@@ -18,7 +19,7 @@ demo: setup
 	$(BIN)/compress run recipes/unet_int8.yaml
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from compress.networks.unet import UNet
 from compress.train.losses import DiceCrossEntropy
 from compress.weights import Description, save_net
 
-torch.set_num_threads(2)
+# Tests that run beside each other have a thread each.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 SIZE = 32
 
