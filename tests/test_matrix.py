@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,9 @@ def test_every_network_has_a_row() -> None:
 @pytest.mark.parametrize(
     "network",
     [
-        Network(word="attention_unet", options={"classes": 3, "width": 4, "depth": 2}),
+        pytest.param(
+            Network(word="attention_unet", options={"classes": 3, "width": 4, "depth": 2}), marks=pytest.mark.slow
+        ),
         pytest.param(Network(word="segnet", options={"classes": 2, "width": 4}), marks=pytest.mark.slow),
         pytest.param(Network(word="unet3d", options={"classes": 2, "width": 4, "depth": 2}), marks=pytest.mark.slow),
         pytest.param(
@@ -35,6 +38,13 @@ def test_a_network_goes_every_way(network: Network) -> None:
     found = tried(network)
     assert set(found.cells) == set(COLUMNS)
     assert {name: cell.said for name, cell in found.cells.items() if cell.state != "done"} == {}
+
+
+def test_a_small_network_runs_in_integers_as_torch_says(tmp_path: Path) -> None:
+    ways = Ways(Network(word="unet", options={"classes": 2, "width": 4, "depth": 1}), tmp_path).columns()
+    for name in ("fp32 export", "depthwise", "ONNX Runtime"):
+        cell = _cell(ways[name])
+        assert cell.state == "done", cell.said
 
 
 def test_what_our_own_errors_refuse_is_told_from_a_crash() -> None:
