@@ -362,8 +362,10 @@ class _Form:
         if weights is not None and not isinstance(weights, str):
             self.mistakes.append(f"network ({word}): weights: {weights!r} is not a path")
             weights = None
-        if word == "python" and isinstance(options.get("path"), str):
+        if word in ("python", "onnx") and isinstance(options.get("path"), str):
             options = {**options, "path": str(self._found(options["path"]).absolute())}
+            # An ONNX file brings its weights.
+            weights = options["path"] if word == "onnx" and weights is None else weights
         made = self._options(named("compress.networks", word), options, f"network ({word})")
         if made is None or not self._knows(made, f"network ({word})"):
             return None

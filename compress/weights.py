@@ -28,9 +28,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from compress.blocks.onnx_graph import Translated
 from compress.data.cases import Normalization
 from compress.errors import WeightsError
 from compress.head import Headed, note_on
+from compress.networks.onnx import tensors_of
 from compress.networks.python import check_described
 from compress.surgery import rebuilt
 from export.device import named, words
@@ -79,7 +81,8 @@ _DAMAGE = (
 _AGAIN = "save it again with torch.save(net.state_dict(), ...) or as safetensors"
 # Files that hold a network in a form that no state dict can be read from without running it.
 _FORMATS = {
-    ".onnx": "an ONNX file: its tensors have lost their names in the network; give the checkpoint it was exported from",
+    ".onnx": "an ONNX file: its tensors have lost their names in the network; give the checkpoint it was exported "
+    "from, or the file as the network: network: {onnx: {path: ...}}",
     ".h5": "a Keras or HDF5 file, which torch does not read: give a torch state dict",
     ".keras": "a Keras file, which torch does not read: give a torch state dict",
     ".tflite": "a TensorFlow Lite file, which torch does not read: give a torch state dict",
@@ -139,7 +142,7 @@ def build_net(network: Mapping[str, Mapping[str, Any]]) -> nn.Module:
         shape = shape_of(network)
         net = shape()
         # Of a user's file its name and hash are kept, not where it lies.
-        options = dataclasses.asdict(shape) if word == "python" else options
+        options = dataclasses.asdict(shape) if word in ("python", "onnx") else options
     elif word in words("compress.passes"):
         net = importlib.import_module(f"compress.passes.{word}").rebuild(options, build_net)
     else:
@@ -181,7 +184,7 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
 def read_description(path: Path) -> Description | None:
     """The JSON beside a weights file; None for a checkpoint from elsewhere, which has none."""
     beside = path.with_suffix(".json")
-    if not beside.is_file():
+    if not beside.is_file() or path.suffix.lower() == ".onnx":
         return None
     try:
         read = json.loads(beside.read_text())
@@ -220,7 +223,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
     # A network whose answer is taken apart (compress/head.py) keeps its own names.
     own = net.net if isinstance(net, Headed) else net
     ours = own.state_dict()
-    state, notes = _as_ours(_read_state(path), ours)
+    state, notes = _as_ours(_tensors_in(path, own), ours)
     # BatchNorm's step counter is not a weight; old checkpoints lack it.
     counters = {name for name in ours if name.endswith("num_batches_tracked")}
     missing = [name for name in ours if name not in state and name not in counters]
@@ -236,6 +239,12 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
 
 # Reading a file.
+
+
+def _tensors_in(path: Path, net: nn.Module) -> dict[str, Tensor]:
+    if path.suffix.lower() != ".onnx" or not isinstance(net, Translated):
+        return _read_state(path)
+    return tensors_of(path)
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
