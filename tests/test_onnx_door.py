@@ -344,6 +344,53 @@ def test_a_file_that_cannot_be_taken_says_why(case: Any, tmp_path: Path) -> None
         Onnx(path=str(path)).check()
 
 
+def test_16_bit_floats_are_computed_in_32(tmp_path: Path) -> None:
+    path = between(tmp_path / "net.onnx", [node("Relu")])
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for port in (*model.graph.input, *model.graph.output):
+        port.type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.save(model, path)
+    assert taken(path)(torch.randn(1, 3, 16, 24)).dtype == torch.float32
+
+
+def test_known_branches_sequences_and_functions_are_written_out(tmp_path: Path) -> None:
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node(kind, ["a"], [name])], name, [], [helper.make_tensor_value_info(name, 1, None)]
+        )
+        for name, kind in (("then", "Relu"), ("else", "Sigmoid"))
+    }
+    nodes = [
+        node("If", "yes", "i", **branches),
+        node("SplitToSequence", "i,two", "q", axis=1),
+        node("SequenceAt", "q,first", "f"),
+        helper.make_node("Mine", ["f"], ["m"], name="mine", domain="me"),
+        node("Concat", "f,m", axis=1),
+    ]
+    values = {"yes": np.array(True), "two": np.int64(2), "first": np.int64(0)}
+    path = between(tmp_path / "net.onnx", nodes, values, opsets=[helper.make_opsetid("me", 1)])
+    model = onnx.load(path)
+    mine = helper.make_node("Neg", ["x"], ["y"])
+    model.functions.append(helper.make_function("me", "Mine", ["x"], ["y"], [mine], [helper.make_opsetid("", 17)]))
+    onnx.save(model, path)
+    image = torch.randn(1, 3, 16, 24)
+    (theirs,) = answers(path.read_bytes(), {"x": image.numpy()}).values()
+    with torch.no_grad():
+        torch.testing.assert_close(taken(path)(image), torch.from_numpy(theirs), rtol=1e-3, atol=1e-4)
+
+
+def test_tensors_that_are_missing_beside_the_file_are_told(tmp_path: Path) -> None:
+    path = between(tmp_path / "net.onnx", [node("Relu")])
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="net.data", size_threshold=0)
+    (tmp_path / "net.data").unlink()
+    with pytest.raises(ValueError, match="in a file beside it, which is not there"):
+        Onnx(path=str(path))
+
+
 def test_several_inputs_are_refused(tmp_path: Path) -> None:
     path = between(tmp_path / "net.onnx", [node("Add", "a,other")])
     model = onnx.load(path)

@@ -164,6 +164,10 @@ def _loaded(path: Path) -> Any:
         missing = "no such file" if not path.is_file() else f"the tensors beside it are missing ({first_line(error)})"
         raise _wrong(path, f"{missing}; path is looked for beside the recipe, then where we are") from None
     except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
+        if "should be stored in" in str(error):
+            raise _wrong(
+                path, "keeps its tensors in a file beside it, which is not there: give that file too"
+            ) from None
         raise _wrong(path, f"cannot be read as ONNX ({first_line(error)}): export it again") from None
     if not model.graph.node or not model.opset_import:
         raise _wrong(path, "is no ONNX model: it has no graph")
