@@ -71,8 +71,8 @@ def in_float(quantized: Quantized, task: Task, most_drop: float) -> tuple[str, .
         enough, few = (middle, few) if drop(ranked[:middle]) <= most_drop else (enough, middle)
     kept = tuple(ranked[:enough])
     task.note(
-        f"int8: with all layers in integers {_percent(whole)} of Dice is lost on {len(before_NK)} validation cases; with "
-        f"{enough} of {len(ranked)} layers in float, {_percent(drop(kept))}: {', '.join(kept)}"
+        f"int8: with all layers in integers {_percent(whole)} of Dice is lost on {len(before_NK)} validation cases; "
+        f"with {enough} of {len(ranked)} layers in float, {_percent(drop(kept))}: {', '.join(kept)}"
     )
     return kept
 

@@ -22,6 +22,7 @@ from compress.recipe import load
 from compress.run import run
 from compress.task import Task
 from compress.tiles import corners
+from compress.train.loop import precision
 from compress.train.start import train
 from export.to_onnx import metadata_of
 
@@ -363,11 +364,22 @@ def test_a_normalization_of_values_scaled_otherwise_is_refused(varied: Path) -> 
         data(varied, classes=3, intensity="z_score").normalized_by(measured)
 
 
+def test_in_bf16_no_kernel_is_larger_than_the_volume_it_reads(varied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    found = data(varied, classes=3, size=PATCH)
+    fits = nn.Sequential(nn.Conv3d(1, 2, 5, padding=2), nn.MaxPool3d(4), nn.Conv3d(2, 3, 3, padding=1))
+    outgrown = nn.Sequential(nn.Conv3d(1, 2, 5, padding=2), nn.MaxPool3d((6, 1, 1)), nn.Conv3d(2, 3, 3, padding=1))
+    assert precision(fits, found) == "bf16-mixed"
+    assert precision(outgrown, found) == "32-true"
+    assert outgrown.training
+
+
 @pytest.fixture(scope="module")
 def trained(varied: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small 3-D U-Net that `compress train` has trained on the volumes."""
     place = tmp_path_factory.mktemp("trained")
-    recipe = {**recipe_of(varied), "train": {"epochs": 9, "rate": 0.03, "average": 0.7, "augment": "flips"}}
+    recipe = {**recipe_of(varied), "train": {"epochs": 8, "rate": 0.05, "average": 0.8, "augment": "flips"}}
     return train(load(write_recipe(place, recipe)), place / "out", say=quiet)
 
 

@@ -22,10 +22,8 @@ ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 TRAINING = sorted((ROOT / "recipes" / "train").glob("*.yaml"))
 # Whole chains take long even at toy size: one runs each time, those of the same shape on demand.
-TOYS = [
-    pytest.param(path, marks=[pytest.mark.slow] if path.stem in ("nerve_unet_edge", "polyp_unet_edge") else [])
-    for path in RECIPES
-]
+SLOW = ("nerve_unet_edge", "polyp_unet_edge", "hippocampus_unet3d_int8")
+TOYS = [pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else []) for path in RECIPES]
 REAL = ROOT.parent / "shared" / "data" / "usgra_nerve"
 
 

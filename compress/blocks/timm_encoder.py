@@ -73,7 +73,7 @@ def _timm() -> ModuleType:
 def _check_name(timm: ModuleType, name: str) -> None:
     if timm.is_model(name):
         return
-    close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=1)
+    close = difflib.get_close_matches(name.split(".", maxsplit=1)[0], timm.list_models(), n=1)
     better = f"did you mean '{close[0]}'?" if close else "timm.list_models() gives their names"
     raise SegpressError(f"timm has no encoder '{name}'; {better}")
 

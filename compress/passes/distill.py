@@ -197,7 +197,7 @@ class Distill:
         plan = Plan(steps=count, rate=1e-3, augment=training_augmentation(self.augment, task.data), views=self.views)
         shelves = shelves_in(folder, plan, task.data)
         stream = batches(task.data, plan, 0, task.seed, shelves)
-        fabric = Fabric(accelerator="auto", devices=1, precision=precision())
+        fabric = Fabric(accelerator="auto", devices=1, precision=precision(student, task.data))
         found = range_test(student, objective, stream, count, fabric)
         if self.minutes is not None:
             steps = max(1, round(self.minutes * 60 / found.seconds))

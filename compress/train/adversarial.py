@@ -137,6 +137,13 @@ class Critic(nn.Module):
         self.verdict = conv(WIDTHS[-1], 1, 1) if judges else None
 
     def forward(self, x_BCHW: Tensor) -> list[Tensor]:
+        if x_BCHW.dim() == 4:
+            return self._scales(x_BCHW)
+        # Its last layers are larger than what is left of a volume (see `precision` in loop.py).
+        with torch.autocast(x_BCHW.device.type, enabled=False):
+            return self._scales(x_BCHW.float())
+
+    def _scales(self, x_BCHW: Tensor) -> list[Tensor]:
         found = []
         for conv in self.halvings:
             x_BCHW = F.leaky_relu(conv(x_BCHW), 0.2)
