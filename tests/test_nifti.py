@@ -305,7 +305,7 @@ def recipe_of(root: Path, **options: Any) -> dict[str, Any]:
                 "root": str(root),
                 "size": PATCH,
                 "classes": ["background", "ball", "block"],
-                "batch": 4,
+                "batch": 2,
                 **options,
             }
         },
