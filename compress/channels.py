@@ -390,7 +390,7 @@ class _Trace:
         return rule(self, node, _name(node))
 
     def _unknown(self, node: Any, name: str) -> Any:
-        if node.meta["val"] is None:
+        if node.meta.get("val") is None:
             # A check, such as torch.export writes for `.to(dtype)`: it gives nothing, and changes nothing.
             return None
         for source in node.all_input_nodes:
