@@ -3,7 +3,7 @@
 Which channels go together is compress/channels.py's matter; how much each is worth is torch-pruning's
 (Fang et al. 2023, DepGraph, arXiv 2301.12900), whose criteria are weighed over every tensor that a
 channel is in. Its own dependency graph is not used: it freezes what a one-channel gate multiplies, fails
-on norms without weights, and moves channels across a shuffle without saying so (benchmarks/pruning.py).
+on norms without weights, and moves channels across a shuffle without saying so (benchmarks/pruning.md).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Prune:
     multiple: Annotated[int, Field(ge=1)] | None = None
     """Widths that are cut are rounded to multiples of this. None: to multiples of 16, and to 8. CPUs with AVX-512
     work in blocks of 16 channels, those with AVX2 of 8: 24 channels take the time of 32, and 40 more than 48
-    (benchmarks/pruning.py); tensor cores take 8-bit integers in sixteens, 16-bit floats in eights."""
+    (benchmarks/pruning.md); tensor cores take 8-bit integers in sixteens, 16-bit floats in eights."""
     most: Share = 0.9
     """The largest share of any one layer's channels that may go."""
     rounds: Annotated[int, Field(ge=1, le=100)] = 1
