@@ -15,7 +15,7 @@ from torch import nn
 
 from compress import progress
 from compress.bits import bit_operations
-from compress.data.cases import MaskArray
+from compress.data.cases import Case, MaskArray
 from compress.errors import BackendError, ExportError, NotHere
 from compress.kept import Kept, key_of, versions
 from compress.latency import BLOCK, Timing, conditions, interleaved
@@ -32,6 +32,8 @@ from export.rules import Rules
 from export.to_onnx import Style, parity, to_onnx
 
 Log = Callable[[str], None]
+CasesOf = Mapping[str, Sequence[Case]]
+"""The test cases that each step is scored on."""
 
 FAITHFUL = 1e-2
 """Relative error above which a float ONNX file does not compute the network it was exported from."""
@@ -203,9 +205,11 @@ def placed(net: nn.Module, rules: Rules | None) -> nn.Module:
     return net
 
 
-def measured(builds: Sequence[Build], task: Task, timing: Timing, kept: Kept, log: Log) -> list[Row]:
-    """A row for each build: scored one after the other, then timed in turns, all in one run."""
-    scored = {build.name: _score(build, task, kept, log) for build in builds}
+def measured(
+    builds: Sequence[Build], task: Task, cases: CasesOf, timing: Timing, kept: Kept, log: Log
+) -> list[Row]:
+    """A row for each build: scored one after the other on its step's cases, then timed in turns, all in one run."""
+    scored = {build.name: _score(build, task, cases[build.stage.name], kept, log) for build in builds}
     runnable = [build for build in builds if scored[build.name]["reason"] is None]
     times = kept.value(
         "latency",
@@ -239,7 +243,7 @@ def measured(builds: Sequence[Build], task: Task, timing: Timing, kept: Kept, lo
     return rows
 
 
-def _score(build: Build, task: Task, kept: Kept, log: Log) -> dict[str, Any]:
+def _score(build: Build, task: Task, cases: Sequence[Case], kept: Kept, log: Log) -> dict[str, Any]:
     nothing: dict[str, Any] = {"scores": None, "parity": None, "peak_memory_mb": None, "flags": {}}
 
     def work() -> dict[str, Any]:
@@ -249,8 +253,8 @@ def _score(build: Build, task: Task, kept: Kept, log: Log) -> dict[str, Any]:
         try:
             with backend.open(build.artifact) as infer:
                 title = f"{build.stage.name} on {build.place.backend}"
-                with progress.steps(f"scoring {title}", len(task.data.cases["test"])) as step:
-                    scores = task.measure(infer, step)
+                with progress.steps(f"scoring {title}", len(cases)) as step:
+                    scores = task.measure(infer, step, cases)
                 log(f"{title}: mean foreground Dice {scores.mean('dice'):.4f}")
                 module = infer_from_module(placed(build.stage.net, build.place.rules))
                 found = parity(module, infer, task.probes())
@@ -265,7 +269,7 @@ def _score(build: Build, task: Task, kept: Kept, log: Log) -> dict[str, Any]:
             "reason": None,
         }
 
-    key = key_of(build.key, task.data.fingerprint(), build.absent)
+    key = key_of(build.key, task.data.fingerprint(), build.absent, [case.name for case in cases])
     return kept.value(f"scores-{build.name}", key, work)
 
 

@@ -343,7 +343,9 @@ def step_drop(rows: Sequence[Row], row: Row, before: str) -> dict[str, Any] | No
 def _drops(before: Row | None, row: Row) -> dict[str, Any] | None:
     if before is None or before.scores is None or row.scores is None:
         return None
+    # A step on the way may have been scored on fewer cases than the baseline.
     was, now = Scores.from_dict(dict(before.scores)), Scores.from_dict(dict(row.scores))
+    was, now = was.among(now.cases), now.among(was.cases)
     found: dict[str, Any] = {}
     for class_name in (None, *now.class_names):
         drop = paired_drop(was, now, class_name, "dice")

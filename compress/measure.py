@@ -8,13 +8,17 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import numpy as np
+import pydantic
 import torch
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 from torch import Tensor
+
+from compress.data.cases import Case
 
 METRICS = ("dice", "iou", "hd95", "nsd", "precision", "recall", "hausdorff", "asd", "mae")
 """Dice (F1) and IoU; the Hausdorff distance, whole and its 95th percentile, and the average surface distance, each of
@@ -25,6 +29,22 @@ DISTANCES = (HD95, HAUSDORFF, ASD)
 """Metrics that are lengths: 0 is best."""
 
 Values = NDArray[np.float64]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Scoring:
+    """Which test cases are scored: the recipe's `scoring`."""
+
+    between: Annotated[int, Field(ge=1)] | None = None
+    """The steps between the baseline and the last, which no gate judges, are scored on so many test cases; None
+    scores them on all. The baseline, the last step and the ends of `compare` always are."""
+
+    def drawn(self, cases: Sequence[Case], seed: int) -> list[Case]:
+        """The cases for a step between, in their order; the same for the same seed."""
+        if self.between is None or self.between >= len(cases):
+            return list(cases)
+        places = np.random.default_rng(seed).permutation(len(cases))[: self.between]
+        return [cases[place] for place in sorted(places)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +94,17 @@ class Scores:
     def column(self, class_name: str, metric: str) -> Values:
         """One metric of one class for every case (N)."""
         return self.values_NKM[:, self.class_names.index(class_name), METRICS.index(metric)]
+
+    def among(self, cases: Sequence[str]) -> Scores:
+        """The scores of those of `cases` that are here."""
+        wanted = set(cases)
+        places = [place for place, case in enumerate(self.cases) if case in wanted]
+        return replace(
+            self,
+            cases=tuple(self.cases[place] for place in places),
+            units=tuple(self.units[place] for place in places),
+            values_NKM=self.values_NKM[places],
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The form that report.json holds; NaN becomes null."""

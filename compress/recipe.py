@@ -19,6 +19,7 @@ from compress.errors import RecipeError, SegpressError, WeightsError
 from compress.gates import TAKES, Gate, Name
 from compress.head import check_logits, note_on
 from compress.latency import Timing
+from compress.measure import Scoring
 from compress.passes.word import Pass
 from compress.task import Task
 from compress.tiles import by
@@ -40,6 +41,7 @@ KEYS = (
     "dynamic",
     "devices",
     "gates",
+    "scoring",
     "latency",
     "train",
 )
@@ -65,6 +67,7 @@ class Recipe:
     dynamic: tuple[Dynamic, ...] = ()
     devices: tuple[str, ...] = ("cpu",)
     gates: Sequence[tuple[Name, Gate]] = ()
+    scoring: Scoring = field(default_factory=Scoring)
     latency: Timing = field(default_factory=Timing)
     train: Training | None = None
     text: Mapping[str, Any] = field(default_factory=dict)
@@ -225,6 +228,7 @@ class _Form:
             "opset": self._opset(text),
             "dynamic": self._dynamic(text),
             "devices": self._devices(text),
+            "scoring": self._options(Scoring, text.get("scoring", {}), "scoring") or Scoring(),
             "latency": self._options(Timing, text.get("latency", {}), "latency") or Timing(),
             "passes": self._passes(self._list("passes", text), "passes"),
             "compare": self._compare(text),
@@ -542,6 +546,7 @@ def schema() -> dict[str, Any]:
         "dynamic": {"type": "array", "items": {"enum": ["batch", "size"]}},
         "devices": {"type": "array", "items": {"enum": words("export.devices")}, "minItems": 1},
         "gates": {"type": "array", "items": one_word({name: gate(name) for name in TAKES}, bare=False)},
+        "scoring": options(Scoring),
         "latency": options(Timing),
         "train": options(Training),
     }

@@ -5,7 +5,7 @@ Legend: B batch, C channels, K classes, H height, W width (of volumes, depth bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,8 +57,8 @@ class Task:
             raise DataError(f"{self.data.source}: the split 'test' is empty, so nothing can be measured")
         self.data.check()
 
-    def measure(self, infer: Infer, step: Step = lambda: None) -> Scores:
-        """Score a network, in whatever form it runs, on every test case.
+    def measure(self, infer: Infer, step: Step = lambda: None, cases: Sequence[Case] | None = None) -> Scores:
+        """Score a network, in whatever form it runs, on every test case, or on those given.
 
         Args:
             step: called after each case, for a progress bar.
@@ -66,7 +66,7 @@ class Task:
         Raises:
             NotHere: if the network's answer is not finite: such a row is never scored.
         """
-        cases = self.data.cases["test"]
+        cases = self.data.cases["test"] if cases is None else cases
         values, alarms = [], []
         for case in cases:
             values_KM, alarms_K = self.score(infer, case)

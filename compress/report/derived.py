@@ -60,6 +60,9 @@ class Line:
     fewer_bits: float | None
     """How many times fewer bit operations than the baseline for the same backend and device."""
 
+    scored_on: int | None
+    """How many cases its scores are of, where they are fewer than the baseline's."""
+
     @property
     def title(self) -> str:
         return f"{self.step} on {self.backend} ({self.device})"
@@ -72,6 +75,7 @@ class Line:
             return f"{built}not measured: {self.row.get('reason') or 'no reason was recorded'}"
         samples, latency = self.part("latency_ms", "n"), self.row.get("latency_ms") or {}
         facts = [
+            self.scored_on is not None and f"scored on {self.scored_on} cases",
             latency.get("screening") and "screening",
             samples is not None and f"n = {samples:.0f}",
             latency.get("settled", True) is False and "warm-up did not settle",
@@ -126,6 +130,7 @@ def _line(report: Json, row: Json) -> Line:
         device=row["device"],
         measured=row["status"] == "measured",
         dice=number(_scores(row).get("dice")),
+        scored_on=_fewer_cases(row, same),
         drop=drop_of(report, row),
         drop_upper=_paired(row, None, "upper"),
         lost=_span(row, "dice_drop"),
@@ -139,6 +144,11 @@ def _line(report: Json, row: Json) -> Line:
         bit_operations=bits,
         fewer_bits=_over(number(same.get("bit_operations")), bits),
     )
+
+
+def _fewer_cases(row: Json, before: Json) -> int | None:
+    own, all_of_them = (len(_scores(each).get("per_case") or {}) for each in (row, before))
+    return own if 0 < own < all_of_them else None
 
 
 def _span(row: Json, key: str) -> Span | None:

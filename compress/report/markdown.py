@@ -109,9 +109,15 @@ def step_table(report: Json) -> Table:
         f"Lost: mean paired drop in Dice over {_many(report)} [one-sided 95 % limits], + is worse; in this step on the "
         "same backend, since the baseline under torch. In brackets (4×): how many times less than the baseline there. "
         "MACs × bits: each multiply-accumulate times the bits of its weight (32, 16, 8), as the runtime gets "
-        "the network."
+        f"the network.{_on_fewer(report)}"
     )
     return Table(title="Step by step", head=head, align="lrrlrrrrrr", rows=rows, note=note)
+
+
+def _on_fewer(report: Json) -> str:
+    fewer = [line for line in derived.lines(report) if line.scored_on is not None]
+    steps = dict.fromkeys(line.step for line in fewer)
+    return f" {', '.join(steps)}: scored on {fewer[0].scored_on} of the test cases." if fewer else ""
 
 
 def _step_rows(step: Step) -> Iterator[tuple[str, ...]]:
