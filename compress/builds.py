@@ -205,9 +205,7 @@ def placed(net: nn.Module, rules: Rules | None) -> nn.Module:
     return net
 
 
-def measured(
-    builds: Sequence[Build], task: Task, cases: CasesOf, timing: Timing, kept: Kept, log: Log
-) -> list[Row]:
+def measured(builds: Sequence[Build], task: Task, cases: CasesOf, timing: Timing, kept: Kept, log: Log) -> list[Row]:
     """A row for each build: scored one after the other on its step's cases, then timed in turns, all in one run."""
     scored = {build.name: _score(build, task, cases[build.stage.name], kept, log) for build in builds}
     runnable = [build for build in builds if scored[build.name]["reason"] is None]

@@ -18,7 +18,7 @@ from compress.gates import drops, judge, step_drop
 from compress.kept import Kept, claimed, code_key, key_of, versions
 from compress.recipe import Recipe
 from compress.report.report import Report, Row
-from compress.stages import Stage, baseline, chain
+from compress.stages import Stage, baseline, chain, tidy
 from compress.task import Task
 from export.device import usable_cpus
 from export.files import sha256, write_bytes, write_json
@@ -42,6 +42,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
         begun = baseline(task, first_key(recipe, task), kept, log)
         stages = chain(recipe.passes, begun, task, kept, log)
         beside = {title: chain(passes, begun, task, kept, log, title) for title, passes in recipe.compare.items()}
+        tidy(kept)
 
         threads = recipe.latency.threads or usable_cpus()
         builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), kept, log)

@@ -25,6 +25,9 @@ from export.quantized import Quantized
 
 Log = Callable[[str], None]
 
+VIEWS = "views"
+"""The run's folder for what steps that train share; it is gone when the last of them is done."""
+
 
 class Stage:
     """One step's network: `baseline`, `01-int8`, ..."""
@@ -90,7 +93,7 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, k
         begun = time.perf_counter()
         # What a pass keeps to go on after an interruption, until its network is saved.
         work = make_folder(path.parent / "work")
-        net = make(replace(task, folder=work, note=note))
+        net = make(replace(task, folder=work, views=kept.folder / VIEWS, note=note))
         seconds = time.perf_counter() - begun
         save_net(
             net,
@@ -121,6 +124,11 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, k
         log(f"{name}: the kept network is gone or was changed; making it again")
         record = kept.value(name, key_of(key, "again", time.time_ns()), work)
     return Stage(name=name, key=key, path=path, record=record)
+
+
+def tidy(kept: Kept) -> None:
+    """Remove what steps shared, once all of them are done."""
+    shutil.rmtree(kept.folder / VIEWS, ignore_errors=True)
 
 
 @torch.no_grad()

@@ -39,6 +39,9 @@ class Task:
     dynamic: tuple[Dynamic, ...] = ()
     folder: Path | None = None
     """Where a long pass keeps what it needs to go on after an interruption; None keeps nothing."""
+    views: Path | None = None
+    """Where augmented cases and the teacher's answers to them lie, for all steps of a run that ask for the same; None:
+    each step has its own."""
     note: Note = _unheard
     """Told what a pass did, or did not do and why, one plain sentence at a time: for the log and the report."""
 

@@ -111,6 +111,23 @@ def test_the_teacher_s_kept_answers_teach_as_its_fresh_ones_do(task: Task, tmp_p
     assert (weights_of(kept) - weights_of(fresh)).norm() < 0.02 * weights_of(fresh).norm()
 
 
+def test_a_second_step_finds_the_views_and_the_answers_of_the_first(task: Task, tmp_path: Path) -> None:
+    asked: list[int] = []
+    task.net.register_forward_hook(lambda *_: asked.append(1))
+    step = Distill(epochs=2, rate=1e-3, views=2)
+    alone = step(damaged(task), replace(task, folder=tmp_path / "alone"))
+    shared = replace(task, views=tmp_path / "views")
+    step(damaged(task, 0.1), replace(shared, folder=tmp_path / "first"))
+    once = len(asked)
+    again = step(damaged(task), replace(shared, folder=tmp_path / "second"))
+    # Once for the shape of the answer: every answer itself is there.
+    assert len(asked) == once + 1
+    assert torch.equal(weights_of(again), weights_of(alone))
+    other = Distill(epochs=1, rate=1e-3, views=2, augment="flips")
+    other(damaged(task), replace(shared, folder=tmp_path / "third"))
+    assert len(asked) > once + 2, "other views are other answers"
+
+
 def test_the_rate_is_found_and_said(task: Task) -> None:
     task, lines = heard(task)
     Distill(steps=6)(damaged(task), task)

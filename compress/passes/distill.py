@@ -116,21 +116,25 @@ class Distill:
         from compress.train.loop import fit
 
         folder = self._own(folder, student, task)
-        objective = self._objective(student, task, folder)
-        plan = self._plan(student, objective, task, folder)
-        outcome = fit(plan, objective, student, task.data, folder, task.seed, task.note)
+        views = folder if task.views is None or self.views is None else self._shared(task.views, task)
+        objective = self._objective(student, task, views)
+        plan = self._plan(student, objective, task, folder, views)
+        outcome = fit(plan, objective, student, task.data, folder, task.seed, task.note, views)
         self._tell(outcome, plan, task)
         return student.eval()
 
     def _own(self, folder: Path, student: nn.Module, task: Task) -> Path:
         """A folder for exactly this training: another network, other options or other data begin anew."""
-        state = [
-            (name, tuple(tensor.shape), tensor.double().sum().item()) for name, tensor in student.state_dict().items()
-        ]
-        key = key_of(code_key(), self, state, task.data.fingerprint(), task.seed)
+        key = key_of(code_key(), self, _state(student), task.data.fingerprint(), task.seed)
         return make_folder(folder / f"training-{key[:12]}")
 
-    def _objective(self, student: nn.Module, task: Task, folder: Path) -> Objective:
+    def _shared(self, folder: Path, task: Task) -> Path:
+        """A folder for exactly these views and this teacher: another step that asks for the same finds them there."""
+        augment = training_augmentation(self.augment, task.data)
+        key = key_of(code_key(), augment, self.views, _state(task.net), task.data.fingerprint(), task.seed)
+        return make_folder(folder / key[:12])
+
+    def _objective(self, student: nn.Module, task: Task, views: Path) -> Objective:
         import torch
 
         from compress.train.shelf import Shelf
@@ -154,12 +158,12 @@ class Distill:
             if self.views is not None and not terms.watch:
                 with torch.no_grad():
                     shape = tuple(net(task.example).shape[1:])
-                kept = Shelf(folder / "logits.f16", self.views, len(task.data.cases["train"]), shape, "float16")
+                kept = Shelf(views / "logits.f16", self.views, len(task.data.cases["train"]), shape, "float16")
             teacher = Teacher(net, kept, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         torch.manual_seed(task.seed)
         return Taught(student, teacher, task.example, terms, supervised(self.loss, task.data))
 
-    def _plan(self, student: nn.Module, objective: Objective, task: Task, folder: Path) -> Plan:
+    def _plan(self, student: nn.Module, objective: Objective, task: Task, folder: Path, views: Path) -> Plan:
         """The numbers of this training, found once: one that was interrupted goes on with the same."""
         from compress.train.loop import Plan
 
@@ -168,7 +172,7 @@ class Distill:
         if path.is_file():
             found = json.loads(path.read_text())
         else:
-            found = self._found(student, objective, task, folder)
+            found = self._found(student, objective, task, views)
             write_json(path, found)
         steps = found["steps"]
         return Plan(
@@ -184,7 +188,7 @@ class Distill:
             keep_start=True,
         )
 
-    def _found(self, student: nn.Module, objective: Objective, task: Task, folder: Path) -> dict[str, Any]:
+    def _found(self, student: nn.Module, objective: Objective, task: Task, views: Path) -> dict[str, Any]:
         steps = self.steps or (self.epochs or 30) * math.ceil(len(task.data.cases["train"]) / task.data.batch)
         if self.rate is not None and self.minutes is None:
             return {"steps": steps, "rate": self.rate}
@@ -195,7 +199,7 @@ class Distill:
 
         count = 48 if self.minutes is not None else min(48, max(16, steps // 10))
         plan = Plan(steps=count, rate=1e-3, augment=training_augmentation(self.augment, task.data), views=self.views)
-        shelves = shelves_in(folder, plan, task.data)
+        shelves = shelves_in(views, plan, task.data)
         stream = batches(task.data, plan, 0, task.seed, shelves)
         fabric = Fabric(accelerator="auto", devices=1, precision=precision(student, task.data))
         found = range_test(student, objective, stream, count, fabric)
@@ -217,3 +221,8 @@ class Distill:
                 f"validation Dice {started:.4f} -> {outcome.best:.4f} (epoch {outcome.best_epoch} of {outcome.epochs}, "
                 f"peak rate {plan.rate:g})"
             )
+
+
+def _state(net: nn.Module) -> list[tuple[str, tuple[int, ...], float]]:
+    """What tells one set of weights from another."""
+    return [(name, tuple(tensor.shape), tensor.double().sum().item()) for name, tensor in net.state_dict().items()]

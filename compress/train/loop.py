@@ -66,12 +66,22 @@ class Outcome:
 
 
 def fit(
-    plan: Plan, objective: Objective, net: nn.Module, data: Dataset, folder: Path, seed: int, log: Log = print
+    plan: Plan,
+    objective: Objective,
+    net: nn.Module,
+    data: Dataset,
+    folder: Path,
+    seed: int,
+    log: Log = print,
+    views: Path | None = None,
 ) -> Outcome:
     """Train `net` in place to its best validation state.
 
     Each epoch ends in `folder`/training.pt; a run that was interrupted goes on after the last
     whole epoch and ends where an uninterrupted one ends.
+
+    Args:
+        views: where a plan that counts its views keeps them; None: in `folder`.
 
     Raises:
         WeightsError: if training.pt belongs to another network.
@@ -91,7 +101,7 @@ def fit(
         state.note(0, state.started)
         log(f"before training: val Dice {state.started:.4f}")
     epochs = math.ceil(plan.steps / length)
-    shelves = shelves_in(folder, plan, data)
+    shelves = shelves_in(views or folder, plan, data)
     with progress.steps("training", plan.steps, done=min(state.epoch * length, plan.steps)) as step:
         for epoch in range(state.epoch, epochs):
             if plan.patience is not None and epoch - state.best_epoch > plan.patience:
