@@ -41,7 +41,10 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
 
         begun = baseline(task, first_key(recipe, task), kept, log)
         stages = chain(recipe.passes, begun, task, kept, log)
-        beside = {title: chain(passes, begun, task, kept, log, title) for title, passes in recipe.compare.items()}
+        beside: dict[str, list[Stage]] = {}
+        for title, passes in recipe.compare.items():
+            done = [*stages, *(stage for others in beside.values() for stage in others)]
+            beside[title] = chain(passes, begun, task, kept, log, title, done)
         tidy(kept)
 
         threads = recipe.latency.threads or usable_cpus()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -33,13 +33,17 @@ class Stage:
     """One step's network: `baseline`, `01-int8`, ..."""
 
     def __init__(self, *, name: str, key: str, path: Path, record: Mapping[str, Any]) -> None:
-        self.name, self.key, self.path = name, key, path
+        self.name, self.key, self.path, self.record = name, key, path, record
         self.params: int = record["params"]
         self.macs: int = record["macs"]
         self.seconds: float = record["seconds"]
         """What the step took when it was done."""
         self.notes: Sequence[str] = record["notes"]
         """What the pass said: what it did, and what it did not do and why."""
+
+    def called(self, name: str) -> Stage:
+        """The same step as a part of another chain."""
+        return Stage(name=name, key=self.key, path=self.path, record=self.record)
 
     @cached_property
     def net(self) -> nn.Module:
@@ -59,24 +63,38 @@ def baseline(task: Task, key: str, kept: Kept, log: Log) -> Stage:
 
 
 def chain(
-    passes: Sequence[tuple[str, Pass]], begun: Stage, task: Task, kept: Kept, log: Log, title: str = ""
+    passes: Sequence[tuple[str, Pass]],
+    begun: Stage,
+    task: Task,
+    kept: Kept,
+    log: Log,
+    title: str = "",
+    done: Iterable[Stage] = (),
 ) -> list[Stage]:
-    """The network after each of the passes. Of a chain with a title the last one bears it: `int8_alone`."""
-    stages = [begun]
+    """The network after each of the passes. Of a chain with a title the last one bears it: `int8_alone`.
+
+    Args:
+        done: stages of other chains; what this one begins with in common is taken from them.
+    """
+    stages, known = [begun], {stage.key: stage for stage in done}
     for number, (word, step) in enumerate(passes, start=1):
         name = (
             f"{number:02d}-{word}" if not title else title if number == len(passes) else f"{title}-{number:02d}-{word}"
         )
-        stages.append(after(step, word, number, stages[-1], task, kept, log, name=name))
+        same = known.get(_key_after(stages[-1], word, step))
+        stages.append(same.called(name) if same else after(step, word, number, stages[-1], task, kept, log, name=name))
     return stages[1:]
+
+
+def _key_after(before: Stage, word: str, step: Pass) -> str:
+    return key_of(before.key, word, step)
 
 
 def after(
     step: Pass, word: str, number: int, before: Stage, task: Task, kept: Kept, log: Log, name: str | None = None
 ) -> Stage:
     """The network after one more pass."""
-    key = key_of(before.key, word, step)
-
+    key = _key_after(before, word, step)
     return _stage(name or f"{number:02d}-{word}", key, lambda task: step(before.net, task), task, kept, log)
 
 

@@ -251,3 +251,18 @@ def test_the_cases_of_a_step_on_the_way_are_the_same_for_the_same_seed() -> None
     assert drawn == [case.name for case in Scoring(between=4).drawn(cases, 7)]
     assert drawn != [case.name for case in Scoring(between=4).drawn(cases, 8)]
     assert Scoring().drawn(cases, 7) == Scoring(between=9).drawn(cases, 7) == cases
+
+
+def test_what_two_chains_begin_with_is_done_once(tmp_path: Path, recipe: dict) -> None:
+    first, integers = {"prune": {"ratio": 0.5, "multiple": 2}}, {"int8": {"calibrate": 4, "method": "min_max"}}
+    recipe["passes"] = [first, {"depthwise": {"at_least": 4}}, integers]
+    recipe["compare"] = {"pruned": [first, integers], "wholly_the_same": recipe["passes"]}
+    recipe["gates"] = []
+    lines: list[str] = []
+    report = run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=lines.append)
+    assert sum(line.startswith("01-prune: done") for line in lines) == 1
+    assert not any(line.startswith(("pruned-01-prune: ", "wholly_the_same")) and "done in" in line for line in lines)
+    assert [step["step"] for step in report.steps if step["chain"] == "pruned"] == ["pruned-01-prune", "pruned"]
+    rows = {row.step: row for row in report.rows if row.backend == "onnxruntime"}
+    assert rows["pruned"].params > rows["03-int8"].params == rows["wholly_the_same"].params
+    assert rows["wholly_the_same"].scores == rows["03-int8"].scores
