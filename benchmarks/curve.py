@@ -65,8 +65,8 @@ def page_of(report: Json, command: str, plot_name: str) -> str:
         "",
         f"{report['cases']['test']} test cases, {report['cases']['train']} to train on. Drop: of the built artifact "
         "from the float network in torch, paired case by case, with the upper limit of its one-sided 95 % interval. "
-        f"Speed-up: p50 over torch fp32 eager ({torch['latency_ms']['p50']:.1f} ms). Smaller: the ONNX file over the float ONNX "
-        f"file ({rows['baseline', 'onnxruntime']['size_mb']:.1f} MB).",
+        f"Speed-up: p50 over torch fp32 eager ({torch['latency_ms']['p50']:.1f} ms). Smaller: the ONNX file over the "
+        f"float one ({rows['baseline', 'onnxruntime']['size_mb']:.1f} MB).",
         "",
         f"![Drop against speed-up]({plot_name})",
         "",
