@@ -22,6 +22,7 @@ from rich.console import Console
 from compress.recipe import load
 from compress.run import run
 from compress.train.start import train
+from compress.weights import read_description
 from export.files import make_folder, write_bytes
 
 HERE = Path(__file__).parent
@@ -37,39 +38,48 @@ class Network:
     family: str
     network: Mapping[str, Any]
     data: str = "nuclei"
-    epochs: int = 16
+    epochs: int = 10
     rate: float = 2e-3
+    weights: Path | None = None
+    """Trained weights that are there already."""
+    exported_from: str | None = None
+    """It is the ONNX file of another network of this list, as somebody would be given it."""
 
 
 FLAT = {"classes": 2, "in_channels": 1}
 NETWORKS: Mapping[str, Network] = {
-    "segnet": Network(family="pooling indices", network={"segnet": {**FLAT, "width": 16}}),
+    "segnet": Network(family="pooling indices", network={"segnet": {**FLAT, "width": 8}}),
     "fc_densenet": Network(
         family="dense",
-        network={"fc_densenet": {**FLAT, "width": 24, "growth": 8, "layers": [3, 4, 4], "bottleneck": 4}},
+        network={"fc_densenet": {**FLAT, "width": 16, "growth": 6, "layers": [3, 4, 4], "bottleneck": 4}},
     ),
-    "attention_unet": Network(family="attention", network={"attention_unet": {**FLAT, "width": 16, "depth": 3}}),
+    "attention_unet": Network(family="attention", network={"attention_unet": {**FLAT, "width": 8, "depth": 3}}),
     "unet_v2": Network(
-        family="transformer", network={"unet_v2": {**FLAT, "encoder": "pvt_v2_b0", "width": 16}}, epochs=24, rate=1e-3
+        family="transformer", network={"unet_v2": {**FLAT, "encoder": "pvt_v2_b0", "width": 16}}, epochs=14, rate=1e-3
     ),
     "unet3d": Network(
         family="3-D",
         network={"unet3d": {"classes": 3, "in_channels": 1, "width": 16, "depth": 3}},
         data="hippocampus",
-        epochs=20,
-        rate=3e-3,
+        weights=HERE.parent / "recipes" / "weights" / "hippocampus_unet3d.safetensors",
     ),
     "smp": Network(family="door: smp", network={"smp": {**FLAT, "arch": "Unet", "encoder": "resnet18"}}),
     "torchvision": Network(
-        family="door: torchvision", network={"torchvision": {**FLAT, "arch": "lraspp_mobilenet_v3_large"}}, epochs=24
+        family="door: torchvision", network={"torchvision": {**FLAT, "arch": "lraspp_mobilenet_v3_large"}}, epochs=16
     ),
     "monai": Network(
         family="door: MONAI",
-        network={"monai": {**FLAT, "arch": "BasicUNet", "options": {"features": [16, 16, 32, 64, 128, 16]}}},
+        network={"monai": {**FLAT, "arch": "BasicUNet", "options": {"features": [8, 16, 32, 64, 128, 8]}}},
     ),
     "timm": Network(
-        family="door: timm", network={"timm": {**FLAT, "encoder": "mobilenetv3_small_100", "width": 16}}, epochs=24
+        family="door: timm", network={"timm": {**FLAT, "encoder": "mobilenetv3_small_100", "width": 16}}, epochs=16
     ),
+    "python": Network(
+        family="door: own code",
+        network={"python": {**FLAT, "path": str(OWN), "build": "MyNet", "args": {"width": 16, "classes": 2}}},
+        epochs=16,
+    ),
+    "onnx": Network(family="door: ONNX", network={"onnx": {}}, exported_from="smp"),
 }
 
 
@@ -88,7 +98,7 @@ def main(
     found = {}
     for name, network in NETWORKS.items():
         if not only or name in only:
-            found[name] = _report(name, network, roots[network.data], make_folder(out / name), most_drop)
+            found[name] = _report(name, network, roots[network.data], out, most_drop)
     page = _page(found, most_drop)
     write_bytes(to, page.encode())
     Console(width=180).print(page, markup=False)
@@ -96,20 +106,37 @@ def main(
         raise typer.Exit(1)
 
 
-def _report(name: str, network: Network, root: Path, folder: Path, most_drop: float) -> dict[str, Any]:
+def _report(name: str, network: Network, root: Path, out: Path, most_drop: float) -> dict[str, Any]:
+    folder = make_folder(out / name)
     recipe: dict[str, Any] = {"name": name, "seed": 7, "network": dict(network.network), "data": _data(network, root)}
-    weights = make_folder(folder / "training") / "net.safetensors"
-    if not weights.is_file():
-        training = {"epochs": network.epochs, "rate": network.rate, "augment": "flips"}
-        train(load(_written({**recipe, "train": training}, folder / "train.yaml")), weights.parent)
     ((word, options),) = network.network.items()
+    if network.exported_from is None:
+        weights = network.weights or _trained(recipe, network, folder)
+        given = {**options, "weights": str(weights.absolute())}
+    else:
+        others = out / network.exported_from
+        given = {"path": str((others / "run" / "artifacts" / "baseline" / "model.onnx").absolute())}
+        # An ONNX file of somebody else's does not say how its images were normalized: they would be asked.
+        described = read_description(others / "training" / "net.safetensors")
+        assert described is not None
+        assert described.normalization is not None
+        stored = described.normalization
+        recipe["data"]["folder"]["normalization"] = {"mean": list(stored.mean), "std": list(stored.std)}
     whole = {
         **recipe,
-        "network": {word: {**options, "weights": str(weights.absolute())}},
+        "network": {word: given},
         "passes": [{"int8": {"most_drop": most_drop}}],
         "latency": {"samples": 30, "seconds": 5},
     }
     return run(load(_written(whole, folder / "recipe.yaml")), make_folder(folder / "run")).as_dict()
+
+
+def _trained(recipe: Mapping[str, Any], network: Network, folder: Path) -> Path:
+    weights = make_folder(folder / "training") / "net.safetensors"
+    if not weights.is_file():
+        training = {"epochs": network.epochs, "rate": network.rate, "augment": "flips"}
+        train(load(_written({**recipe, "train": training}, folder / "train.yaml")), weights.parent)
+    return weights
 
 
 def _data(network: Network, root: Path) -> dict[str, Any]:
@@ -160,7 +187,8 @@ def _line(name: str, report: Mapping[str, Any]) -> str:
     kept = f"{layers['float']} of {layers['float'] + layers['integer']}"
     base = rows["baseline", "torch"]
     ((word, options),) = network.network.items()
-    told = ", ".join(f"{key} {json.dumps(value)}" for key, value in options.items() if key not in FLAT)
+    shown = {key: Path(value).name if key == "path" else value for key, value in options.items() if key not in FLAT}
+    told = ", ".join(f"{key} {json.dumps(value)}" for key, value in shown.items()) or f"of {network.exported_from}"
     cases, dice = report["cases"]["test"], f"{base['scores']['dice']:.4f}"
     cells = [f"{word}: {told}", network.family, network.data, str(cases), dice, *drops, kept, f"{base['params']:,}"]
     return f"| {' | '.join(cells)} |"
