@@ -247,6 +247,12 @@ def _steps(node: fx.Node) -> tuple[list[int], list[int], list[int], list[int]]:
     return given[1], given[2], given[3], given[5]
 
 
+def padding_of(conv: fx.Node) -> list[int]:
+    """Zeros at each end of every axis of a convolution's image; none where it is told by a word."""
+    given = conv.args[4] if conv.target in CONVS and len(conv.args) > 4 else []
+    return [] if isinstance(given, str) else list(given)  # type: ignore[arg-type]
+
+
 def groups_of(conv: fx.Node) -> int:
     """How many groups a convolution's channels lie in; a linear layer has one."""
     place = 6  # in both signatures: (x, w, b, stride, padding, dilation, groups) and (..., output_padding, groups, ...)

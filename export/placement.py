@@ -25,6 +25,7 @@ from export.graph import (
     fused_end,
     groups_of,
     layer_name,
+    padding_of,
     transposed_as_convolution,
     weight_of,
 )
@@ -109,15 +110,27 @@ def _stays_float(
         return True
     if _only_as_convolution(node, ranges, rules) and not becomes_convolution(graph, node):
         return True
+    if not rules.padding_beyond_kernel and _padded_beyond_kernel(graph, node) and _zero_point(node, ranges, rules):
+        return True
     return _channels(graph, node) < rules.least_channels
+
+
+def _padded_beyond_kernel(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether it is a convolution of one input channel a group with places where its kernel sees padding alone."""
+    weight = weight_of(graph, node)
+    return weight.shape[1] == 1 and max(padding_of(node), default=0) >= min(weight.shape[2:], default=1)
+
+
+def _zero_point(node: fx.Node, ranges: Mapping[str, Range], rules: Rules) -> bool:
+    """Whether zero is not the grid's own zero in what it reads."""
+    return rules.activations == "uint8" and ranges[_source(node.args[0]).name][0] < 0
 
 
 def _only_as_convolution(node: fx.Node, ranges: Mapping[str, Range], rules: Rules) -> bool:
     """Whether it is a transposed convolution without an integer kernel: in groups, or with a zero point."""
     if node.target not in TRANSPOSED:
         return False
-    zero_point = rules.activations == "uint8" and ranges[_source(node.args[0]).name][0] < 0
-    return rules.transposed_as_convolution or groups_of(node) > 1 or zero_point
+    return rules.transposed_as_convolution or groups_of(node) > 1 or _zero_point(node, ranges, rules)
 
 
 def _channels(graph: fx.GraphModule, node: fx.Node) -> int:

@@ -26,5 +26,8 @@ class Rules:
     """All inputs and the output of a concatenation share one scale."""
     transposed_as_convolution: bool
     """Write transposed convolutions as convolution + DepthToSpace (exact); those that cannot be stay in float."""
+    padding_beyond_kernel: bool = True
+    """Whether a convolution of one input channel a group may be padded by its kernel's size or more where its input
+    has a zero point; otherwise it stays in float."""
     least_channels: int = 0
     """Convolutions with fewer input or output channels stay in float."""

@@ -1,7 +1,9 @@
 """Where Quantize-Dequantize pairs stand, for every network and every runtime's rules."""
 
 from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import fx, nn
@@ -14,6 +16,7 @@ from export.placement import candidates, grid
 from export.quantize import PAIR
 from export.quantized import Quantized
 from export.rules import Rules
+from export.to_onnx import to_onnx
 
 MOVERS = (
     aten.max_pool2d.default,
@@ -121,6 +124,25 @@ def test_a_rewritten_transposed_convolution_keeps_the_range_behind_its_activatio
 def test_a_transposed_convolution_with_a_zero_point_is_a_convolution_for_openvino() -> None:
     assert not [node for node in convolutions(quantized("transposed asymmetric").placed(openvino.RULES)) if _up(node)]
     assert [node for node in quantized("transposed").placed(openvino.RULES).graph.nodes if _up(node)]
+
+
+@pytest.mark.parametrize(("inside", "padding"), [(1, 3), (1, 100), (1, 2), (3, 3)])
+def test_padding_beyond_a_kernel_of_one_channel_is_computed_in_float_for_openvino(
+    inside: int, padding: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(inside, 8, 3, padding=padding), nn.ReLU(), nn.Conv2d(8, 2, 1)).eval()
+    seen = torch.randn(1, inside, 16, 16)
+    graph = folded_graph(net, seen, ())
+    found = Quantized(graph, calibrated(graph, lambda: [seen], Int8(method="min_max"), 1), ())
+    beyond = inside == 1 and padding >= 3
+    assert ("0" in in_integers(found.placed(openvino.RULES))) is not beyond
+    assert "0" in in_integers(found.placed(tensorrt.RULES)) or inside < tensorrt.RULES.least_channels
+    artifact = to_onnx(found.placed(openvino.RULES), torch.zeros_like(seen), tmp_path / "net.onnx")
+    backend = openvino.OpenVino()
+    with backend.open(backend.build(artifact, tmp_path)) as infer, torch.no_grad():
+        wanted = found.placed(openvino.RULES)(seen)
+        assert np.abs(infer(seen.numpy()) - wanted.numpy()).max() < 0.02 * wanted.abs().max()
 
 
 def _up(node: fx.Node) -> bool:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 # One scale for a concatenation and no second pair behind an operator that only moves values: each such pair
 # becomes a requantization of its own in the compiled graph. Signed activations are converted to unsigned
 # ones on CPUs without AMX and cost accuracy there, so they are uint8 with a zero point. Transposed convolutions
-# run in integers as they are where their input has no zero point.
+# run in integers as they are where their input has no zero point. A convolution of one input channel a group with a
+# zero point reads memory that nothing wrote where its padding is as wide as its kernel (2026.4): FCN pads by 100.
 RULES = Rules(
     activations="uint8",
     carriers=frozenset({"max_pool", "concat", "shuffle", "nearest"}),
@@ -38,6 +39,7 @@ RULES = Rules(
     adds="both",
     one_scale_concat=True,
     transposed_as_convolution=False,
+    padding_beyond_kernel=False,
 )
 
 _WARM = 5
