@@ -117,10 +117,11 @@ class Ways:
             ),
         )
         self._int8: Quantized | SegpressError | None = None
+        self._files: dict[str, Artifact] = {}
 
     def columns(self) -> dict[str, Callable[[], str]]:
         return {
-            "fp32 export": lambda: self._float(self.net, "fp32"),
+            "fp32 export": lambda: self._same(self._whole(), "onnxruntime", self.net, NEAR),
             "int8 export": lambda: self._exported(onnxruntime.RULES).path.name,
             "prune 50 %": self._pruned,
             "depthwise": self._separable,
@@ -143,9 +144,14 @@ class Ways:
             raise self._int8
         return self._int8
 
-    def _float(self, net: nn.Module, name: str) -> str:
-        artifact = to_onnx(net, self.task.example, self.folder / f"{name}.onnx")
-        return self._same(artifact, "onnxruntime", net, NEAR)
+    def _file(self, name: str, net: Callable[[], nn.Module]) -> Artifact:
+        """An ONNX file, written once: several columns ask for the same."""
+        if name not in self._files:
+            self._files[name] = to_onnx(net(), self.task.example, self.folder / f"{name}.onnx")
+        return self._files[name]
+
+    def _whole(self) -> Artifact:
+        return self._file("fp32", lambda: self.net)
 
     def _pruned(self) -> str:
         return self._changed(Prune(ratio=0.5, multiple=1)(self.net, self.task), "pruned")
@@ -164,17 +170,16 @@ class Ways:
             assert torch.allclose(again(self.images[0]), net(self.images[0]), atol=1e-4, rtol=1e-4), (
                 "loaded, it differs"
             )
-        self._float(again, name)
+        self._same(self._file(name, lambda: again), "onnxruntime", again, NEAR)
         return f"{before / after:.2f}x fewer parameters"
 
     def _exported(self, rules: Any) -> Artifact:
         name = next(word for word, one in RULES.items() if one is rules)
-        return to_onnx(self.int8.placed(rules), self.task.example, self.folder / f"int8-{name}.onnx")
+        return self._file(f"int8-{name}", lambda: self.int8.placed(rules))
 
     def _runs(self, word: str, rules: Any) -> str:
         """The float and the integer network, built for a runtime and run there."""
-        whole = to_onnx(self.net, self.task.example, self.folder / "whole.onnx")
-        self._same(whole, word, self.net, NEAR)
+        self._same(self._whole(), word, self.net, NEAR)
         return self._same(self._exported(rules), word, self.int8.placed(rules), NEAR_INT8)
 
     def _same(self, onnx: Artifact, word: str, net: nn.Module, near: float) -> str:
@@ -191,10 +196,9 @@ class Ways:
 
     def _engine(self) -> str:
         backend = backend_for("tensorrt", find_device(GPU), 1)
-        whole = to_onnx(self.net, self.task.example, self.folder / "whole.onnx")
         sizes = [
             backend.build(onnx, make_folder(self.folder / f"engine{place}")).path.stat().st_size / 1e6
-            for place, onnx in enumerate((whole, self._exported(tensorrt.RULES)))
+            for place, onnx in enumerate((self._whole(), self._exported(tensorrt.RULES)))
         ]
         return f"{sizes[0]:.1f} MB, in integers {sizes[1]:.1f} MB"
 
