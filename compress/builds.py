@@ -19,6 +19,7 @@ from compress.data.cases import Case, MaskArray
 from compress.errors import BackendError, ExportError, NotHere
 from compress.kept import Kept, key_of, versions
 from compress.latency import BLOCK, Timing, conditions, interleaved
+from compress.measure import Scoring
 from compress.peak_memory import backend_for, peak_memory_mb
 from compress.report.report import Overlay, Row
 from compress.stages import Stage
@@ -32,8 +33,6 @@ from export.rules import Rules
 from export.to_onnx import Style, parity, to_onnx
 
 Log = Callable[[str], None]
-CasesOf = Mapping[str, Sequence[Case]]
-"""The test cases that each step is scored on."""
 
 FAITHFUL = 1e-2
 """Relative error above which a float ONNX file does not compute the network it was exported from."""
@@ -205,9 +204,13 @@ def placed(net: nn.Module, rules: Rules | None) -> nn.Module:
     return net
 
 
-def measured(builds: Sequence[Build], task: Task, cases: CasesOf, timing: Timing, kept: Kept, log: Log) -> list[Row]:
-    """A row for each build: scored one after the other on its step's cases, then timed in turns, all in one run."""
-    scored = {build.name: _score(build, task, cases[build.stage.name], kept, log) for build in builds}
+def measured(builds: Sequence[Build], task: Task, scoring: Scoring, timing: Timing, kept: Kept, log: Log) -> list[Row]:
+    """A row for each build: scored one after the other, then timed in turns, all in one run."""
+    every = task.data.cases["test"]
+    others = scoring.drawn(every, task.seed)
+    scored = {
+        build.name: _score(build, task, every if _judged(build, builds) else others, kept, log) for build in builds
+    }
     runnable = [build for build in builds if scored[build.name]["reason"] is None]
     times = kept.value(
         "latency",
@@ -239,6 +242,14 @@ def measured(builds: Sequence[Build], task: Task, cases: CasesOf, timing: Timing
             )
         )
     return rows
+
+
+def _judged(build: Build, builds: Sequence[Build]) -> bool:
+    """Whether a gate on a drop reads its scores: it is of the last step, or the baseline that drops are taken from."""
+    if build.stage.name != "baseline":
+        return build.stage.name == builds[-1].stage.name
+    # Drops are from the baseline in torch, wherever there is one.
+    return build.place.backend == "torch" or not any(each.place.backend == "torch" for each in builds)
 
 
 def _score(build: Build, task: Task, cases: Sequence[Case], kept: Kept, log: Log) -> dict[str, Any]:

@@ -35,15 +35,15 @@ Values = NDArray[np.float64]
 class Scoring:
     """Which test cases are scored: the recipe's `scoring`."""
 
-    between: Annotated[int, Field(ge=1)] | None = None
-    """The steps between the baseline and the last, which no gate judges, are scored on so many test cases; None
-    scores them on all. The baseline, the last step and the ends of `compare` always are."""
+    others: Annotated[int, Field(ge=1)] | None = None
+    """What no gate on a drop reads is scored on so many test cases; None scores it on all. The baseline that drops
+    are taken from and the last step always are scored on all."""
 
     def drawn(self, cases: Sequence[Case], seed: int) -> list[Case]:
-        """The cases for a step between, in their order; the same for the same seed."""
-        if self.between is None or self.between >= len(cases):
+        """The cases for the others, in their order; the same for the same seed."""
+        if self.others is None or self.others >= len(cases):
             return list(cases)
-        places = np.random.default_rng(seed).permutation(len(cases))[: self.between]
+        places = np.random.default_rng(seed).permutation(len(cases))[: self.others]
         return [cases[place] for place in sorted(places)]
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from compress.builds import Build, Builder, CasesOf, measured, places, worst_cases
+from compress.builds import Build, Builder, measured, places, worst_cases
 from compress.data.cases import ROLES, Role
 from compress.gates import drops, judge, step_drop
 from compress.kept import Kept, claimed, code_key, key_of, versions
@@ -53,8 +53,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
         found = [builder.build(stage, place) for stage in shown for place in places(recipe.devices, threads)]
         builds = [build for build in found if build is not None]
 
-        cases = scored_cases(recipe, task, shown, stages)
-        rows = with_drops(measured(builds, task, cases, recipe.latency, kept, log), [begun, *stages])
+        rows = with_drops(measured(builds, task, recipe.scoring, recipe.latency, kept, log), [begun, *stages])
         report = Report(
             name=recipe.name,
             seed=recipe.seed,
@@ -91,13 +90,6 @@ def publish(report: Report, builds: list[Build], task: Task, kept: Kept) -> None
 
     there = all((kept.folder / name).is_file() for name in ("report.json", "report.md", "report.html"))
     kept.value("report", key_of(report.as_dict(), there or time.time_ns()), write)
-
-
-def scored_cases(recipe: Recipe, task: Task, shown: Sequence[Stage], stages: Sequence[Stage]) -> CasesOf:
-    """The test cases of each step: all, but for the steps on the way, where the recipe says how many."""
-    every = task.data.cases["test"]
-    between = recipe.scoring.drawn(every, task.seed)
-    return {stage.name: between if stage in stages[:-1] else every for stage in shown}
 
 
 def with_drops(rows: list[Row], stages: Sequence[Stage]) -> list[Row]:

@@ -226,31 +226,35 @@ def test_a_chain_beside_the_recipes_own_is_timed_in_the_same_run_and_judged_by_n
     assert rows["baseline", "openvino"].step_drop is None
 
 
-def test_a_step_on_the_way_is_scored_on_fewer_cases_where_the_recipe_says_so(tmp_path: Path, recipe: dict) -> None:
+def test_what_no_drop_gate_reads_is_scored_on_fewer_cases_where_the_recipe_says_so(
+    tmp_path: Path, recipe: dict
+) -> None:
     recipe["passes"] = [{"depthwise": {"at_least": 4}}, {"int8": {"calibrate": 8, "method": "min_max"}}]
     recipe["compare"] = {"int8_alone": [{"int8": {"calibrate": 4, "method": "min_max"}}]}
-    recipe["scoring"] = {"between": 5}
+    recipe["scoring"] = {"others": 5}
     recipe["gates"] = [{"dice_drop": {"at_most": 1.0, "backend": "openvino"}}]
     report = run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=quiet)
-    rows = {row.step: row for row in report.rows if row.backend == "openvino"}
-    scored = {step: len((row.scores or {})["per_case"]) for step, row in rows.items()}
-    assert scored == {"baseline": 32, "int8_alone": 32, "01-depthwise": 5, "02-int8": 32}
-    both = [rows["01-depthwise"].dice_drop, rows["02-int8"].step_drop]
-    assert all(drop is not None and drop["mean"]["n"] <= 5 for drop in both)
-    assert (rows["02-int8"].dice_drop or {})["mean"]["n"] > 5
+    rows = {(row.step, row.backend): row for row in report.rows}
+    scored = {place: len((row.scores or {})["per_case"]) for place, row in rows.items()}
+    whole = {("baseline", "torch"), ("02-int8", "onnxruntime"), ("02-int8", "openvino")}
+    assert {place for place, count in scored.items() if count == 32} == whole
+    assert {count for place, count in scored.items() if place not in whole} == {5}
+    both = [rows["01-depthwise", "openvino"].dice_drop, rows["02-int8", "openvino"].step_drop]
+    assert all(drop is not None and 0 < drop["mean"]["n"] <= 5 for drop in both)
+    assert (rows["02-int8", "openvino"].dice_drop or {})["mean"]["n"] > 5
     assert {gate.verdict for gate in report.gates} == {"holds"}
     page = (tmp_path / "out" / "report.md").read_text()
-    assert "01-depthwise: scored on 5 of the test cases" in page
+    assert "scored on 5 of the test cases" in page
 
 
-def test_the_cases_of_a_step_on_the_way_are_the_same_for_the_same_seed() -> None:
+def test_the_cases_that_others_are_scored_on_are_the_same_for_the_same_seed() -> None:
     cases = [Case(name=f"{place}.png", image=Path(), mask=Path()) for place in range(9)]
-    drawn = [case.name for case in Scoring(between=4).drawn(cases, 7)]
+    drawn = [case.name for case in Scoring(others=4).drawn(cases, 7)]
     assert len(drawn) == 4
     assert drawn == sorted(drawn)
-    assert drawn == [case.name for case in Scoring(between=4).drawn(cases, 7)]
-    assert drawn != [case.name for case in Scoring(between=4).drawn(cases, 8)]
-    assert Scoring().drawn(cases, 7) == Scoring(between=9).drawn(cases, 7) == cases
+    assert drawn == [case.name for case in Scoring(others=4).drawn(cases, 7)]
+    assert drawn != [case.name for case in Scoring(others=4).drawn(cases, 8)]
+    assert Scoring().drawn(cases, 7) == Scoring(others=9).drawn(cases, 7) == cases
 
 
 def test_what_two_chains_begin_with_is_done_once(tmp_path: Path, recipe: dict) -> None:

@@ -61,7 +61,7 @@ class Line:
     """How many times fewer bit operations than the baseline for the same backend and device."""
 
     scored_on: int | None
-    """How many cases its scores are of, where they are fewer than the baseline's."""
+    """How many cases its scores are of, where they are fewer than the last step's."""
 
     @property
     def title(self) -> str:
@@ -130,7 +130,7 @@ def _line(report: Json, row: Json) -> Line:
         device=row["device"],
         measured=row["status"] == "measured",
         dice=number(_scores(row).get("dice")),
-        scored_on=_fewer_cases(row, same),
+        scored_on=_fewer_cases(report, row),
         drop=drop_of(report, row),
         drop_upper=_paired(row, None, "upper"),
         lost=_span(row, "dice_drop"),
@@ -146,9 +146,9 @@ def _line(report: Json, row: Json) -> Line:
     )
 
 
-def _fewer_cases(row: Json, before: Json) -> int | None:
-    own, all_of_them = (len(_scores(each).get("per_case") or {}) for each in (row, before))
-    return own if 0 < own < all_of_them else None
+def _fewer_cases(report: Json, row: Json) -> int | None:
+    own, most = (len(_scores(each).get("per_case") or {}) for each in (row, report["rows"][-1]))
+    return own if 0 < own < most else None
 
 
 def _span(row: Json, key: str) -> Span | None:

@@ -115,9 +115,11 @@ def step_table(report: Json) -> Table:
 
 
 def _on_fewer(report: Json) -> str:
-    fewer = [line for line in derived.lines(report) if line.scored_on is not None]
-    steps = dict.fromkeys(line.step for line in fewer)
-    return f" {', '.join(steps)}: scored on {fewer[0].scored_on} of the test cases." if fewer else ""
+    """A mean over fewer cases is not to be compared with a mean over all; a drop is, being paired."""
+    fewer = [line.scored_on for line in derived.lines(report) if line.scored_on is not None]
+    if not fewer:
+        return ""
+    return f" What no drop gate reads is scored on {fewer[0]} of the test cases (*): compare its drops, not its Dice."
 
 
 def _step_rows(step: Step) -> Iterator[tuple[str, ...]]:
@@ -130,7 +132,7 @@ def _step_rows(step: Step) -> Iterator[tuple[str, ...]]:
         yield (
             *(own if place == 0 else ("",) * len(own)),
             f"{line.backend} ({line.device})",
-            derived.fixed(line.dice),
+            derived.fixed(line.dice) + ("*" if line.scored_on else ""),
             derived.between(line.lost_here),
             derived.between(line.lost),
             _with_factor(derived.large(line.bit_operations), line.fewer_bits),
@@ -165,7 +167,7 @@ def stage_table(report: Json) -> Table:
         ("backend", "l", lambda line: line.backend),
         ("device", "l", lambda line: line.device),
         ("status", "l", status),
-        ("Dice", "r", lambda line: derived.fixed(line.dice)),
+        ("Dice", "r", lambda line: derived.fixed(line.dice) + ("*" if line.scored_on else "")),
         ("Dice drop", "r", lambda line: derived.signed(line.drop)),
         ("IoU", "r", lambda line: derived.fixed(line.part("scores", "iou"))),
         (_hd95(report), "r", lambda line: derived.fixed(line.part("scores", "hd95"), 2)),
