@@ -48,7 +48,7 @@ class Network:
 
 FLAT = {"classes": 2, "in_channels": 1}
 NETWORKS: Mapping[str, Network] = {
-    "segnet": Network(family="pooling indices", network={"segnet": {**FLAT, "width": 8}}),
+    "segnet": Network(family="pooling indices", network={"segnet": {**FLAT, "width": 8}}, epochs=20),
     "fc_densenet": Network(
         family="dense",
         network={"fc_densenet": {**FLAT, "width": 16, "growth": 6, "layers": [3, 4, 4], "bottleneck": 4}},
