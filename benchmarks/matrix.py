@@ -13,6 +13,7 @@ benchmarks/matrix.md.
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import tempfile
@@ -55,7 +56,10 @@ SIDES = {2: range(64, 257), 3: range(32, 129)}
 NEAR = 1e-3
 """How far an artifact's float logits may be from torch's, of the largest."""
 NEAR_INT8 = 0.1
-"""The same in integers, where a rounding that falls the other way moves what follows by a whole step."""
+"""The same in integers, where a rounding that falls the other way moves what follows by a whole step: on average, and at
+least. Some deep networks with random weights are chaotic; they may differ by as much as they differ from themselves."""
+SHAKEN = 1e-5
+"""By how much, relatively, all numbers of a network are changed to see how far it then is from itself."""
 GPU = "rtx_40"
 Shape = tuple[int, ...]
 State = Literal["done", "refused", "crash"]
@@ -180,7 +184,23 @@ class Ways:
     def _runs(self, word: str, rules: Any) -> str:
         """The float and the integer network, built for a runtime and run there."""
         self._same(self._whole(), word, self.net, NEAR)
-        return self._same(self._exported(rules), word, self.int8.placed(rules), NEAR_INT8)
+        net = self.int8.placed(rules)
+        return self._same(self._exported(rules), word, net, max(NEAR_INT8, 2 * self._from_itself(net)))
+
+    @torch.no_grad()
+    def _from_itself(self, net: nn.Module) -> float:
+        """How far the answer goes when every number in the network is changed a little, as a runtime that adds in
+        another order does: the most of four times."""
+        image = self.images[0]
+        wanted, found = net(image), []
+        for seed in range(4):
+            draw = torch.Generator().manual_seed(seed)
+            shaken = copy.deepcopy(net)
+            for tensor in (*shaken.parameters(), *shaken.buffers()):
+                if tensor.is_floating_point():
+                    tensor.data.mul_(1 + SHAKEN * torch.randn(tensor.shape, generator=draw))
+            found.append(_apart(shaken(image).numpy(), wanted.numpy()))
+        return max(found)
 
     def _same(self, onnx: Artifact, word: str, net: nn.Module, near: float) -> str:
         backend = backend_for(word, find_device("cpu"), 1)
@@ -189,10 +209,9 @@ class Ways:
         with backend.open(built) as infer, torch.no_grad():
             answer, wanted = infer(image.numpy()), net(image).numpy()
         assert answer.shape == wanted.shape, f"the answer is {answer.shape}, not {wanted.shape}"
-        # The mean is what says that it is the same network: in integers, single pixels may go far.
-        worst = float(np.abs(answer - wanted).mean() / max(1e-6, float(np.abs(wanted).mean())))
-        assert worst <= near, f"its logits differ from torch's by {worst:.1%}"
-        return f"differs by {worst:.0e}"
+        apart = _apart(answer, wanted)
+        assert apart <= near, f"its logits differ from torch's by {apart:.1%}, more than {near:.1%}"
+        return f"differs by {apart:.0e}"
 
     def _engine(self) -> str:
         backend = backend_for("tensorrt", find_device(GPU), 1)
@@ -254,6 +273,12 @@ def tried(network: Network) -> Found:
             return Found(cells=dict.fromkeys(COLUMNS, _crash(error)), seconds=time.perf_counter() - begun)
         cells = {name: _cell(way) for name, way in ways.items()}
     return Found(cells=cells, seconds=time.perf_counter() - begun)
+
+
+def _apart(answer: np.ndarray, wanted: np.ndarray) -> float:
+    """How far two answers are from each other. The mean says whether it is the same network: in integers, single pixels
+    may go far."""
+    return float(np.abs(answer - wanted).mean() / max(1e-6, float(np.abs(wanted).mean())))
 
 
 def _cell(way: Callable[[], str]) -> Cell:
@@ -350,7 +375,8 @@ def as_page(found: Sequence[tuple[Network, Found]], whole: bool) -> str:
             "- fp32 export, prune, depthwise: ONNX Runtime's answer equal to torch's within "
             f"{NEAR:.1%} on average; changed networks saved and loaded before",
             "- ONNX Runtime, OpenVINO: the float and the int8 network built, run and compared (int8 with torch's "
-            f"simulation, within {NEAR_INT8:.0%} on average)",
+            f"simulation, within {NEAR_INT8:.0%} on average, or within twice what the simulation itself changes by when "
+            f"every number in it is changed by {SHAKEN:.0e}: some deep networks with random weights are that chaotic)",
             "- TensorRT-RTX: engines of both built for compute capability 8.9; not run: no NVIDIA driver",
             f"- **{done} of {len(cells)} cells ({done / max(1, len(cells)):.1%}) of network x ({', '.join(DEPLOYED)})"
             " are done**",
