@@ -56,8 +56,8 @@ SIDES = {2: range(64, 257), 3: range(32, 129)}
 NEAR = 1e-3
 """How far an artifact's float logits may be from torch's, of the largest."""
 NEAR_INT8 = 0.1
-"""The same in integers, where a rounding that falls the other way moves what follows by a whole step: on average, and at
-least. Some deep networks with random weights are chaotic; they may differ by as much as they differ from themselves."""
+"""The same in integers, where a rounding that falls the other way moves what follows by a whole step: on average, and
+at least. Some deep networks with random weights are chaotic; they may differ by what they differ from themselves."""
 SHAKEN = 1e-5
 """By how much, relatively, all numbers of a network are changed to see how far it then is from itself."""
 GPU = "rtx_40"
@@ -190,7 +190,8 @@ class Ways:
     @torch.no_grad()
     def _from_itself(self, net: nn.Module) -> float:
         """How far the answer goes when every number in the network is changed a little, as a runtime that adds in
-        another order does: the most of four times."""
+        another order does: the most of four times.
+        """
         image = self.images[0]
         wanted, found = net(image), []
         for seed in range(4):
@@ -276,8 +277,7 @@ def tried(network: Network) -> Found:
 
 
 def _apart(answer: np.ndarray, wanted: np.ndarray) -> float:
-    """How far two answers are from each other. The mean says whether it is the same network: in integers, single pixels
-    may go far."""
+    """How far two answers are from each other, on average: in integers, single pixels of one network may go far."""
     return float(np.abs(answer - wanted).mean() / max(1e-6, float(np.abs(wanted).mean())))
 
 
@@ -375,8 +375,8 @@ def as_page(found: Sequence[tuple[Network, Found]], whole: bool) -> str:
             "- fp32 export, prune, depthwise: ONNX Runtime's answer equal to torch's within "
             f"{NEAR:.1%} on average; changed networks saved and loaded before",
             "- ONNX Runtime, OpenVINO: the float and the int8 network built, run and compared (int8 with torch's "
-            f"simulation, within {NEAR_INT8:.0%} on average, or within twice what the simulation itself changes by when "
-            f"every number in it is changed by {SHAKEN:.0e}: some deep networks with random weights are that chaotic)",
+            f"simulation, within {NEAR_INT8:.0%} on average, or within twice what the simulation itself changes by "
+            f"when every number in it is changed by {SHAKEN:.0e}: some random weights are that chaotic)",
             "- TensorRT-RTX: engines of both built for compute capability 8.9; not run: no NVIDIA driver",
             f"- **{done} of {len(cells)} cells ({done / max(1, len(cells)):.1%}) of network x ({', '.join(DEPLOYED)})"
             " are done**",
