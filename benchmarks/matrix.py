@@ -74,7 +74,9 @@ class Network:
     options: Mapping[str, Any]
 
     def __str__(self) -> str:
-        options = ", ".join(f"{key} {value}" for key, value in self.options.items() if key != "classes")
+        # The graph of an ONNX file is the file itself, as text.
+        hidden = ("classes", "graph")
+        options = ", ".join(f"{key} {value}" for key, value in self.options.items() if key not in hidden)
         return f"{self.word}: {options}" if options else self.word
 
     @property
@@ -272,11 +274,22 @@ def tried(network: Network) -> Found:
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            _check(network)
             ways = Ways(network, Path(scratch)).columns()
+        except SegpressError as error:
+            refused = Cell(state="refused", said=str(error))
+            return Found(cells=dict.fromkeys(COLUMNS, refused), seconds=time.perf_counter() - begun)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what the table is to show
             return Found(cells=dict.fromkeys(COLUMNS, _crash(error)), seconds=time.perf_counter() - begun)
         cells = {name: _cell(way) for name, way in ways.items()}
     return Found(cells=cells, seconds=time.perf_counter() - begun)
+
+
+def _check(network: Network) -> None:
+    """What a recipe asks of a network before anything is done with it."""
+    check = getattr(shape_of({network.word: dict(network.options)}), "check", None)
+    if check is not None:
+        check()
 
 
 def _apart(answer: np.ndarray, wanted: np.ndarray) -> float:
