@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import pydantic
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from compress.data.cases import Case
 
 METRICS = ("dice", "iou", "hd95", "nsd", "precision", "recall", "hausdorff", "asd", "mae")
 """Dice (F1) and IoU; the Hausdorff distance, whole and its 95th percentile, and the average surface distance, each of
@@ -29,6 +28,8 @@ DISTANCES = (HD95, HAUSDORFF, ASD)
 """Metrics that are lengths: 0 is best."""
 
 Values = NDArray[np.float64]
+One = TypeVar("One")
+"""A case, of which nothing needs to be known here."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -39,7 +40,7 @@ class Scoring:
     """What no gate on a drop reads is scored on so many test cases; None scores it on all. The baseline that drops
     are taken from and the last step always are scored on all."""
 
-    def drawn(self, cases: Sequence[Case], seed: int) -> list[Case]:
+    def drawn(self, cases: Sequence[One], seed: int) -> list[One]:
         """The cases for the others, in their order; the same for the same seed."""
         if self.others is None or self.others >= len(cases):
             return list(cases)
