@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-
 METRICS = ("dice", "iou", "hd95", "nsd", "precision", "recall", "hausdorff", "asd", "mae")
 """Dice (F1) and IoU; the Hausdorff distance, whole and its 95th percentile, and the average surface distance, each of
 both surfaces (ASSD); normalized surface Dice; precision and recall; the mean absolute error of the mask, the share
