@@ -28,7 +28,7 @@ from compress.latency import Samples, Timing, conditions, interleaved
 from compress.measure import Scores
 from compress.recipe import load
 from compress.run import _host
-from compress.stages import after, baseline
+from compress.stages import baseline, chain
 from compress.task import Task
 from export.artifact import Artifact, Infer
 from export.backends.onnxruntime import OnnxRuntime
@@ -84,8 +84,7 @@ def _run(infer: Infer, images: list[np.ndarray]) -> Any:
 def _entries(recipe: Any, task: Task, folder: Path, threads: int, stack: contextlib.ExitStack) -> Iterator[Entry]:
     kept = Kept(folder)
     before = baseline(task, "benchmark", kept, print)
-    (word, step) = recipe.passes[0]
-    stage = after(step, word, 1, before, task, kept, print)
+    stage = chain(recipe.passes[:1], before, task, kept, print)[0]
     builder = Builder(task, Style(opset=recipe.opset), kept, print)
 
     def ours(backend: str, which: Any, name: str) -> Entry:

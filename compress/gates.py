@@ -343,7 +343,7 @@ def step_drop(rows: Sequence[Row], row: Row, before: str) -> dict[str, Any] | No
 def _drops(before: Row | None, row: Row) -> dict[str, Any] | None:
     if before is None or before.scores is None or row.scores is None:
         return None
-    # A step on the way may have been scored on fewer cases than the baseline.
+    # `scoring: {others: n}` scores what no drop gate reads on fewer cases.
     was, now = Scores.from_dict(dict(before.scores)), Scores.from_dict(dict(row.scores))
     was, now = was.among(now.cases), now.among(was.cases)
     found: dict[str, Any] = {}

@@ -96,7 +96,7 @@ class Scores:
         return self.values_NKM[:, self.class_names.index(class_name), METRICS.index(metric)]
 
     def among(self, cases: Sequence[str]) -> Scores:
-        """The scores of those of `cases` that are here."""
+        """The scores of those of `cases` that are here; what counts over cases (`absent`, `false_alarms`) stays."""
         wanted = set(cases)
         places = [place for place, case in enumerate(self.cases) if case in wanted]
         return replace(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -29,21 +28,19 @@ VIEWS = "views"
 """The run's folder for what steps that train share; it is gone when the last of them is done."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One step's network: `baseline`, `01-int8`, ..."""
 
-    def __init__(self, *, name: str, key: str, path: Path, record: Mapping[str, Any]) -> None:
-        self.name, self.key, self.path, self.record = name, key, path, record
-        self.params: int = record["params"]
-        self.macs: int = record["macs"]
-        self.seconds: float = record["seconds"]
-        """What the step took when it was done."""
-        self.notes: Sequence[str] = record["notes"]
-        """What the pass said: what it did, and what it did not do and why."""
-
-    def called(self, name: str) -> Stage:
-        """The same step as a part of another chain."""
-        return Stage(name=name, key=self.key, path=self.path, record=self.record)
+    name: str
+    key: str
+    path: Path
+    params: int
+    macs: int
+    seconds: float
+    """What the step took when it was done."""
+    notes: Sequence[str]
+    """What the pass said: what it did, and what it did not do and why."""
 
     @cached_property
     def net(self) -> nn.Module:
@@ -81,21 +78,17 @@ def chain(
         name = (
             f"{number:02d}-{word}" if not title else title if number == len(passes) else f"{title}-{number:02d}-{word}"
         )
-        same = known.get(_key_after(stages[-1], word, step))
-        stages.append(same.called(name) if same else after(step, word, number, stages[-1], task, kept, log, name=name))
+        before = stages[-1]
+        key = key_of(before.key, word, step)
+        if key in known:
+            stages.append(replace(known[key], name=name))
+        else:
+            stages.append(_stage(name, key, partial(_passed, step, before), task, kept, log))
     return stages[1:]
 
 
-def _key_after(before: Stage, word: str, step: Pass) -> str:
-    return key_of(before.key, word, step)
-
-
-def after(
-    step: Pass, word: str, number: int, before: Stage, task: Task, kept: Kept, log: Log, name: str | None = None
-) -> Stage:
-    """The network after one more pass."""
-    key = _key_after(before, word, step)
-    return _stage(name or f"{number:02d}-{word}", key, lambda task: step(before.net, task), task, kept, log)
+def _passed(step: Pass, before: Stage, task: Task) -> nn.Module:
+    return step(before.net, task)
 
 
 def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, kept: Kept, log: Log) -> Stage:
@@ -141,7 +134,8 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, k
     if not path.is_file() or sha256(path) != record["sha256"]:
         log(f"{name}: the kept network is gone or was changed; making it again")
         record = kept.value(name, key_of(key, "again", time.time_ns()), work)
-    return Stage(name=name, key=key, path=path, record=record)
+    found = {what: record[what] for what in ("params", "macs", "seconds", "notes")}
+    return Stage(name=name, key=key, path=path, **found)
 
 
 def tidy(kept: Kept) -> None:

@@ -117,8 +117,8 @@ def _stays_float(
 
 def _padded_beyond_kernel(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether it is a convolution of one input channel a group with places where its kernel sees padding alone."""
-    weight = weight_of(graph, node)
-    return weight.shape[1] == 1 and max(padding_of(node), default=0) >= min(weight.shape[2:], default=1)
+    one, *kernel = weight_of(graph, node).shape[1:]
+    return one == 1 and any(zeros >= side for zeros, side in zip(padding_of(node), kernel, strict=False))
 
 
 def _zero_point(node: fx.Node, ranges: Mapping[str, Range], rules: Rules) -> bool:

@@ -137,6 +137,7 @@ class Distill:
     def _objective(self, student: nn.Module, task: Task, views: Path) -> Objective:
         import torch
 
+        from compress.train.loop import channels_last
         from compress.train.shelf import Shelf
         from compress.train.teacher import Taught, Teacher, Terms
 
@@ -153,7 +154,7 @@ class Distill:
         )
         teacher = None
         if terms.ask:
-            net = copy.deepcopy(task.net).eval()
+            net = channels_last(copy.deepcopy(task.net)).eval()
             kept = None
             if self.views is not None and not terms.watch:
                 with torch.no_grad():
