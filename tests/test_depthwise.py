@@ -17,9 +17,10 @@ from zoo import Shared, Standardized, Tied, conv
 
 import compress.passes.depthwise
 from compress.errors import PassError
+from compress.fitting import LeastSquares
 from compress.passes.depthwise import Depthwise, separated
 from compress.passes.int8 import Int8
-from compress.seen import LeastSquares, agreement
+from compress.seen import agreement
 from compress.swap import macs
 from compress.task import Task
 

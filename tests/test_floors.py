@@ -34,6 +34,7 @@ FLOORS = (
         "compress.mixed",
         "compress.swap",
         "compress.seen",
+        "compress.fitting",
         "compress.channels",
         "compress.removal",
         "compress.peak_memory",

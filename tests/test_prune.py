@@ -17,6 +17,8 @@ from conftest import write_recipe
 from pydantic import ValidationError
 from rows import Row, rows
 from structures import STRUCTURES, example, made
+from swaps import Describe, describes, dice, task_of, without_calibration
+from swaps import stand_in as calibrated
 from torch import Tensor, nn
 
 import compress.passes.prune as prune_module
@@ -85,6 +87,11 @@ def structures(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(weights_module, "build_net", build)
     monkeypatch.setattr(prune_module, "build_net", build)
+
+
+@pytest.fixture
+def describe(monkeypatch: pytest.MonkeyPatch) -> Describe:
+    return describes(monkeypatch, prune_module)
 
 
 def described_structure(name: str) -> nn.Module:
@@ -504,3 +511,73 @@ def test_composite_operations_are_followed_in_their_parts() -> None:
     net, image = _Products().eval(), torch.zeros(1, 1, 16, 16)
     with pytest.raises(PassError, match="kept second: its code counts on so many channels"):
         Prune(ratio=0.5, multiple=1).smaller(net, stand_in(net, image))
+
+
+# What is left, fitted to what was there.
+
+
+def with_copies() -> nn.Module:
+    """A network whose layers have each channel twice, the second fainter and less listened to."""
+    torch.manual_seed(1)
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.ConvTranspose2d(8, 8, 2, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(8, 3, 1),
+    )
+    layers: Any = net
+    with torch.no_grad():
+        for made, read in ((0, 2), (2, 5), (5, 7)):
+            out = 1 if made == 5 else 0
+            first = layers[made].weight.narrow(out, 0, 4)
+            layers[made].weight.narrow(out, 4, 4).copy_(first / 2)
+            if layers[made].bias is not None:
+                layers[made].bias[4:] = layers[made].bias[:4] / 2
+            layers[read].weight.narrow(0 if read == 5 else 1, 4, 4).mul_(0.2)
+    return net
+
+
+def test_a_fit_gives_what_a_copy_did_to_the_channel_that_stays(describe: Describe) -> None:
+    net, image = describe(with_copies()), torch.randn(1, 1, 32, 32)
+    notes: list[str] = []
+    task = calibrated(image, notes)
+    cut = Prune(ratio=0.5, multiple=1)(net, task)
+    fitted = Prune(ratio=0.5, multiple=1, refit=True)(net, task)
+    assert widths(fitted) == widths(cut) == [4, 4, 4, 3]
+    whole = net(image)
+    varies = (whole - whole.mean((2, 3), keepdim=True)).norm()
+    assert (cut(image) - whole).norm() > 0.1 * varies
+    assert (fitted(image) - whole).norm() < 0.01 * varies
+    assert any(line.startswith("3 layers fitted to 3 calibration cases, where 100.0%") for line in notes), notes
+
+
+def test_what_cannot_be_fitted_is_named(describe: Describe) -> None:
+    torch.manual_seed(0)
+    net = describe(
+        nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 16, 3, padding=1, groups=16),
+            nn.ConvTranspose2d(16, 16, 3, stride=2, padding=1),
+            nn.Conv2d(16, 3, 1),
+        )
+    )
+    notes: list[str] = []
+    Prune(ratio=0.5, multiple=8, refit=True)(net, calibrated(torch.randn(1, 1, 16, 16), notes))
+    assert "prune: not refitted: kept 2: a convolution in groups is thin already" in notes
+    assert "prune: not refitted: kept 3: what its kernel writes overlaps" in notes
+    assert any(line.startswith("1 layers fitted") for line in notes)
+
+
+def test_a_fit_keeps_most_of_a_trained_network(folder: Path, weights: Path) -> None:
+    task = task_of(folder, weights)
+    cut, fitted = (Prune(ratio=0.5, multiple=4, refit=refit)(task.net, task) for refit in (False, True))
+    assert dice(task, fitted) > dice(task, cut) + 0.1
+    assert Prune(ratio=0.5).uses == ()
+    assert Prune(ratio=0.5, refit=True).uses == ("calibration",)
+    with pytest.raises(PassError, match=r"prune: there are no calibration cases; .*or set refit: false"):
+        Prune(ratio=0.5, multiple=4, refit=True)(task.net, without_calibration(task))

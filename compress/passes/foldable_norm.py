@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from compress.data.cases import Role
 from compress.errors import PassError
+from compress.fitting import rows
 from compress.progress import bar
-from compress.seen import Images, Pair, agreement, calibration_cases, images, now_and_before, rows, seen_by
+from compress.seen import Images, Pair, agreement, calibration_cases, images, now_and_before, seen_by
 from compress.surgery import copied, described
 from compress.swap import Kept, Place, chosen, hooked_or_shared, places, swap
 from compress.weights import build_net

@@ -21,8 +21,9 @@ from torch import nn
 
 from compress.data.cases import Role
 from compress.errors import PassError
+from compress.fitting import refit
 from compress.progress import bar
-from compress.seen import Images, agreement, calibration_cases, images, now_and_before, refit
+from compress.seen import Images, agreement, calibration_cases, images, now_and_before
 from compress.surgery import copied, described
 from compress.swap import Kept, Place, chosen, cost, finite, macs, not_plain, parameters, places, swap
 from compress.weights import build_net

@@ -27,10 +27,24 @@ from torch import Tensor, nn
 from compress.channels import Bundle, Flow, Group, Place
 from compress.data.cases import Role
 from compress.errors import PassError
+from compress.fitting import refit_pruned
 from compress.latency import Timing, interleaved
 from compress.peak_memory import backend_for
 from compress.progress import bar
-from compress.removal import Cut, Trial, groups, keeping, kept, prunable, refusals, tensor_of, trial_of, without
+from compress.removal import (
+    Cut,
+    Trial,
+    groups,
+    keeping,
+    kept,
+    positions,
+    prunable,
+    refusals,
+    tensor_of,
+    trial_of,
+    without,
+)
+from compress.seen import Images, agreement, calibration_cases, images
 from compress.surgery import copied, described
 from compress.weights import Description, build_net, save_net
 from export.artifact import Artifact, Port
@@ -48,6 +62,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 CASES = 64
 """Train cases that the criteria which need gradients look at."""
+REFIT_CASES = 16
+"""Calibration cases that layers are fitted to."""
 NEAR = 0.1
 """How far from the target a latency may land."""
 _SCALES = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -91,6 +107,8 @@ class Prune:
     """Options of `distill`, done between two rounds: `{epochs: 1}`."""
     keep: tuple[str, ...] = ()
     """Layers that keep all their output channels: names (`head`), modules (`decoder.3`) or patterns."""
+    refit: bool = False
+    """Whether the layers behind the cut ones are fitted to what they answered before, on calibration cases."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -125,9 +143,10 @@ class Prune:
 
     @property
     def uses(self) -> tuple[Role, ...]:
+        found: list[Role] = ["calibration"] if self.refit else []
         if self.recover is not None:
-            return ("train", "val")
-        return ("train",) if self.by in ("taylor", "hessian") else ()
+            return (*found, "train", "val")
+        return (*found, "train") if self.by in ("taylor", "hessian") else tuple(found)
 
     def __call__(self, net: nn.Module, task: Task) -> nn.Module:
         """A network with fewer channels; its input and output are as wide as before.
@@ -150,11 +169,27 @@ class Prune:
             if self.ratio is None and number in (1, self.rounds):
                 share = look.share()
             look, cuts = look.settled(share, number)
+            whole = copy.deepcopy(changed) if self.refit else None
             changed = without(changed, cuts)
+            if whole is not None and cuts:
+                self._refit(changed, whole, cuts, task)
             if number < self.rounds:
                 changed = self._recovered(changed, task, number)
         look.tell(cuts)
         return changed
+
+    def _refit(self, net: nn.Module, whole: nn.Module, cuts: Sequence[Cut], task: Task) -> None:
+        """Fit what is left of each layer to what it answered before."""
+        cases = calibration_cases(task, None, "prune", "; or set refit: false and train afterwards")[:REFIT_CASES]
+        inputs: Images = partial(images, task, cases)
+        fitted, others = refit_pruned(net, whole, positions(cuts), inputs, len(cases))
+        same = agreement(net, whole, inputs())
+        task.note(
+            f"{len(fitted)} layers fitted to {len(cases)} calibration cases, where {same:.1%} of the foreground keeps "
+            "its class"
+        )
+        for line in others.lines():
+            task.note(line)
 
     def _recovered(self, net: nn.Module, task: Task, number: int) -> nn.Module:
         recovery = self._recovery()
