@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,10 @@ from compress.data.folder import Folder
 from compress.errors import WeightsError
 from compress.networks.unet import UNet
 from compress.train.augment import augmentation, augmented
+from compress.train.loop import Plan, batches, shelves_in
 from compress.train.losses import DiceCrossEntropy
 from compress.train.training import Training
+from export.files import make_folder
 
 TRAINING = Training(epochs=3, rate=5e-3, augment="strong", average=0.5)
 
@@ -78,6 +82,22 @@ def test_augmentation_moves_image_and_mask_together_and_repeats_itself() -> None
     inside, outside = first[0][0][first[1] == 1], first[0][0][first[1] == 0]
     assert inside.mean() > outside.mean() + 0.3
     assert set(first[1].unique().tolist()) <= {0, 1}
+
+
+def test_batches_made_ahead_by_other_processes_are_the_same(data: Dataset, tmp_path: Path) -> None:
+    data, plan = replace(data, batch=2), Plan(steps=1, rate=1e-3, views=2)
+    shelves = shelves_in(make_folder(tmp_path / "views"), plan, data)
+    assert shelves is not None
+    drop_out = torch.get_rng_state()
+    alone = list(batches(data, plan, 0, 3))
+    list(islice(batches(data, plan, 0, 3, shelves, workers=2), 2))
+    ahead = list(batches(data, plan, 0, 3, shelves, workers=2))
+    assert torch.equal(torch.get_rng_state(), drop_out)
+    assert len(alone) == len(ahead) > 2
+    for ours, theirs in zip(alone, ahead, strict=True):
+        assert ours.names == theirs.names
+        assert torch.equal(ours.mask_BHW, theirs.mask_BHW)
+        assert torch.allclose(ours.image_BCHW, theirs.image_BCHW, atol=2e-3), "kept in 16 bits"
 
 
 def test_the_loss_is_least_for_the_right_answer_and_ignores_what_it_should() -> None:

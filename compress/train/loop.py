@@ -18,6 +18,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
 
 from compress import progress
 from compress.data.cases import Dataset
@@ -28,6 +29,7 @@ from compress.train import zeros
 from compress.train.augment import Augment, Changes, Preset, augmentation, augmented
 from compress.train.objective import Batch, Objective, fitted
 from compress.train.shelf import Name, Shelf
+from export.device import usable_cpus
 from export.files import make_folder, write_bytes
 
 Log = Callable[[str], None]
@@ -109,7 +111,7 @@ def fit(
                 break
             # Dropout and the like are a function of seed and epoch, as the batches are.
             torch.manual_seed(seed + epoch)
-            stream = islice(batches(data, plan, epoch, seed, shelves), plan.steps - epoch * length)
+            stream = islice(batches(data, plan, epoch, seed, shelves, _workers()), plan.steps - epoch * length)
             loss = state.train(stream, fabric, step)
             if not math.isfinite(loss):
                 log(f"stopped: the loss was no longer finite in epoch {epoch + 1}; a lower rate would help")
@@ -258,10 +260,13 @@ class Shelves:
     images: Shelf
     masks: Shelf
 
-    def batch(self, names: Sequence[Name]) -> Batch | None:
-        """The batch of these names, if all of it is there."""
-        images, masks = self.images.take(names), self.masks.take(names)
-        return None if images is None or masks is None else _batch(images, masks, names)
+    def hold(self, names: Sequence[Name]) -> bool:
+        """Whether all of the batch of these names is there."""
+        return self.images.hold(names) and self.masks.hold(names)
+
+    def batch(self, names: Sequence[Name]) -> Batch:
+        """The batch of these names, all of which is there."""
+        return _batch(self.images.take(names), self.masks.take(names), names)
 
     def keep(self, batch: Batch) -> Batch:
         """The batch as it will be found: images rounded to 16 bits."""
@@ -281,21 +286,50 @@ def shelves_in(folder: Path, plan: Plan, data: Dataset) -> Shelves | None:
     )
 
 
-def batches(data: Dataset, plan: Plan, epoch: int, seed: int, shelves: Shelves | None = None) -> Iterator[Batch]:
-    """One epoch of augmented cases; a function of seed and epoch alone."""
+def batches(
+    data: Dataset, plan: Plan, epoch: int, seed: int, shelves: Shelves | None = None, workers: int = 0
+) -> Iterator[Batch]:
+    """One epoch of augmented cases; a function of seed and epoch alone.
+
+    Args:
+        workers: processes that make batches ahead; 0 makes each when it is asked for.
+    """
     order = np.random.default_rng((seed, epoch)).permutation(len(data.cases["train"]))
     view = epoch if plan.views is None else epoch % plan.views
+    names: list[tuple[Name, ...]] = []
     for start in range(0, len(order), data.batch):
         chosen = order[start : start + data.batch]
         if len(chosen) == 1 and len(order) > 1:
             # BatchNorm has no variance over a single case at the deepest level.
             chosen = np.append(chosen, order[0])
-        names = tuple((view, int(index)) for index in chosen)
-        kept = shelves.batch(names) if shelves else None
-        if kept is None:
-            kept = _augmented(data, plan, seed, names)
-            kept = shelves.keep(kept) if shelves else kept
-        yield kept
+        names.append(tuple((view, int(index)) for index in chosen))
+    there = [shelves is not None and shelves.hold(each) for each in names]
+    making = _Making(data, plan, seed, [each for each, kept in zip(names, there, strict=True) if not kept])
+    # A generator of its own: the loader would draw from the one that dropout draws from.
+    made = iter(DataLoader(making, batch_size=None, num_workers=workers, generator=torch.Generator()))
+    for each, kept in zip(names, there, strict=True):
+        if shelves is None:
+            yield next(made)
+        else:
+            yield shelves.batch(each) if kept else shelves.keep(next(made))
+
+
+def _workers() -> int:
+    """Processes that augment ahead of a GPU; beside a training on the CPU they would only take its cores."""
+    return min(8, usable_cpus() - 1) if torch.cuda.is_available() else 0
+
+
+class _Making(torch.utils.data.Dataset[Batch]):
+    """Batches by their names, each made when it is asked for."""
+
+    def __init__(self, data: Dataset, plan: Plan, seed: int, names: Sequence[Sequence[Name]]) -> None:
+        self.data, self.plan, self.seed, self.names = data, plan, seed, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, place: int) -> Batch:
+        return _augmented(self.data, self.plan, self.seed, self.names[place])
 
 
 def _augmented(data: Dataset, plan: Plan, seed: int, names: Sequence[Name]) -> Batch:

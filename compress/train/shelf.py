@@ -27,10 +27,13 @@ class Shelf:
         self.values = np.memmap(path, np.dtype(kind), mode, shape=(views * cases, *shape))
         self.filled = np.memmap(marks, np.bool_, mode, shape=(views * cases,))
 
-    def take(self, names: Sequence[Name]) -> NDArray[Any] | None:
-        """The arrays of these names, stacked; None if one of them is not there."""
-        rows = self._rows(names)
-        return np.array(self.values[rows]) if self.filled[rows].all() else None
+    def hold(self, names: Sequence[Name]) -> bool:
+        """Whether the arrays of all of these names are there."""
+        return bool(self.filled[self._rows(names)].all())
+
+    def take(self, names: Sequence[Name]) -> NDArray[Any]:
+        """The arrays of these names, stacked."""
+        return np.array(self.values[self._rows(names)])
 
     def put(self, names: Sequence[Name], arrays: NDArray[Any]) -> NDArray[Any]:
         """Keep the arrays; returns them as `take` will, rounded to the shelf's kind."""

@@ -139,8 +139,9 @@ class Teacher:
         if names or self.kept is None:
             with Features.watching(self.net, names) as seen:
                 return self.net(batch.image_BCHW), seen
-        found = self.kept.take(batch.names)
-        if found is None:
+        if self.kept.hold(batch.names):
+            found = self.kept.take(batch.names)
+        else:
             logits_BKHW = self.net(batch.image_BCHW).float()
             # Beyond 16 bits' range a logit says no more than at its end. What was rounded is returned: the answer is
             # the same the first time as ever after.
