@@ -137,7 +137,6 @@ class Distill:
     def _objective(self, student: nn.Module, task: Task, views: Path) -> Objective:
         import torch
 
-        from compress.train.loop import channels_last
         from compress.train.shelf import Shelf
         from compress.train.teacher import Taught, Teacher, Terms
 
@@ -154,7 +153,7 @@ class Distill:
         )
         teacher = None
         if terms.ask:
-            net = channels_last(copy.deepcopy(task.net)).eval()
+            net = copy.deepcopy(task.net).eval()
             kept = None
             if self.views is not None and not terms.watch:
                 with torch.no_grad():

@@ -93,7 +93,7 @@ def fit(
     checkpoint = make_folder(folder) / "training.pt"
     torch.manual_seed(seed)
     length = math.ceil(len(data.cases["train"]) / data.batch)
-    state = _State.fresh(channels_last(net), objective, plan)
+    state = _State.fresh(_channels_last(net), objective, plan)
     if checkpoint.exists():
         state.load(checkpoint)
         log(f"going on after epoch {state.epoch} (best validation Dice {state.best:.4f})")
@@ -130,8 +130,7 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 """The layout, by the number of axes, in which convolutions are fastest, in bf16 above all."""
 
 
-def channels_last(net: nn.Module) -> nn.Module:
-    """The same network with its weights in the fastest layout: what they meet follows them."""
+def _channels_last(net: nn.Module) -> nn.Module:
     for parameter in net.parameters():
         parameter.data = _last(parameter.data)
     return net
