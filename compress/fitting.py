@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compress.errors import PassError
 from compress.seen import Images, Pair, now_and_before
-from compress.swap import Branches, Kept, Place, not_plain, places
+from compress.swap import CONVS, TRANSPOSED, Branches, Kept, Place, not_plain, places
 
 CHUNK = 65536
 """Rows that are turned to float64 at a time."""
@@ -24,8 +24,6 @@ PLENTY = 10
 """Rows for each unknown of an output after which more say little that is new."""
 WIDEST = 6000
 """Unknowns of an output up to which the normal equations are small enough to hold and to solve."""
-CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @torch.no_grad()

@@ -21,6 +21,8 @@ from compress.errors import PassError
 from export.placement import matches
 
 Kinds = tuple[type[nn.Module], ...]
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
 """What a network's own Python raises over a layer that is no longer what it was."""

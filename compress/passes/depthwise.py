@@ -25,13 +25,11 @@ from compress.fitting import refit
 from compress.progress import bar
 from compress.seen import Images, agreement, calibration_cases, images, now_and_before
 from compress.surgery import copied, described
-from compress.swap import Branches, Kept, Place, chosen, cost, finite, macs, not_plain, parameters, places, swap
+from compress.swap import CONVS, Branches, Kept, Place, chosen, cost, finite, macs, not_plain, parameters, places, swap
 from compress.weights import build_net
 
 if TYPE_CHECKING:
     from compress.task import Task
-
-CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

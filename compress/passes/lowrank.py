@@ -25,7 +25,20 @@ from compress.fitting import refit
 from compress.progress import bar
 from compress.seen import Images, agreement, calibration_cases, images, now_and_before
 from compress.surgery import copied, described
-from compress.swap import Kept, Place, chosen, cost, finite, macs, not_plain, parameters, places, swap
+from compress.swap import (
+    CONVS,
+    TRANSPOSED,
+    Kept,
+    Place,
+    chosen,
+    cost,
+    finite,
+    macs,
+    not_plain,
+    parameters,
+    places,
+    swap,
+)
 from compress.weights import build_net
 
 if TYPE_CHECKING:
@@ -37,8 +50,6 @@ Rule = Callable[["Array", tuple[int, int]], int]
 Array = NDArray[np.floating[Any]]
 Share = Annotated[float, Field(gt=0, le=1)]
 
-CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose2d, nn.ConvTranspose3d)
 PLAIN = (*CONVS, *TRANSPOSED, nn.Linear)
 CP_STEPS, CP_TRIAL = 60, 10
 CP_BEGINNINGS = (True, False, False, False)
