@@ -126,7 +126,7 @@ def without(net: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
         smaller[name] = smaller[name].index_select(axis, torch.tensor(stay, device=smaller[name].device))
     _exchange(net, [(tensors[name], new) for name, new in smaller.items()])
     for name, module in net.named_modules():
-        _refit(module, lost.get(name, 0))
+        _resize(module, lost.get(name, 0))
     return net
 
 
@@ -205,10 +205,10 @@ def _exchange(net: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
                     held[name] = new[id(tensor)]  # type: ignore[index]
 
 
-def _refit(module: nn.Module, lost: int) -> None:
+def _resize(module: nn.Module, lost: int) -> None:
     """Bring what a layer says of its own width up to date with its tensors."""
     if isinstance(module, nn.modules.conv._ConvNd):
-        _refit_convolution(module)
+        _resize_convolution(module)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.Embedding):
@@ -226,7 +226,7 @@ def _refit(module: nn.Module, lost: int) -> None:
         module.normalized_shape = (*module.normalized_shape[:-1], module.normalized_shape[-1] - lost)
 
 
-def _refit_convolution(conv: nn.modules.conv._ConvNd) -> None:
+def _resize_convolution(conv: nn.modules.conv._ConvNd) -> None:
     first, second = conv.weight.shape[:2]
     each = conv.out_channels // conv.groups
     if conv.groups > 1 and conv.groups == conv.in_channels:
