@@ -84,14 +84,14 @@ def test_augmentation_moves_image_and_mask_together_and_repeats_itself() -> None
     assert set(first[1].unique().tolist()) <= {0, 1}
 
 
-def test_batches_made_ahead_by_other_processes_are_the_same(data: Dataset, tmp_path: Path) -> None:
+def test_batches_made_ahead_are_the_same(data: Dataset, tmp_path: Path) -> None:
     data, plan = replace(data, batch=2), Plan(steps=1, rate=1e-3, views=2)
     shelves = shelves_in(make_folder(tmp_path / "views"), plan, data)
     assert shelves is not None
     drop_out = torch.get_rng_state()
     alone = list(batches(data, plan, 0, 3))
-    list(islice(batches(data, plan, 0, 3, shelves, workers=1), 2))
-    ahead = list(batches(data, plan, 0, 3, shelves, workers=1))
+    list(islice(batches(data, plan, 0, 3, shelves, ahead=2), 2))
+    ahead = list(batches(data, plan, 0, 3, shelves, ahead=2))
     assert torch.equal(torch.get_rng_state(), drop_out)
     assert len(alone) == len(ahead) > 2
     for ours, theirs in zip(alone, ahead, strict=True):

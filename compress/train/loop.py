@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import io
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +21,6 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
 from compress import progress
 from compress.data.cases import Dataset
@@ -111,7 +113,7 @@ def fit(
                 break
             # Dropout and the like are a function of seed and epoch, as the batches are.
             torch.manual_seed(seed + epoch)
-            stream = islice(batches(data, plan, epoch, seed, shelves, _workers()), plan.steps - epoch * length)
+            stream = islice(batches(data, plan, epoch, seed, shelves, _ahead()), plan.steps - epoch * length)
             loss = state.train(stream, fabric, step)
             if not math.isfinite(loss):
                 log(f"stopped: the loss was no longer finite in epoch {epoch + 1}; a lower rate would help")
@@ -286,12 +288,12 @@ def shelves_in(folder: Path, plan: Plan, data: Dataset) -> Shelves | None:
 
 
 def batches(
-    data: Dataset, plan: Plan, epoch: int, seed: int, shelves: Shelves | None = None, workers: int = 0
+    data: Dataset, plan: Plan, epoch: int, seed: int, shelves: Shelves | None = None, ahead: int = 0
 ) -> Iterator[Batch]:
     """One epoch of augmented cases; a function of seed and epoch alone.
 
     Args:
-        workers: processes that make batches ahead; 0 makes each when it is asked for.
+        ahead: how many batches are made at once, each in a thread; 0 makes each when it is asked for.
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(data.cases["train"]))
     view = epoch if plan.views is None else epoch % plan.views
@@ -303,9 +305,8 @@ def batches(
             chosen = np.append(chosen, order[0])
         names.append(tuple((view, int(index)) for index in chosen))
     there = [shelves is not None and shelves.hold(each) for each in names]
-    making = _Making(data, plan, seed, [each for each, kept in zip(names, there, strict=True) if not kept])
-    # A generator of its own: the loader would draw from the one that dropout draws from.
-    made = iter(DataLoader(making, batch_size=None, num_workers=workers, generator=torch.Generator()))
+    missing = [each for each, kept in zip(names, there, strict=True) if not kept]
+    made = _made(partial(_augmented, data, plan, seed), missing, ahead)
     for each, kept in zip(names, there, strict=True):
         if shelves is None:
             yield next(made)
@@ -313,22 +314,25 @@ def batches(
             yield shelves.batch(each) if kept else shelves.keep(next(made))
 
 
-def _workers() -> int:
-    """Processes that augment ahead of a GPU; beside a training on the CPU they would only take its cores."""
+def _ahead() -> int:
+    """Threads that augment ahead of a GPU; beside a training on the CPU they would only take its cores."""
     return min(8, usable_cpus() - 1) if torch.cuda.is_available() else 0
 
 
-class _Making(torch.utils.data.Dataset[Batch]):
-    """Batches by their names, each made when it is asked for."""
-
-    def __init__(self, data: Dataset, plan: Plan, seed: int, names: Sequence[Sequence[Name]]) -> None:
-        self.data, self.plan, self.seed, self.names = data, plan, seed, names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, place: int) -> Batch:
-        return _augmented(self.data, self.plan, self.seed, self.names[place])
+def _made(make: Callable[[Sequence[Name]], Batch], names: Sequence[Sequence[Name]], ahead: int) -> Iterator[Batch]:
+    """The batches of these names, in their order."""
+    if ahead == 0:
+        yield from map(make, names)
+        return
+    pool, left = ThreadPoolExecutor(ahead), iter(names)
+    try:
+        coming = deque(pool.submit(make, each) for each in islice(left, ahead))
+        while coming:
+            batch = coming.popleft().result()
+            coming.extend(pool.submit(make, each) for each in islice(left, 1))
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _augmented(data: Dataset, plan: Plan, seed: int, names: Sequence[Name]) -> Batch:
