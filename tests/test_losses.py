@@ -66,6 +66,15 @@ def dice_of(k: int, smooth: float = 1.0) -> float:
     return float((2 * (P[k] * T[k]).sum() + smooth) / (P[k].sum() + T[k].sum() + smooth))
 
 
+def dice_by_case() -> float:
+    """Both masks are the same, the answers differ."""
+    values = []
+    for k in (1, 2):
+        for p, t in zip(np.split(P[k], 2), np.split(T[k], 2), strict=True):
+            values.append((2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
+    return float(np.mean(values))
+
+
 def nll(weights: Any = 1.0) -> Any:
     return -np.log(TRUE) * weights
 
@@ -121,6 +130,8 @@ EXPECTED: list[tuple[Any, float]] = [
     ("dice", 1 - (dice_of(1) + dice_of(2)) / 2),
     ("ce", nll().mean()),
     ("dice_ce", 1 - (dice_of(1) + dice_of(2)) / 2 + nll().mean()),
+    ({"dice": {"over": "case"}}, 1 - dice_by_case()),
+    ({"dice_ce": {"over": "case"}}, 1 - dice_by_case() + nll().mean()),
     ({"ce": {"class_weights": [1, 2, 5]}}, nll(by_class((1, 2, 5))).sum() / by_class((1, 2, 5)).sum()),
     ({"ce": {"balance": "frequency"}}, nll(by_class(BALANCED)).sum() / by_class(BALANCED).sum()),
     ("generalized_dice", generalized()),
@@ -241,6 +252,20 @@ def test_16_bit_logits_are_compared_in_float32(word: str) -> None:
         loss = lose(short, Y)
     assert loss.dtype == torch.float32
     assert loss.item() == lose(short.float(), Y).item()
+
+
+def test_a_false_speck_costs_more_where_dice_is_over_cases() -> None:
+    mask = squares(2, 14, 14)
+    mask[1] = 0
+    false = mask.clone()
+    false[1, 0, 0] = 1
+    cost = {
+        over: (
+            made({"dice": {"over": over}})(sure(false, 3), mask) - made({"dice": {"over": over}})(sure(mask, 3), mask)
+        )
+        for over in ("batch", "case")
+    }
+    assert cost["case"] > 4 * cost["batch"] > 0
 
 
 def test_ready_made_is_the_default_and_its_sum() -> None:

@@ -58,15 +58,17 @@ class Loss(Protocol):
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class Dice:
-    """1 - soft Dice of the foreground classes (Milletari et al. 2016, arXiv 1606.04797), over the batch as a whole."""
+    """1 - soft Dice of the foreground classes (Milletari et al. 2016, arXiv 1606.04797)."""
 
     weight: Weight = 1.0
+    over: Literal["batch", "case"] = "batch"
+    """batch: one fraction over all of its cases, so that one without the class weighs nothing extra. case: one for
+    each, as it is scored: small structures weigh as much as large ones, and where there is none, none is learnt."""
 
     def __call__(self, seen: Seen) -> Tensor:
         from monai.losses import DiceLoss
 
-        # Batch Dice: one fraction over the batch, so that a case without the class weighs nothing extra.
-        lose = DiceLoss(include_background=False, batch=True, smooth_nr=1.0, smooth_dr=1.0)
+        lose = DiceLoss(include_background=False, batch=self.over == "batch", smooth_nr=1.0, smooth_dr=1.0)
         return lose(seen.chance_BKS, seen.truth_BKS)
 
 
@@ -101,9 +103,11 @@ class DiceCE:
     """Dice plus cross entropy, the usual choice (Isensee et al. 2021, nnU-Net)."""
 
     weight: Weight = 1.0
+    over: Literal["batch", "case"] = "batch"
+    """Of the Dice, as in `dice`."""
 
     def __call__(self, seen: Seen) -> Tensor:
-        return Dice()(seen) + CE()(seen)
+        return Dice(over=self.over)(seen) + CE()(seen)
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
