@@ -29,6 +29,7 @@ from compress.measure import score_case
 from compress.task import labels_from_logits
 from compress.train import zeros
 from compress.train.augment import Augment, Changes, Preset, augmentation, augmented
+from compress.train.norm import fast_batch_norms
 from compress.train.objective import Batch, Objective, fitted
 from compress.train.shelf import Name, Shelf
 from export.device import usable_cpus
@@ -114,7 +115,8 @@ def fit(
             # Dropout and the like are a function of seed and epoch, as the batches are.
             torch.manual_seed(seed + epoch)
             stream = islice(batches(data, plan, epoch, seed, shelves, _ahead()), plan.steps - epoch * length)
-            loss = state.train(stream, fabric, step)
+            with fast_batch_norms(state.net):
+                loss = state.train(stream, fabric, step)
             if not math.isfinite(loss):
                 log(f"stopped: the loss was no longer finite in epoch {epoch + 1}; a lower rate would help")
                 break
