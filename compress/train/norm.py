@@ -20,6 +20,7 @@ PARTS = 16
 """Neighbouring pixels that are taken as one; as many numbers as the widest vector register of a CPU holds."""
 
 native = torch.ops.aten
+_Norm = nn.BatchNorm2d | nn.BatchNorm3d
 
 
 @contextmanager
@@ -33,9 +34,6 @@ def fast_batch_norms(net: nn.Module) -> Iterator[None]:
     finally:
         for module in changed:
             del module.forward
-
-
-_Norm = nn.BatchNorm2d | nn.BatchNorm3d
 
 
 def _is_slow(norm: _Norm) -> bool:
