@@ -49,7 +49,7 @@ def main() -> None:
         "",
         "`python -m benchmarks.batch_norm`: forwards and backwards, channels last, median of runs taken in turns.",
         "",
-        f"- Host: {host['cpu']}, {timing.threads} threads, {', '.join(host['isa'])}; {conditions()}",
+        f"- Host: {host['cpu']}, {timing.threads} threads, {', '.join(host['isa'])}; load {conditions()['load']}",
         f"- torch {torch.__version__}",
         "",
         "| | | torch, ms | ours, ms | |",
