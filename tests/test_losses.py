@@ -131,7 +131,7 @@ EXPECTED: list[tuple[Any, float]] = [
     ("ce", nll().mean()),
     ("dice_ce", 1 - (dice_of(1) + dice_of(2)) / 2 + nll().mean()),
     ({"dice": {"over": "case"}}, 1 - dice_by_case()),
-    ({"dice_ce": {"over": "case"}}, 1 - dice_by_case() + nll().mean()),
+    ({"dice": {"over": "case"}, "ce": 1}, 1 - dice_by_case() + nll().mean()),
     ({"ce": {"class_weights": [1, 2, 5]}}, nll(by_class((1, 2, 5))).sum() / by_class((1, 2, 5)).sum()),
     ({"ce": {"balance": "frequency"}}, nll(by_class(BALANCED)).sum() / by_class(BALANCED).sum()),
     ("generalized_dice", generalized()),

@@ -103,11 +103,9 @@ class DiceCE:
     """Dice plus cross entropy, the usual choice (Isensee et al. 2021, nnU-Net)."""
 
     weight: Weight = 1.0
-    over: Literal["batch", "case"] = "batch"
-    """Of the Dice, as in `dice`."""
 
     def __call__(self, seen: Seen) -> Tensor:
-        return Dice(over=self.over)(seen) + CE()(seen)
+        return Dice()(seen) + CE()(seen)
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
