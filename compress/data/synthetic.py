@@ -256,9 +256,9 @@ def _scan(rng: np.random.Generator, echo: Map, loss: Map) -> Map:
     focus = rng.uniform(0.3, 0.7) * height
     bands = np.linspace(0, height - 1, 5)
     lateral = pixel * (1.0 + 2.2 * np.abs(bands - focus) / height)
-    deep = ndimage.gaussian_filter1d(scatterers, axial, axis=1)
+    along_depth = ndimage.gaussian_filter1d(scatterers, axial, axis=1)
     # The same energy at every depth: a wider beam does not make a brighter image.
-    blurred = [ndimage.gaussian_filter1d(deep, sigma, axis=2) * np.sqrt(sigma * axial) for sigma in lateral]
+    blurred = [ndimage.gaussian_filter1d(along_depth, sigma, axis=2) * np.sqrt(sigma * axial) for sigma in lateral]
     position = np.interp(np.arange(height), bands, np.arange(len(bands)))
     below = np.minimum(position.astype(int), len(bands) - 2)
     share = (position - below)[:, None]

@@ -37,12 +37,14 @@ def fast_batch_norms(net: nn.Module) -> Iterator[None]:
 
 
 def _is_slow(norm: _Norm) -> bool:
+    """Whether some of its channels are normalized singly, and are more than a few in a hundred of them."""
     usual = type(norm) in (nn.BatchNorm2d, nn.BatchNorm3d) and norm.affine and norm.track_running_stats
     few = norm.num_features % PARTS != 0 and norm.num_features < 8 * PARTS
     return usual and few and norm.momentum is not None and norm.weight.device.type == "cpu"
 
 
 def _forward(norm: _Norm, given: Tensor) -> Tensor:
+    """What the layer's own forward gives for (B, C, ...); not training, or with channels first, it is that one."""
     count = given.numel() // given.shape[1]
     if not norm.training or not given.movedim(1, -1).is_contiguous() or count % PARTS or count == PARTS:
         return type(norm).forward(norm, given)
@@ -108,4 +110,5 @@ def _narrowed(wide: Tensor, like: Tensor) -> Tensor:
 
 
 def _everywhere(value_C: Tensor, like: Tensor) -> Tensor:
+    """One number for each channel, as (1, PARTS x C, 1, 1)."""
     return value_C.repeat(PARTS).to(like.dtype).view(1, -1, 1, 1)
