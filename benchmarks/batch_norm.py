@@ -15,9 +15,9 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from compress.latency import Timing, conditions, interleaved
+from compress.host import conditions, host_facts
+from compress.latency import Timing, interleaved
 from compress.networks.unet import UNet
-from compress.run import _host
 from compress.train.losses import DiceCrossEntropy
 from compress.train.norm import fast_batch_norms
 from export.device import usable_cpus
@@ -43,7 +43,7 @@ def main() -> None:
         f"| {name} | {str(kind).removeprefix('torch.')} | {theirs:.2f} | {ours:.2f} | {theirs / ours:.2f}x |"
         for name, kind, (theirs, ours) in rows
     ]
-    host = _host(timing.threads)
+    host = host_facts(timing.threads)
     page = [
         "# Batch norms over few channels",
         "",

@@ -23,11 +23,11 @@ from rich.console import Console
 from compress import progress
 from compress.builds import Builder, Place
 from compress.gates import paired_drop
+from compress.host import conditions, host_facts
 from compress.kept import Kept, versions
-from compress.latency import Samples, Timing, conditions, interleaved
+from compress.latency import Samples, Timing, interleaved
 from compress.measure import Scores
 from compress.recipe import load
-from compress.run import _host
 from compress.stages import baseline, chain
 from compress.task import Task
 from export.artifact import Artifact, Infer
@@ -161,7 +161,7 @@ def _page(entries: list[Entry], scores: dict[str, Scores], times: dict[str, Samp
         )
     names = [entry.name for entry in entries if entry.name.startswith("OpenVINO int8")]
     low, middle, high = _ratio(times[names[1]].times_ms, times[names[0]].times_ms)
-    host = _host(threads)
+    host = host_facts(threads)
     libraries = ", ".join(f"{name} {number}" for name, number in versions().items())
     height, width = task.data.fit.size
     return "\n".join(

@@ -17,8 +17,9 @@ from compress import progress
 from compress.bits import bit_operations
 from compress.data.cases import Case, MaskArray
 from compress.errors import BackendError, ExportError, NotHere
+from compress.host import conditions
 from compress.kept import Kept, key_of, versions
-from compress.latency import BLOCK, Timing, conditions, interleaved
+from compress.latency import BLOCK, Timing, interleaved
 from compress.measure import Scoring
 from compress.peak_memory import backend_for, peak_memory_mb
 from compress.report.report import Overlay, Row

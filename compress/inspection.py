@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from compress.builds import Place, placed
 from compress.channels import Group
 from compress.errors import BackendError, SegpressError
-from compress.latency import Timing, conditions, interleaved
+from compress.host import conditions
+from compress.latency import Timing, interleaved
 from compress.recipe import load
 from compress.removal import groups
 from compress.tiles import Size, by

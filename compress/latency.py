@@ -9,11 +9,9 @@ spinning for a moment and would slow down whoever comes next; each block starts 
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -136,27 +134,3 @@ def _warm_up(run: Run, seconds: float, window: int = 5) -> bool:
             return True
         if spent > seconds:
             return False
-
-
-def conditions(cpus: Sequence[int] = (0,)) -> dict[str, Any]:
-    """What the host was like: clock, governor, temperature, load; null where it does not say."""
-    cpu = Path(f"/sys/devices/system/cpu/cpu{cpus[0]}/cpufreq")
-    return {
-        "clock_mhz": _thousandths(cpu / "scaling_cur_freq"),
-        "governor": _read(cpu / "scaling_governor"),
-        "temperature_c": _thousandths(Path("/sys/class/thermal/thermal_zone0/temp")),
-        "load": round(os.getloadavg()[0], 2),
-    }
-
-
-def _thousandths(path: Path) -> float | None:
-    text = _read(path)
-    # Some kernels say "<unknown>" where others give a number.
-    return int(text) / 1000 if text and text.lstrip("-").isdigit() else None
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text().strip() or None
-    except OSError:
-        return None

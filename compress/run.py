@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 from compress.builds import Build, Builder, measured, places, worst_cases
 from compress.data.cases import ROLES, Role
 from compress.gates import drops, judge, step_drop
+from compress.host import host_facts
 from compress.kept import Kept, claimed, code_key, key_of, versions
 from compress.recipe import Recipe
 from compress.report.report import Report, Row
@@ -59,7 +59,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
             seed=recipe.seed,
             recipe=recipe.text,
             versions=versions(),
-            host=_host(threads),
+            host=host_facts(threads),
             cases={role: len(cases) for role, cases in task.data.cases.items()},
             data=_data(recipe, task, rows),
             steps=_steps(begun, stages, beside, recipe),
@@ -168,33 +168,6 @@ def _step(stage: Stage, given: Any, chain: str | None) -> dict[str, Any]:
         "seconds": stage.seconds,
         "notes": list(stage.notes),
     }
-
-
-def _host(threads: int) -> dict[str, Any]:
-    return {
-        "cpu": _cpu_name(),
-        "cpus": usable_cpus(),
-        "threads": threads,
-        "os": f"{platform.system()} {platform.release()}",
-        "machine": platform.machine(),
-        "isa": _instruction_sets(),
-    }
-
-
-def _cpu_name() -> str:
-    return next((line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), "unknown")
-
-
-def _instruction_sets() -> list[str]:
-    """Those that decide how fast integers are."""
-    flags = next((line.split() for line in _cpuinfo() if line.startswith("flags")), [])
-    known = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "i8mm")
-    return [name for name in known if name in flags]
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
 
 
 @contextmanager

@@ -43,6 +43,7 @@ FLOORS = (
     (
         "compress.measure",
         "compress.latency",
+        "compress.host",
         "compress.kept",
         "compress.progress",
         "compress.bits",

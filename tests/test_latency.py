@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from compress import latency
-from compress.latency import Samples, Timing, conditions, interleaved, samples_for
+from compress.latency import Samples, Timing, interleaved, samples_for
 
 
 def stub(delay_ms: float) -> Callable[[int], None]:
@@ -162,21 +160,6 @@ def test_warm_up_that_never_settles_stops_by_its_limit_and_says_so(monkeypatch: 
     found = interleaved({"a": clock.run("a", *times)}, Timing(samples=10, seconds=5, warm_up=0.5), seed=0)["a"]
     assert not found.settled
     assert not found.as_dict()["settled"]
-
-
-def test_conditions_are_plain_json_wherever_we_are() -> None:
-    found = json.loads(json.dumps(conditions(), allow_nan=False))
-    assert set(found) == {"clock_mhz", "governor", "temperature_c", "load"}
-    assert found["load"] >= 0
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("2400000\n", 2400.0), ("<unknown>\n", None), ("", None), ("-3\n", -0.003)]
-)
-def test_a_sensor_that_gives_no_number_is_null(tmp_path: Path, text: str, value: float | None) -> None:
-    (tmp_path / "temp").write_text(text)
-    assert latency._thousandths(tmp_path / "temp") == value
-    assert latency._thousandths(tmp_path / "none") is None
 
 
 @pytest.mark.parametrize("option", [{"samples": 9}, {"threads": 0}, {"seconds": 0}, {"warm_up": -1}, {"runs": 5}])

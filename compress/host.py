@@ -1,0 +1,63 @@
+"""The machine that everything is measured on: what it is, and how busy."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from export.device import usable_cpus
+
+
+def host_facts(threads: int) -> dict[str, Any]:
+    """What a reader must know of it to compare times; `threads` are those that every runtime was given."""
+    return {
+        "cpu": _cpu_name(),
+        "cpus": usable_cpus(),
+        "threads": threads,
+        "os": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "isa": _instruction_sets(),
+    }
+
+
+def conditions(cpus: Sequence[int] = (0,)) -> dict[str, Any]:
+    """What the host was like: clock, governor, temperature, load; null where it does not say."""
+    cpu = Path(f"/sys/devices/system/cpu/cpu{cpus[0]}/cpufreq")
+    return {
+        "clock_mhz": _thousandths(cpu / "scaling_cur_freq"),
+        "governor": _read(cpu / "scaling_governor"),
+        "temperature_c": _thousandths(Path("/sys/class/thermal/thermal_zone0/temp")),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def _cpu_name() -> str:
+    return next((line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), "unknown")
+
+
+def _instruction_sets() -> list[str]:
+    """Those that decide how fast integers are."""
+    flags = next((line.split() for line in _cpuinfo() if line.startswith("flags")), [])
+    known = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "i8mm")
+    return [name for name in known if name in flags]
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _thousandths(path: Path) -> float | None:
+    text = _read(path)
+    # Some kernels say "<unknown>" where others give a number.
+    return int(text) / 1000 if text and text.lstrip("-").isdigit() else None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip() or None
+    except OSError:
+        return None

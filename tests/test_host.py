@@ -1,0 +1,35 @@
+"""What is told of the machine that everything is measured on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compress import host
+from compress.host import conditions, host_facts
+
+
+def test_the_host_is_told_in_plain_json() -> None:
+    found = json.loads(json.dumps(host_facts(3), allow_nan=False))
+    assert found["threads"] == 3
+    assert found["cpus"] >= 1
+    assert found["cpu"]
+    assert found["machine"]
+    assert isinstance(found["isa"], list)
+
+
+def test_conditions_are_plain_json_wherever_we_are() -> None:
+    found = json.loads(json.dumps(conditions(), allow_nan=False))
+    assert set(found) == {"clock_mhz", "governor", "temperature_c", "load"}
+    assert found["load"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("2400000\n", 2400.0), ("<unknown>\n", None), ("", None), ("-3\n", -0.003)]
+)
+def test_a_sensor_that_gives_no_number_is_null(tmp_path: Path, text: str, value: float | None) -> None:
+    (tmp_path / "temp").write_text(text)
+    assert host._thousandths(tmp_path / "temp") == value
+    assert host._thousandths(tmp_path / "none") is None
