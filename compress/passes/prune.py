@@ -31,6 +31,7 @@ from compress.fitting import refit_pruned
 from compress.latency import Timing, interleaved
 from compress.peak_memory import backend_for
 from compress.progress import bar
+from compress.redundancy import what_each_adds
 from compress.removal import (
     Cut,
     Trial,
@@ -63,7 +64,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 CASES = 64
 """Train cases that the criteria which need gradients look at."""
 REFIT_CASES = 16
-"""Calibration cases that layers are fitted to."""
+"""Calibration cases that layers are fitted to, and channels compared on."""
 NEAR = 0.1
 """How far from the target a latency may land."""
 _SCALES = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -87,12 +88,13 @@ class Prune:
     backend: str = "onnxruntime"
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads under which `latency_ms` is measured; None takes every CPU this process may use."""
-    by: Literal["l1", "l2", "bn", "taylor", "fpgm", "lamp", "hessian", "random"] = "l2"
+    by: Literal["l1", "l2", "bn", "taylor", "fpgm", "lamp", "hessian", "interpolative", "random"] = "l2"
     """What makes a channel important: the norm of its weights (Li et al. 2017, arXiv 1608.08710); the scale
     of its norm (Liu et al. 2017, arXiv 1708.06519); the loss it changes, to first order (Molchanov et al.
     2019, arXiv 1906.10771) or to second (LeCun et al. 1990), on train cases; its distance from the other
     filters (He et al. 2019, arXiv 1811.00250); its norm against those of the larger ones (Lee et al. 2021,
-    arXiv 2010.07611); chance, to compare with."""
+    arXiv 2010.07611); what it adds to the channels before it, on calibration cases (Chee et al. 2022,
+    arXiv 2108.00065; with `refit` it is their method); chance, to compare with."""
     scope: Literal["local", "global"] = "local"
     """local takes the same share from every layer; global the least important channels of them all."""
     multiple: Annotated[int, Field(ge=1)] | None = None
@@ -143,7 +145,7 @@ class Prune:
 
     @property
     def uses(self) -> tuple[Role, ...]:
-        found: list[Role] = ["calibration"] if self.refit else []
+        found: list[Role] = ["calibration"] if self.refit or self.by == "interpolative" else []
         if self.recover is not None:
             return (*found, "train", "val")
         return (*found, "train") if self.by in ("taylor", "hessian") else tuple(found)
@@ -479,6 +481,11 @@ def _keeping(bundles: Sequence[Bundle], keep: Sequence[str]) -> list[Bundle]:
 
 def _scores(options: Prune, net: nn.Module, task: Task, bundles: Sequence[Bundle]) -> list[Tensor | None]:
     """The importance of every unit of every prunable bundle; None where the criterion has nothing to go by."""
+    if options.by == "interpolative":
+        cases = calibration_cases(task, None, "prune: by: interpolative", "; or use by: l2")[:REFIT_CASES]
+        added = what_each_adds(net, bundles, images(task, cases))
+        pairs = zip(added, bundles, strict=True)
+        return [None if score is None else _evened(score, options.by, bundle) for score, bundle in pairs]
     scorer = _scorer(options.by)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(task.seed)
@@ -514,13 +521,15 @@ def _score(scorer: Any, by: str, net: nn.Module, bundle: Bundle, gradients: Mapp
     if not bundle.group.prunable:
         return None
     found = scorer(_items(net, bundle, gradients))
-    if found is None:
-        return None
-    score: Tensor = found[: len(bundle.units)].float()
+    return None if found is None else _evened(found[: len(bundle.units)].float(), by, bundle)
+
+
+def _evened(score: Tensor, by: str, bundle: Bundle) -> Tensor:
+    """Scores that can be set against those of other layers."""
     if not torch.isfinite(score).all():
         raise PassError(f"prune: by: {by} gives {bundle.group.layers[0]} scores that are not finite; check the weights")
     # Sums of weights say little across layers of different size; losses and LAMP's shares do.
-    return score / score.mean().clamp_min(1e-12) if by in ("l1", "l2", "bn", "fpgm") else score
+    return score / score.mean().clamp_min(1e-12) if by in ("l1", "l2", "bn", "fpgm", "interpolative") else score
 
 
 def _items(net: nn.Module, bundle: Bundle, gradients: Mapping[int, Tensor]) -> list[Any]:

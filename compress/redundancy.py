@@ -1,0 +1,123 @@
+"""How much a channel adds to what others say already, on real cases.
+
+Pruning by the norm of weights keeps copies of one strong channel and drops the only one of another kind. Here channels
+are taken greedily, each time the one from which most of all that is not yet explained can be computed linearly
+(interpolative decomposition: Chee et al. 2022, arXiv 2108.00065, section 3). Fitting the next layer to those that stay
+(compress/fitting.py) then makes good what they explain.
+
+Legend: R rows (one for each pixel that is looked at), C channels of a layer's input, U units of a bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.channels import Bundle
+from compress.fitting import rows
+from compress.swap import CONVS, TRANSPOSED, answer, watched
+
+ROWS = 4096
+"""Pixels of one case that are looked at, drawn anew for each."""
+_SMALL = 1e-9
+"""Of all that there is to explain: what is left then is rounding."""
+
+
+@torch.no_grad()
+def what_each_adds(net: nn.Module, bundles: Sequence[Bundle], inputs: Iterable[Tensor]) -> list[Tensor | None]:
+    """For each bundle, the share of what its readers take in that each unit explains beyond the units before it.
+
+    Args:
+        inputs: images (1C...), as the network takes them.
+
+    Returns:
+        (U) for each prunable bundle, falling in the order in which units were taken; None for the others,
+        and where no convolution or linear layer reads the channels.
+    """
+    reading = [_readers(net, bundle) if bundle.group.prunable else {} for bundle in bundles]
+    seen = _seen({name for readers in reading for name in readers}, net, inputs)
+    return [
+        _gains(_kernel(readers, bundle, seen)) if readers else None
+        for bundle, readers in zip(bundles, reading, strict=True)
+    ]
+
+
+def _readers(net: nn.Module, bundle: Bundle) -> dict[str, tuple[str, int]]:
+    """By their names the layers that mix the bundle's channels into others, and where in their weights they read."""
+    found = {}
+    for name, axis in bundle.units[0]:
+        owner, _, last = name.rpartition(".")
+        layer: Any = net.get_submodule(owner)
+        mixes = isinstance(layer, nn.Linear) or (isinstance(layer, (*CONVS, *TRANSPOSED)) and layer.groups == 1)
+        if mixes and last == "weight" and axis == (0 if isinstance(layer, TRANSPOSED) else 1):
+            found[owner] = (name, axis)
+    return found
+
+
+def _seen(names: Iterable[str], net: nn.Module, inputs: Iterable[Tensor]) -> Mapping[str, Tensor]:
+    """For each layer, the covariance (CC) of what it takes in, each channel as large as the layer's weights make it.
+
+    Divided by what all of them come to, so that layers can be compared.
+    """
+    layers: dict[nn.Module, str] = {net.get_submodule(name): name for name in names}
+    squares: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = dict.fromkeys(layers.values(), 0)
+    draw = torch.Generator().manual_seed(0)
+
+    def see(layer: nn.Module, into: Tensor, _: Tensor) -> None:
+        name, z_RC = layers[layer], rows(into, layer)
+        if len(z_RC) > ROWS:
+            z_RC = z_RC[torch.randint(len(z_RC), (ROWS,), generator=draw)]
+        z_RC = z_RC.double()
+        squares[name] = squares.get(name, 0) + z_RC.T @ z_RC
+        sums[name] = sums.get(name, 0) + z_RC.sum(0)
+        counts[name] += len(z_RC)
+
+    with watched(layers, see):
+        for image in inputs:
+            answer(net, image)
+    return {
+        name: _weighed(squares[name], sums[name], counts[name], layer) for layer, name in layers.items() if counts[name]
+    }
+
+
+def _weighed(squares_CC: Tensor, sum_C: Tensor, count: int, layer: Any) -> Tensor:
+    mean_C = sum_C / count
+    axis = 0 if isinstance(layer, TRANSPOSED) else 1
+    size_C = layer.weight.double().movedim(axis, 0).flatten(1).norm(dim=1)
+    weighed = (squares_CC / count - torch.outer(mean_C, mean_C)) * torch.outer(size_C, size_C)
+    return weighed / weighed.trace().clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def _kernel(readers: Mapping[str, tuple[str, int]], bundle: Bundle, seen: Mapping[str, Tensor]) -> Tensor:
+    """How alike the units are (UU), over all that read them."""
+    total = torch.zeros(len(bundle.units), len(bundle.units), dtype=torch.float64)
+    for name, place in readers.items():
+        if name not in seen:
+            continue
+        positions = torch.tensor([unit[place] for unit in bundle.units])
+        for at_U in positions.T:
+            total += seen[name][at_U][:, at_U]
+    return total
+
+
+def _gains(kernel_UU: Tensor) -> Tensor:
+    """What each unit explains when its turn comes: of those that are left the one that explains most."""
+    left, gains = kernel_UU.clone(), torch.zeros(len(kernel_UU), dtype=torch.float64)
+    waiting = torch.ones(len(left), dtype=torch.bool)
+    last = torch.inf
+    for _ in range(len(left)):
+        own = left.diagonal().clamp_min(0)
+        explained = torch.where(waiting, left.square().sum(0) / own.clamp_min(torch.finfo(torch.float64).tiny), -1.0)
+        explained[waiting & (own <= _SMALL * kernel_UU.trace())] = 0.0
+        unit = int(explained.argmax())
+        # Later is never worth more: with those before it a unit may explain what it did not alone.
+        last = min(last * (1 - 1e-6), float(explained[unit]))
+        gains[unit], waiting[unit] = last, False
+        if last > 0:
+            left -= torch.outer(left[:, unit], left[unit]) / left[unit, unit].clone()
+    return gains
