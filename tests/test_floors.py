@@ -35,6 +35,7 @@ FLOORS = (
         "compress.swap",
         "compress.seen",
         "compress.fitting",
+        "compress.redundancy",
         "compress.channels",
         "compress.removal",
         "compress.peak_memory",

@@ -27,6 +27,7 @@ from compress.channels import Bundle, removed_flow, traced
 from compress.errors import PassError
 from compress.passes.prune import Prune, groups
 from compress.recipe import load
+from compress.redundancy import what_each_adds
 from compress.removal import Cut, kept, positions, prunable, refusals, tensor_of, without
 from compress.surgery import rebuilt
 from compress.task import Task
@@ -330,7 +331,7 @@ def scores(by: str, task: Task) -> list[Tensor | None]:
     return prune_module._scores(Prune(ratio=0.5, by=by), net, task, bundles)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("by", ["l1", "l2", "bn", "taylor", "fpgm", "lamp", "hessian"])
+@pytest.mark.parametrize("by", ["l1", "l2", "bn", "taylor", "fpgm", "lamp", "hessian", "interpolative"])
 def test_a_channel_that_does_nothing_matters_least(by: str, data: Task) -> None:
     first = scores(by, data)[0]
     assert first is not None
@@ -581,3 +582,55 @@ def test_a_fit_keeps_most_of_a_trained_network(folder: Path, weights: Path) -> N
     assert Prune(ratio=0.5, refit=True).uses == ("calibration",)
     with pytest.raises(PassError, match=r"prune: there are no calibration cases; .*or set refit: false"):
         Prune(ratio=0.5, multiple=4, refit=True)(task.net, without_calibration(task))
+
+
+def test_of_copies_one_stays_however_large_they_are(describe: Describe) -> None:
+    net: Any = with_copies()
+    with torch.no_grad():
+        # Two of the four kinds of channels are so large that a norm would keep both copies of them.
+        for place in (0, 1, 4, 5):
+            net[0].weight[place] *= 5
+            net[0].bias[place] *= 5
+    net, image = describe(net), torch.randn(1, 1, 32, 32)
+    whole = net(image)
+    varies = (whole - whole.mean((2, 3), keepdim=True)).norm()
+
+    def error(by: str) -> float:
+        small = Prune(ratio=0.5, multiple=1, by=by, refit=True)(net, calibrated(image, []))  # type: ignore[arg-type]
+        assert widths(small) == [4, 4, 4, 3]
+        return float(((small(image) - whole).norm() / varies).detach())
+
+    assert error("l2") > 0.1
+    assert error("interpolative") < 0.02
+
+
+def test_what_channels_add_falls_and_nothing_is_added_by_a_copy() -> None:
+    net: Any = with_copies().eval()
+    bundles, _ = prunable(net, torch.zeros(1, 1, 32, 32))
+    for score in what_each_adds(net, bundles, [torch.randn(1, 1, 32, 32)])[:3]:
+        assert score is not None
+        largest = score.sort(descending=True).values
+        assert (largest[4:] < 1e-6 * largest[0]).all()
+        assert (largest[:4] > 1e-4 * largest[0]).all()
+        taken = set((score.argsort(descending=True)[:4] % 4).tolist())
+        assert taken == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_channels_of_every_structure_are_compared(name: str) -> None:
+    net, image = made(name), example(name, 5)
+    bundles, _ = prunable(net, example(name))
+    for bundle, score in zip(bundles, what_each_adds(net, bundles, [image, -image]), strict=True):
+        assert bundle.group.prunable or score is None
+        if score is not None:
+            assert len(score) == len(bundle.units)
+            assert torch.isfinite(score).all()
+            assert (score >= 0).all()
+            assert score.max() > 0
+
+
+def test_comparing_channels_takes_calibration_cases(folder: Path, weights: Path) -> None:
+    task = task_of(folder, weights)
+    assert Prune(ratio=0.5, by="interpolative").uses == ("calibration",)
+    with pytest.raises(PassError, match=r"prune: by: interpolative: there are no calibration cases; .*or use by: l2"):
+        Prune(ratio=0.5, multiple=4, by="interpolative")(task.net, without_calibration(task))

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 TRAINING = sorted((ROOT / "recipes" / "train").glob("*.yaml"))
 # Whole chains take long even at toy size: one runs each time, those of the same shape on demand.
-SLOW = ("nerve_unet_edge", "polyp_unet_edge", "hippocampus_unet3d_int8")
+SLOW = ("nerve_unet_edge", "polyp_unet_edge", "polyp_unet16_edge", "hippocampus_unet3d_int8")
 TOYS = [pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else []) for path in RECIPES]
 REAL = ROOT.parent / "shared" / "data" / "usgra_nerve"
 
@@ -37,11 +37,12 @@ def toy_data(recipe: dict[str, Any], place: Path) -> dict[str, Any]:
 
 
 def toy_network(path: Path, recipe: dict[str, Any], place: Path) -> dict[str, Any]:
-    """The recipe's network for phantoms: its own weights where they are committed, else narrow and untrained."""
+    """The recipe's network for phantoms: its own weights where committed ones fit, else narrow and untrained."""
     ((word, given),) = recipe["network"].items()
     options = dict(given)
     weights = (path.parent / options.pop("weights", "none")).resolve()
-    if weights.is_relative_to(ROOT / "recipes" / "weights"):
+    of_phantoms = (options["classes"], options.get("in_channels", 1)) == (3, 1) or "nifti" in recipe["data"]
+    if weights.is_relative_to(ROOT / "recipes" / "weights") and of_phantoms:
         return {word: {**options, "weights": str(weights)}}
     options = {**options, "classes": 3, "in_channels": 1, "width": 16}
     torch.manual_seed(0)
