@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,9 +16,11 @@ from compress.data.cases import Dataset
 from compress.data.folder import Folder
 from compress.errors import WeightsError
 from compress.networks.unet import UNet
+from compress.train import loop
 from compress.train.augment import augmentation, augmented
 from compress.train.loop import Plan, batches, shelves_in
 from compress.train.losses import DiceCrossEntropy
+from compress.train.objective import Supervised
 from compress.train.training import Training
 from export.files import make_folder
 
@@ -57,6 +60,19 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_ends(data: Data
 def test_training_learns(data: Dataset, tmp_path: Path) -> None:
     training = Training(epochs=25, rate=1e-2, augment="flips", average=0.5)
     assert training(small(), data, tmp_path, 5, quiet) > 0.5
+
+
+def test_it_stops_early_only_where_the_second_half_brings_nothing(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter(np.linspace(0.9, 0.1, 12))
+    monkeypatch.setattr(loop, "validation_dice", lambda *_: float(next(scores)))
+    told: list[str] = []
+    plan = Plan(steps=10 * math.ceil(len(data.cases["train"]) / data.batch), rate=1e-3, augment="none", patience=1)
+    outcome = loop.fit(plan, Supervised(DiceCrossEntropy()), small(), data, tmp_path, 5, told.append)
+    # Best at once; of the ten epochs the sixth and the seventh were waited for.
+    assert (outcome.best_epoch, outcome.epochs) == (1, 7)
+    assert told[-1] == "stopped: no better validation score since epoch 1"
 
 
 def test_the_checkpoint_of_another_network_is_refused(data: Dataset, tmp_path: Path) -> None:

@@ -75,7 +75,8 @@ class Distill:
     average: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Decay of the moving average of the weights; None: 0.99, less where there are few steps."""
     patience: Annotated[int, Field(ge=1)] | None = None
-    """Epochs without a better validation score after which it stops; None: a third of all, at least 8."""
+    """Epochs of the second half without a better validation score after which it stops; None: a third of
+    all, at least 8."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -52,7 +52,7 @@ class Plan:
     views: int | None = None
     """Each case is augmented in so many ways, again and again; None: in a new one every epoch."""
     patience: int | None = None
-    """Epochs without a better validation score after which it stops; None: never."""
+    """Epochs of the second half without a better validation score after which it stops; None: never."""
     keep_start: bool = False
     """Whether the network as it came counts among the states of which the best is returned."""
 
@@ -109,7 +109,8 @@ def fit(
     shelves = shelves_in(views or folder, plan, data)
     with progress.steps("training", plan.steps, done=min(state.epoch * length, plan.steps)) as step:
         for epoch in range(state.epoch, epochs):
-            if plan.patience is not None and epoch - state.best_epoch > plan.patience:
+            # While the rate is high scores rise and fall: what counts is whether they rise in the second half.
+            if plan.patience is not None and epoch - max(state.best_epoch, epochs // 2) > plan.patience:
                 log(f"stopped: no better validation score since epoch {state.best_epoch}")
                 break
             # Dropout and the like are a function of seed and epoch, as the batches are.
