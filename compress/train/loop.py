@@ -80,7 +80,8 @@ def fit(
     log: Log = print,
     views: Path | None = None,
 ) -> Outcome:
-    """Train `net` in place to its best validation state.
+    """Train `net` in place to its best state of the second half by validation Dice, or leave it as it came if that
+    is better and the plan keeps the start.
 
     Each epoch ends in `folder`/training.pt; a run that was interrupted goes on after the last
     whole epoch and ends where an uninterrupted one ends.
@@ -99,7 +100,8 @@ def fit(
     state = _State.fresh(_channels_last(net), objective, plan)
     if checkpoint.exists():
         state.load(checkpoint)
-        log(f"going on after epoch {state.epoch} (best validation Dice {state.best:.4f})")
+        best = f" (best validation Dice {state.best:.4f})" if state.best_weights else ""
+        log(f"going on after epoch {state.epoch}{best}")
     state.move(fabric)
     if plan.keep_start and state.started is None:
         state.started = validation_dice(state.net, data, fabric)
@@ -109,7 +111,6 @@ def fit(
     shelves = shelves_in(views or folder, plan, data)
     with progress.steps("training", plan.steps, done=min(state.epoch * length, plan.steps)) as step:
         for epoch in range(state.epoch, epochs):
-            # While the rate is high scores rise and fall: what counts is whether they rise in the second half.
             if plan.patience is not None and epoch - max(state.best_epoch, epochs // 2) > plan.patience:
                 log(f"stopped: no better validation score since epoch {state.best_epoch}")
                 break
@@ -122,11 +123,12 @@ def fit(
                 log(f"stopped: the loss was no longer finite in epoch {epoch + 1}; a lower rate would help")
                 break
             score = validation_dice(state.average.module, data, fabric)
-            state.note(epoch + 1, score)
+            # While the rate is high scores rise and fall, and one of them is the best by chance.
+            state.note(epoch + 1, score, counts=epoch >= epochs // 2)
             state.save(checkpoint)
             log(f"epoch {epoch + 1}/{epochs}  loss {loss:.4f}  val Dice {score:.4f}")
     if not state.best_weights:
-        raise PassError("training: the loss did not stay finite for one epoch; lower the rate")
+        raise PassError("training: the loss did not stay finite until the rate fell; lower the rate")
     net.load_state_dict(state.best_weights)
     return Outcome(started=state.started, best=state.best, best_epoch=state.best_epoch, epochs=state.epoch)
 
@@ -214,9 +216,9 @@ class _State:
             step()
         return float(np.mean(losses))
 
-    def note(self, epoch: int, score: float) -> None:
+    def note(self, epoch: int, score: float, *, counts: bool = True) -> None:
         self.epoch = epoch
-        if score > self.best or not self.best_weights:
+        if counts and (score > self.best or not self.best_weights):
             self.best, self.best_epoch = score, epoch
             self.best_weights = {
                 name: tensor.detach().cpu().clone() for name, tensor in self.average.module.state_dict().items()
