@@ -39,6 +39,8 @@ def what_each_adds(net: nn.Module, bundles: Sequence[Bundle], inputs: Iterable[T
     """
     reading = [_readers(net, bundle) if bundle.group.prunable else {} for bundle in bundles]
     seen = _seen({name for readers in reading for name in readers}, net, inputs)
+    # A layer may be there and never called.
+    reading = [{name: place for name, place in readers.items() if name in seen} for readers in reading]
     return [
         _gains(_kernel(readers, bundle, seen)) if readers else None
         for bundle, readers in zip(bundles, reading, strict=True)
@@ -94,14 +96,13 @@ def _weighed(squares_CC: Tensor, sum_C: Tensor, count: int, layer: Any) -> Tenso
 
 
 def _kernel(readers: Mapping[str, tuple[str, int]], bundle: Bundle, seen: Mapping[str, Tensor]) -> Tensor:
-    """How alike the units are (UU), over all that read them."""
+    """How alike the units are (UU), over all that read them; the first channel of one with the first of the other."""
     total = torch.zeros(len(bundle.units), len(bundle.units), dtype=torch.float64)
     for name, place in readers.items():
-        if name not in seen:
-            continue
-        positions = torch.tensor([unit[place] for unit in bundle.units])
-        for at_U in positions.T:
-            total += seen[name][at_U][:, at_U]
+        for position in range(max(len(unit[place]) for unit in bundle.units)):
+            has = [number for number, unit in enumerate(bundle.units) if position < len(unit[place])]
+            at = [bundle.units[number][place][position] for number in has]
+            total[torch.tensor(has)[:, None], has] += seen[name][at][:, at]
     return total
 
 

@@ -2,8 +2,9 @@
 
 Which channels go together is compress/channels.py's matter; how much each is worth is torch-pruning's
 (Fang et al. 2023, DepGraph, arXiv 2301.12900), whose criteria are weighed over every tensor that a
-channel is in. Its own dependency graph is not used: it freezes what a one-channel gate multiplies, fails
-on norms without weights, and moves channels across a shuffle without saying so (benchmarks/pruning.md).
+channel is in, or compress/redundancy.py's. torch-pruning's dependency graph is not used: it freezes what a
+one-channel gate multiplies, fails on norms without weights, and moves channels across a shuffle without
+saying so (benchmarks/pruning.md).
 """
 
 from __future__ import annotations
