@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ def host_facts(threads: int) -> dict[str, Any]:
     }
 
 
-def conditions(cpus: Sequence[int] = (0,)) -> dict[str, Any]:
-    """What the host was like: clock, governor, temperature, load; null where it does not say."""
-    cpu = Path(f"/sys/devices/system/cpu/cpu{cpus[0]}/cpufreq")
+def conditions() -> dict[str, Any]:
+    """What the host is like now: the first CPU's clock and governor, temperature, load; null where it does not say."""
+    cpu = Path("/sys/devices/system/cpu/cpu0/cpufreq")
     return {
         "clock_mhz": _thousandths(cpu / "scaling_cur_freq"),
         "governor": _read(cpu / "scaling_governor"),
