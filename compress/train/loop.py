@@ -108,10 +108,12 @@ def fit(
         state.note(0, state.started)
         log(f"before training: val Dice {state.started:.4f}")
     epochs = math.ceil(plan.steps / length)
+    # Before it the rate is high: scores rise and fall, and one of them is the best by chance.
+    half = epochs // 2
     shelves = shelves_in(views or folder, plan, data)
     with progress.steps("training", plan.steps, done=min(state.epoch * length, plan.steps)) as step:
         for epoch in range(state.epoch, epochs):
-            if plan.patience is not None and epoch - max(state.best_epoch, epochs // 2) > plan.patience:
+            if plan.patience is not None and epoch - max(state.best_epoch, half) > plan.patience:
                 log(f"stopped: no better validation score since epoch {state.best_epoch}")
                 break
             # Dropout and the like are a function of seed and epoch, as the batches are.
@@ -123,8 +125,7 @@ def fit(
                 log(f"stopped: the loss was no longer finite in epoch {epoch + 1}; a lower rate would help")
                 break
             score = validation_dice(state.average.module, data, fabric)
-            # While the rate is high scores rise and fall, and one of them is the best by chance.
-            state.note(epoch + 1, score, counts=epoch >= epochs // 2)
+            state.note(epoch + 1, score, counts=epoch >= half)
             state.save(checkpoint)
             log(f"epoch {epoch + 1}/{epochs}  loss {loss:.4f}  val Dice {score:.4f}")
     if not state.best_weights:

@@ -69,7 +69,7 @@ class Training:
         )
 
     def __call__(self, net: nn.Module, data: Dataset, folder: Path, seed: int, log: Log = print) -> float:
-        """Train `net` in place to its best validation state; returns that mean foreground Dice (see loop.py)."""
+        """Train `net` in place to its best state of the second half; returns its validation Dice (see loop.py)."""
         from compress.train.loop import Plan, fit
 
         data = training_data(data)
