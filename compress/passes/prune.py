@@ -62,9 +62,9 @@ __all__ = ["Group", "Prune", "groups"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-CASES = 64
+TRAIN_CASES = 64
 """Train cases that the criteria which need gradients look at."""
-REFIT_CASES = 16
+CALIBRATION_CASES = 16
 """Calibration cases that layers are fitted to, and channels compared on."""
 NEAR = 0.1
 """How far from the target a latency may land."""
@@ -183,7 +183,7 @@ class Prune:
 
     def _refit(self, net: nn.Module, whole: nn.Module, cuts: Sequence[Cut], task: Task) -> None:
         """Fit what is left of each layer to what it answered before."""
-        cases = calibration_cases(task, None, "prune", "; or set refit: false and train afterwards")[:REFIT_CASES]
+        cases = calibration_cases(task, None, "prune", "; or set refit: false and train afterwards")[:CALIBRATION_CASES]
         inputs: Images = partial(images, task, cases)
         fitted, others = refit_pruned(net, whole, positions(cuts), inputs, len(cases))
         same = agreement(net, whole, inputs())
@@ -483,7 +483,7 @@ def _keeping(bundles: Sequence[Bundle], keep: Sequence[str]) -> list[Bundle]:
 def _scores(options: Prune, net: nn.Module, task: Task, bundles: Sequence[Bundle]) -> list[Tensor | None]:
     """The importance of every unit of every prunable bundle; None where the criterion has nothing to go by."""
     if options.by == "interpolative":
-        cases = calibration_cases(task, None, "prune: by: interpolative", "; or use by: l2")[:REFIT_CASES]
+        cases = calibration_cases(task, None, "prune: by: interpolative", "; or use by: l2")[:CALIBRATION_CASES]
         added = what_each_adds(net, bundles, images(task, cases))
         pairs = zip(added, bundles, strict=True)
         return [None if score is None else _evened(score, options.by, bundle) for score, bundle in pairs]
@@ -581,7 +581,7 @@ def _gradients(net: nn.Module, task: Task, *, squared: bool) -> Iterator[dict[in
     cases = task.data.cases["train"]
     if not cases:
         raise PassError("prune: by: taylor and hessian look at train cases, and there are none; use by: l2")
-    chosen = sorted(np.random.default_rng(task.seed).permutation(len(cases))[:CASES].tolist())
+    chosen = sorted(np.random.default_rng(task.seed).permutation(len(cases))[:TRAIN_CASES].tolist())
     loss = Supervised(DiceCrossEntropy(task.data.ignore))
     batch = 1 if squared else task.data.batch
     squares: dict[int, Tensor] = {}
