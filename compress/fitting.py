@@ -214,6 +214,11 @@ class LeastSquares:
     def finite(self) -> bool:
         return bool(torch.isfinite(self.zz).all() and torch.isfinite(self.zy).all())
 
+    def covariance(self) -> Tensor:
+        """That of the inputs (II)."""
+        mean_I = self.zz[-1, :-1] / self.zz[-1, -1]
+        return self.zz[:-1, :-1] / self.zz[-1, -1] - torch.outer(mean_I, mean_I)
+
     def sizes(self) -> Tensor:
         """The root mean square of each input."""
         return (self.zz.diagonal()[:-1] / self.zz[-1, -1]).sqrt()

@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from compress.channels import Bundle
-from compress.fitting import rows
+from compress.fitting import LeastSquares, rows
 from compress.swap import CONVS, TRANSPOSED, answer, watched
 
 ROWS = 4096
 """Pixels of one case that are looked at, drawn anew for each."""
 _SMALL = 1e-9
 """Of all that there is to explain: what is left then is rounding."""
+_ALIKE = 1e-6
+"""How little two units may differ in what they explain to be called copies."""
 
 
 @torch.no_grad()
@@ -54,7 +56,7 @@ def _readers(net: nn.Module, bundle: Bundle) -> dict[str, tuple[str, int]]:
         owner, _, last = name.rpartition(".")
         layer: Any = net.get_submodule(owner)
         mixes = isinstance(layer, nn.Linear) or (isinstance(layer, (*CONVS, *TRANSPOSED)) and layer.groups == 1)
-        if mixes and last == "weight" and axis == (0 if isinstance(layer, TRANSPOSED) else 1):
+        if mixes and last == "weight" and axis == _inside(layer):
             found[owner] = (name, axis)
     return found
 
@@ -65,34 +67,31 @@ def _seen(names: Iterable[str], net: nn.Module, inputs: Iterable[Tensor]) -> Map
     Divided by what all of them come to, so that layers can be compared.
     """
     layers: dict[nn.Module, str] = {net.get_submodule(name): name for name in names}
-    squares: dict[str, Tensor] = {}
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = dict.fromkeys(layers.values(), 0)
+    sums: dict[nn.Module, LeastSquares] = {}
     draw = torch.Generator().manual_seed(0)
 
     def see(layer: nn.Module, into: Tensor, _: Tensor) -> None:
-        name, z_RC = layers[layer], rows(into, layer)
+        z_RC = rows(into, layer)
         if len(z_RC) > ROWS:
             z_RC = z_RC[torch.randint(len(z_RC), (ROWS,), generator=draw)]
-        z_RC = z_RC.double()
-        squares[name] = squares.get(name, 0) + z_RC.T @ z_RC
-        sums[name] = sums.get(name, 0) + z_RC.sum(0)
-        counts[name] += len(z_RC)
+        # Of what they should answer nothing is asked.
+        sums.setdefault(layer, LeastSquares(z_RC.shape[1], 0)).add(z_RC, z_RC[:, :0])
 
     with watched(layers, see):
         for image in inputs:
             answer(net, image)
-    return {
-        name: _weighed(squares[name], sums[name], counts[name], layer) for layer, name in layers.items() if counts[name]
-    }
+    return {layers[layer]: _weighed(total.covariance(), layer) for layer, total in sums.items()}
 
 
-def _weighed(squares_CC: Tensor, sum_C: Tensor, count: int, layer: Any) -> Tensor:
-    mean_C = sum_C / count
-    axis = 0 if isinstance(layer, TRANSPOSED) else 1
-    size_C = layer.weight.double().movedim(axis, 0).flatten(1).norm(dim=1)
-    weighed = (squares_CC / count - torch.outer(mean_C, mean_C)) * torch.outer(size_C, size_C)
+def _weighed(covariance_CC: Tensor, layer: Any) -> Tensor:
+    size_C = layer.weight.double().movedim(_inside(layer), 0).flatten(1).norm(dim=1)
+    weighed = covariance_CC * torch.outer(size_C, size_C)
     return weighed / weighed.trace().clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def _inside(layer: nn.Module) -> int:
+    """The axis of a layer's weight along which it reads."""
+    return 0 if isinstance(layer, TRANSPOSED) else 1
 
 
 def _kernel(readers: Mapping[str, tuple[str, int]], bundle: Bundle, seen: Mapping[str, Tensor]) -> Tensor:
@@ -115,9 +114,11 @@ def _gains(kernel_UU: Tensor) -> Tensor:
         own = left.diagonal().clamp_min(0)
         explained = torch.where(waiting, left.square().sum(0) / own.clamp_min(torch.finfo(torch.float64).tiny), -1.0)
         explained[waiting & (own <= _SMALL * kernel_UU.trace())] = 0.0
-        unit = int(explained.argmax())
+        # Of copies, which explain alike, the largest: a fit to a faint one is held back more than it should be.
+        alike = explained >= explained.max() * (1 - _ALIKE)
+        unit = int(torch.where(alike & waiting, own, -1.0).argmax())
         # Later is never worth more: with those before it a unit may explain what it did not alone.
-        last = min(last * (1 - 1e-6), float(explained[unit]))
+        last = min(last * (1 - _ALIKE), float(explained[unit]))
         gains[unit], waiting[unit] = last, False
         if last > 0:
             left -= torch.outer(left[:, unit], left[unit]) / left[unit, unit].clone()
