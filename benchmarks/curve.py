@@ -25,6 +25,7 @@ from export.files import write_bytes
 HERE = Path(__file__).parent
 COLORS = {"openvino": "#0072b2", "onnxruntime": "#e69f00"}
 MARKERS = {"openvino": "o", "onnxruntime": "^"}
+TOLD = ("ratio", "epochs", "at_least", "by", "refit")
 
 Json = Mapping[str, Any]
 
@@ -95,8 +96,9 @@ def _told(report: Json, end: str) -> str:
 
 
 def _short(options: Json) -> str:
-    shown = {key: value for key, value in options.items() if key in ("ratio", "epochs", "at_least")}
-    return "".join(f" {key} {value}" for key, value in shown.items())
+    """The options that tell points of a curve apart; what is only on or off is told where it is on."""
+    shown = [key if value is True else f"{key} {value}" for key, value in options.items() if key in TOLD and value]
+    return "".join(f" {text}" for text in shown)
 
 
 def _cells(name: str, rows: Mapping[tuple[str, str], Json], step: str, classes: Sequence[str]) -> str:
