@@ -23,14 +23,16 @@ from compress.run import run
 from export.files import make_folder, write_bytes
 
 HERE = Path(__file__).parent
-PASSES: Mapping[str, Mapping[str, Any]] = {
-    "prune": {"ratio": 0.5},
-    "depthwise": {},
-    "lowrank": {},
-    "sparsify": {"pattern": "2:4"},
-    "foldable_norm": {},
-    "truncate": {"level": 2},
+STEPS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "prune": {"prune": {"ratio": 0.5}},
+    "prune_fitted": {"prune": {"ratio": 0.5, "by": "interpolative", "refit": True}},
+    "depthwise": {"depthwise": {}},
+    "lowrank": {"lowrank": {}},
+    "sparsify": {"sparsify": {"pattern": "2:4"}},
+    "foldable_norm": {"foldable_norm": {}},
+    "truncate": {"truncate": {"level": 2}},
 }
+"""By the name of its chain, each step as a recipe has it."""
 PAYS = 1.2
 """A speed-up below this is within what timing varies by: it does not pay."""
 
@@ -64,10 +66,10 @@ def main(
     refused = _refusals(recipe, folder)
     recipe["passes"] = ["int8"]
     recipe["compare"] = {}
-    for word, options in PASSES.items():
-        if word not in refused:
-            recipe["compare"][word] = [{word: dict(options)}]
-            recipe["compare"][f"{word}_recovered"] = [{word: dict(options)}, recovery]
+    for title, step in STEPS.items():
+        if title not in refused:
+            recipe["compare"][title] = [step]
+            recipe["compare"][f"{title}_recovered"] = [step, recovery]
     recipe["compare"]["distill"] = [recovery]
     report = run(load(_written(recipe, folder)), folder, say=typer.echo).as_dict()
     page = _page(report, refused, epochs, train)
@@ -77,20 +79,21 @@ def main(
 
 def _written(recipe: Mapping[str, Any], folder: Path) -> Path:
     path = folder / "recipe.yaml"
-    write_bytes(path, yaml.safe_dump(recipe, sort_keys=False).encode())
+    # By way of JSON: steps that stand in two chains would be written as anchors and aliases.
+    write_bytes(path, yaml.safe_dump(json.loads(json.dumps(recipe)), sort_keys=False).encode())
     return path
 
 
 def _refusals(recipe: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """The passes that this network gives nothing to do, with their own reason."""
     found = {}
-    for word, options in PASSES.items():
-        loaded = load(_written({**recipe, "passes": [{word: dict(options)}]}, folder))
+    for title, step in STEPS.items():
+        loaded = load(_written({**recipe, "passes": [step]}, folder))
         task = loaded.task()
         try:
             loaded.passes[0][1](task.net, task)
         except PassError as error:
-            found[word] = str(error)
+            found[title] = str(error)
     return found
 
 
@@ -122,23 +125,25 @@ def _page(report: Mapping[str, Any], refused: Mapping[str, str], epochs: int, tr
         "|---|---|---|---|---|---|---|---|---|---|",
         _row("none", "", "", base, base, None),
     ]
-    for word in (*PASSES, "distill", "int8"):
-        name = _code(word)
-        if word in refused:
-            lines.append(f"| {name} | refused: {refused[word]} ||||||||| ")
+    for title in (*STEPS, "distill", "int8"):
+        name = _code(title)
+        if title in refused:
+            lines.append(f"| {name} | refused: {refused[title]} ||||||||| ")
             continue
-        step = "01-int8" if word == "int8" else word
+        step = "01-int8" if title == "int8" else title
         found = {backend: rows[step, backend] for backend in backends if (step, backend) in rows}
-        after = rows.get((f"{word}_recovered", "torch"))
+        after = rows.get((f"{title}_recovered", "torch"))
         drop = _drop(found.get("torch", found["onnxruntime"]))
         lines.append(_row(name, drop, _drop(after) if after else "", found, base, seconds.get(step)))
     lines += ["", *_notes(report["steps"])]
     return "\n".join(lines) + "\n"
 
 
-def _code(word: str) -> str:
-    options = ", ".join(f"{key}: {value}" for key, value in PASSES.get(word, {}).items())
-    return f"`{word}: {{{options}}}`" if options else f"`{word}`"
+def _code(title: str) -> str:
+    """The step of a chain as a recipe has it."""
+    ((word, options),) = STEPS.get(title, {title: {}}).items()
+    told = yaml.safe_dump(dict(options), default_flow_style=True, sort_keys=False, width=1000).strip()
+    return f"`{word}: {told}`" if options else f"`{word}`"
 
 
 def _drop(row: Mapping[str, Any]) -> str:
@@ -168,7 +173,7 @@ def _row(
 def _notes(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     """What each pass said, once."""
     lines = ["## What the passes said", ""]
-    told = [step for step in steps if step["chain"] in PASSES and step["notes"]]
+    told = [step for step in steps if step["chain"] in STEPS and step["notes"]]
     for step in told:
         lines.append(f"`{step['word']}`: " + json.dumps(step["options"]))
         lines += ["", *(f"- {note}" for note in step["notes"]), ""]
