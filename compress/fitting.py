@@ -18,10 +18,14 @@ from compress.swap import CONVS, TRANSPOSED, Branches, Kept, Place, not_plain, p
 
 CHUNK = 65536
 """Rows that are turned to float64 at a time."""
-PULL = 1e-4
-"""How strongly a fit is held to where it began, relative to the mean square of its inputs."""
+PULLS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
+"""How strongly a fit may be held to where it began, relative to the mean square of its inputs."""
+CHECKED = 4
+"""Of so many cases one tells how strongly."""
 PLENTY = 10
 """Rows for each unknown of an output after which more say little that is new."""
+LEAST = 16384
+"""Rows that a fit takes even for few unknowns: they cost little, and where most are zeros the others are few."""
 WIDEST = 6000
 """Unknowns of an output up to which the normal equations are small enough to hold and to solve."""
 
@@ -82,7 +86,8 @@ def refit_pruned(
         stay = torch.tensor([channel for channel in range(_outside(before)) if channel not in gone])
         seen = now_and_before(net, original, place, inputs)
         pairs = ((into, wanted.index_select(axis, stay)) for into, wanted in seen)
-        fit_layer(layer, pairs, place.name, "prune", math.ceil(PLENTY * _unknowns(layer) / cases))
+        most = max(LEAST, PLENTY * _unknowns(layer))
+        fit_layer(layer, pairs, place.name, "prune", math.ceil(most / cases))
         fitted.append(place.name)
     return fitted, kept
 
@@ -123,6 +128,10 @@ def _tiles(layer: Any) -> bool:
 def fit_layer(layer: Any, pairs: Iterable[Pair], name: str, word: str, most: int | None = None) -> LeastSquares:
     """Fit a layer to (input, wanted output): its weight, and its bias where it has one.
 
+    A layer with more unknowns than what it sees can settle would answer those cases exactly, and others at random:
+    the fewer rows there are, the more it must be held to where it began. How much is tried out on every fourth case
+    (`CHECKED`), left out of the fit; then all are fitted together.
+
     Args:
         layer: a convolution in one group, a linear layer, or a transposed convolution that tiles (`_tiles`).
         most: rows taken from each pair, drawn the same way each time; None takes all.
@@ -134,20 +143,36 @@ def fit_layer(layer: Any, pairs: Iterable[Pair], name: str, word: str, most: int
     start_IO = layer.weight.flatten(1) if transposed else layer.weight.flatten(1).T
     # The offset of a transposed convolution is one for all the pixels that it writes: it stays.
     free = layer.bias is not None and not transposed
-    fit, columns, draw = LeastSquares(*start_IO.shape, offset=free), _columns(layer), torch.Generator().manual_seed(0)
-    for into, wanted in pairs:
+    fit, check = (LeastSquares(*start_IO.shape, offset=free) for _ in range(2))
+    columns, draw = _columns(layer), torch.Generator().manual_seed(0)
+    for case, (into, wanted) in enumerate(pairs):
         z_RI, y_RO = columns(into), _untiled(wanted, layer) if transposed else rows(wanted, layer)
         if most is not None and len(z_RI) > most:
             some = torch.randperm(len(z_RI), generator=draw)[:most]
             z_RI, y_RO = z_RI[some], y_RO[some]
-        fit.add(z_RI, y_RO)
-    if not fit.finite():
+        (check if case % CHECKED == 1 else fit).add(z_RI, y_RO)
+    if not (fit.finite() and check.finite()):
         raise PassError(f"{word}: what {name} sees is not finite on the calibration cases; check the weights")
-    weight_IO, offset_O = fit.solved(start_IO)
+    pull = _best_pull(fit, check, start_IO)
+    fit.join(check)
+    weight_IO, offset_O = fit.solved(start_IO, pull)
     layer.weight.copy_((weight_IO if transposed else weight_IO.T).reshape(layer.weight.shape))
     if free:
         layer.bias.copy_(offset_O)
     return fit
+
+
+def _best_pull(fit: LeastSquares, check: LeastSquares, start_IO: Tensor) -> float:
+    """The pull whose fit answers best on rows that it has not seen: from the weakest on until it gets worse."""
+    best, least = PULLS[0], math.inf
+    if not check.rows:
+        return best
+    for pull in PULLS:
+        error = check.error(*fit.solved(start_IO, pull))
+        if error >= least:
+            break
+        best, least = pull, error
+    return best
 
 
 def _even_out(before: Any, last: Any, sizes_C: Tensor) -> None:
@@ -204,32 +229,53 @@ class LeastSquares:
         self.offset = offset
         self.zz = torch.zeros(inside + 1, inside + 1, dtype=torch.float64)
         self.zy = torch.zeros(inside + 1, outside, dtype=torch.float64)
+        self.yy = torch.zeros((), dtype=torch.float64)
 
     def add(self, z_RI: Tensor, y_RO: Tensor) -> None:
         for z, y in zip(z_RI.split(CHUNK), y_RO.split(CHUNK), strict=True):
-            z_with_one = torch.cat([z, z.new_ones(len(z), 1)], 1).double()
+            z_with_one, wanted = torch.cat([z, z.new_ones(len(z), 1)], 1).double(), y.double()
             self.zz += z_with_one.T @ z_with_one
-            self.zy += z_with_one.T @ y.double()
+            self.zy += z_with_one.T @ wanted
+            self.yy += wanted.square().sum()
+
+    def join(self, other: LeastSquares) -> None:
+        """Take in what another has been given."""
+        self.zz += other.zz
+        self.zy += other.zy
+        self.yy += other.yy
+
+    @property
+    def rows(self) -> int:
+        return int(self.zz[-1, -1])
 
     def finite(self) -> bool:
         return bool(torch.isfinite(self.zz).all() and torch.isfinite(self.zy).all())
 
     def covariance(self) -> Tensor:
         """That of the inputs (II)."""
-        mean_I = self.zz[-1, :-1] / self.zz[-1, -1]
-        return self.zz[:-1, :-1] / self.zz[-1, -1] - torch.outer(mean_I, mean_I)
+        mean_I = self.zz[-1, :-1] / self.rows
+        return self.zz[:-1, :-1] / self.rows - torch.outer(mean_I, mean_I)
 
     def sizes(self) -> Tensor:
         """The root mean square of each input."""
-        return (self.zz.diagonal()[:-1] / self.zz[-1, -1]).sqrt()
+        return (self.zz.diagonal()[:-1] / self.rows).sqrt()
 
-    def solved(self, start_IO: Tensor) -> tuple[Tensor, Tensor]:
-        """matrix_IO and offset_O; where the rows say little about a direction, it stays as in `start_IO`."""
+    def error(self, matrix_IO: Tensor, offset_O: Tensor) -> float:
+        """The summed squares of z @ matrix + offset - y over all rows."""
+        whole = torch.cat([matrix_IO.double(), offset_O.double().expand(1, matrix_IO.shape[1])])
+        return float((whole * (self.zz @ whole - 2 * self.zy)).sum() + self.yy)
+
+    def solved(self, start_IO: Tensor, pull: float = PULLS[0]) -> tuple[Tensor, Tensor]:
+        """matrix_IO and offset_O; where the rows say little about a direction, it stays as in `start_IO`.
+
+        Args:
+            pull: how strongly it is held there, relative to the mean square of the inputs.
+        """
         inside = len(self.zz) - 1
         size = inside + self.offset
         # Float64 rounds at 1e-16: the smallest pull that keeps rows of zeros solvable.
-        pull = PULL * self.zz.diagonal()[:inside].mean() + 1e-12 * self.zz[inside, inside]
-        weights = torch.cat([pull.expand(inside), self.zz.new_zeros(1)])[:size]
+        weight = pull * self.zz.diagonal()[:inside].mean() + 1e-12 * self.rows
+        weights = torch.cat([weight.expand(inside), self.zz.new_zeros(1)])[:size]
         start = torch.cat([start_IO.double(), self.zz.new_zeros(1, start_IO.shape[1])])[:size]
         solution = torch.linalg.solve(self.zz[:size, :size] + weights.diag(), self.zy[:size] + weights[:, None] * start)
         return solution[:inside], solution[inside:].sum(0)

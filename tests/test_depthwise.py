@@ -17,7 +17,6 @@ from zoo import Shared, Standardized, Tied, conv
 
 import compress.passes.depthwise
 from compress.errors import PassError
-from compress.fitting import LeastSquares
 from compress.passes.depthwise import Depthwise, separated
 from compress.passes.int8 import Int8
 from compress.seen import agreement
@@ -244,22 +243,6 @@ def test_a_layer_called_twice_is_replaced_once_and_a_layer_with_two_names_under_
     layers: Any = Depthwise(where="3")(net, stand_in(torch.randn(1, 3, 32, 32)))
     assert layers[1] is layers[3]
     assert isinstance(layers[1], nn.Sequential)
-
-
-def test_the_refit_finds_the_answer_where_there_is_one() -> None:
-    torch.manual_seed(0)
-    wanted, offset = torch.randn(5, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
-    fit = LeastSquares(5, 3)
-    for _ in range(4):
-        z = torch.randn(50, 5, dtype=torch.float64)
-        z[:, 4] = 0
-        fit.add(z, z @ wanted + offset)
-    start = torch.zeros(5, 3)
-    start[4] = 7.0
-    matrix, found = fit.solved(start)
-    assert torch.allclose(matrix[:4], wanted[:4], atol=1e-3)
-    assert torch.allclose(found, offset, atol=1e-3)
-    assert torch.allclose(matrix[4], torch.full((3,), 7.0, dtype=torch.float64)), "what was never seen stays"
 
 
 def test_agreement_is_that_of_the_foreground() -> None:
