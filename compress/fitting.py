@@ -136,6 +136,9 @@ def fit_layer(layer: Any, pairs: Iterable[Pair], name: str, word: str, most: int
         layer: a convolution in one group, a linear layer, or a transposed convolution that tiles (`_tiles`).
         most: rows taken from each pair, drawn the same way each time; None takes all.
 
+    Returns:
+        The sums over all rows, those left out of the trial included.
+
     Raises:
         PassError: if what was seen is not finite.
     """

@@ -56,7 +56,7 @@ def _readers(net: nn.Module, bundle: Bundle) -> dict[str, tuple[str, int]]:
         owner, _, last = name.rpartition(".")
         layer: Any = net.get_submodule(owner)
         mixes = isinstance(layer, nn.Linear) or (isinstance(layer, (*CONVS, *TRANSPOSED)) and layer.groups == 1)
-        if mixes and last == "weight" and axis == _inside(layer):
+        if mixes and last == "weight" and axis == _reading_axis(layer):
             found[owner] = (name, axis)
     return found
 
@@ -84,12 +84,12 @@ def _seen(names: Iterable[str], net: nn.Module, inputs: Iterable[Tensor]) -> Map
 
 
 def _weighed(covariance_CC: Tensor, layer: Any) -> Tensor:
-    size_C = layer.weight.double().movedim(_inside(layer), 0).flatten(1).norm(dim=1)
+    size_C = layer.weight.double().movedim(_reading_axis(layer), 0).flatten(1).norm(dim=1)
     weighed = covariance_CC * torch.outer(size_C, size_C)
     return weighed / weighed.trace().clamp_min(torch.finfo(torch.float64).tiny)
 
 
-def _inside(layer: nn.Module) -> int:
+def _reading_axis(layer: nn.Module) -> int:
     """The axis of a layer's weight along which it reads."""
     return 0 if isinstance(layer, TRANSPOSED) else 1
 
