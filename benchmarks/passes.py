@@ -79,8 +79,8 @@ def main(
 
 def _written(recipe: Mapping[str, Any], folder: Path) -> Path:
     path = folder / "recipe.yaml"
-    # By way of JSON: steps that stand in two chains would be written as anchors and aliases.
-    write_bytes(path, yaml.safe_dump(json.loads(json.dumps(recipe)), sort_keys=False).encode())
+    # JSON is YAML, and has no aliases for steps that stand in two chains.
+    write_bytes(path, json.dumps(recipe, indent=2).encode())
     return path
 
 
