@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,14 @@ class Place:
 
     @property
     def rules(self) -> Rules | None:
-        """How this runtime wants a quantized network written; None if it takes none."""
+        """How this runtime wants a quantized network written for this device; None if it takes none."""
         rules: Rules | None = import_module(f"export.backends.{self.backend}").RULES
-        return rules
+        return replace(rules, pairs_in_16_bits=False) if rules and self.device.exact_sums else rules
+
+    @property
+    def stem(self) -> str:
+        """The name of a quantized network's file: one for each way of writing it."""
+        return f"{self.backend}_8bit" if self.device.exact_sums else self.backend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +125,7 @@ class Builder:
             if place.backend == "torch":
                 path = stage.path
             else:
-                onnx = self.exported(stage, place.backend if quantized else "model", place.rules)
+                onnx = self.exported(stage, place.stem if quantized else "model", place.rules)
                 path = place.opened().build(onnx, make_folder(self.kept.folder / "artifacts" / stage.name)).path
             self.log(f"{stage.name}: built for {place.backend} on {place.device.name}")
         except (BackendError, NotHere) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from export.device import usable_cpus
+from export.instruction_set import cpu_flags
 
 
 def host_facts(threads: int) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def _cpu_name() -> str:
 
 def _instruction_sets() -> list[str]:
     """Those that decide how fast integers are."""
-    flags = next((line.split() for line in _cpuinfo() if line.startswith("flags")), [])
+    flags = cpu_flags()
     known = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "i8mm")
     return [name for name in known if name in flags]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from export.errors import NotHere
+from export.instruction_set import instruction_set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,9 @@ class Device:
     """The runtimes worth building for it: files of export/backends/."""
     compute_capability: str | None = None
     """Of an NVIDIA GPU, such as "8.6"; None takes that of the GPU in this host."""
+    exact_sums: bool = False
+    """Whether it is known to add products in 32 bits (AVX-512 VNNI, AMX). Where it is not, weights are made so that
+    16 bits suffice, since an artifact for a CPU may run on any."""
 
     def check_here(self) -> None:
         """Whether this host is or has the device.
@@ -33,6 +37,8 @@ class Device:
         """
         if self.kind == "remote":
             raise NotHere(f"{self.title} is another machine, and it was not reached from here")
+        if self.kind == "cpu" and self.exact_sums and not (known := instruction_set()).exact_sums:
+            raise NotHere(f"this host's CPU has neither AVX-512 VNNI nor AMX: it is {known.title}")
         if self.kind == "cuda":
             found = cuda_capabilities()
             if not found:

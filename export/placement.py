@@ -31,6 +31,7 @@ from export.graph import (
 )
 from export.quantize import PAIR
 from export.rules import Carrier, Rules
+from export.saturation import outputs_of_transposed, safe_scale
 
 Range = tuple[float, float]
 
@@ -43,6 +44,15 @@ _CARRIERS: dict[Any, Carrier] = {
     aten.upsample_nearest2d.vec: "nearest",
     aten.upsample_nearest3d.vec: "nearest",
 }
+_BOUNDS: dict[Any, float] = {
+    aten.relu6.default: 6.0,
+    aten.sigmoid.default: 1.0,
+    aten.hardsigmoid.default: 1.0,
+    aten.tanh.default: 1.0,
+    aten.softmax.int: 1.0,
+    aten._softmax.default: 1.0,
+}
+"""The largest value of operators that have one."""
 # The union of what any rules choose.
 _ANY = Rules(
     activations="uint8",
@@ -71,16 +81,21 @@ def place(
     chosen = _chosen(graph, integer, rules)
     scales = _scale_groups(graph, chosen, rules)
     known = {name: _known_range(graph, name, ranges) for name in chosen}
+    spans = {name: _span(known, group) for name, group in scales.items()}
     pairs: dict[tuple[fx.Node, int], fx.Node] = {}
     for node in integer:
-        _quantize_weight(graph, node, pairs)
-    for name, group in scales.items():
-        if not rules.behind_carriers and _moves_one_grid(graph, name, scales):
-            continue
-        lows, highs = zip(*(known[member] for member in group), strict=True)
-        _quantize_tensor(graph, name, (min(lows), max(highs)), rules)
+        code = _largest_code(_source(node.args[0]), spans, rules) if rules.pairs_in_16_bits else None
+        _quantize_weight(graph, node, pairs, code)
+    for name, span in spans.items():
+        if rules.behind_carriers or not _moves_one_grid(graph, name, scales):
+            _quantize_tensor(graph, name, span, rules)
     clean(graph)
     return graph
+
+
+def _span(known: Mapping[str, Range], group: Collection[str]) -> Range:
+    lows, highs = zip(*(known[member] for member in group), strict=True)
+    return min(lows), max(highs)
 
 
 def float_layers(
@@ -261,18 +276,26 @@ def _known_range(graph: fx.GraphModule, name: str, ranges: Mapping[str, Range]) 
     return ranges[name]
 
 
-def _quantize_weight(graph: fx.GraphModule, node: fx.Node, pairs: dict[tuple[fx.Node, int], fx.Node]) -> None:
+def _quantize_weight(
+    graph: fx.GraphModule, node: fx.Node, pairs: dict[tuple[fx.Node, int], fx.Node], code: int | None
+) -> None:
     """Symmetric int8, one scale an output channel (Krishnamoorthi 2018, arXiv 1806.08342, section 3.1).
 
     Layers that share a weight share its pair; a layer that reads it along the other axis has its own.
+
+    Args:
+        code: the largest of the layer's input, where sums of pairs must stay within 16 bits.
     """
     source = _source(node.args[1])
     axis = 1 if node.target in TRANSPOSED else 0
     if (source, axis) not in pairs:
-        weight = weight_of(graph, node)
-        scale = weight.abs().amax([place for place in range(weight.dim()) if place != axis]) / 127
+        weight_OCT = by_output(graph, node)
+        scale = weight_OCT.abs().amax((1, 2)) / 127
         # A channel of zeros needs some scale; any keeps it zero.
         scale = torch.where(scale > torch.finfo(scale.dtype).tiny, scale, 1.0)
+        if code is not None:
+            finest, scale = scale, safe_scale(weight_OCT, scale, code)
+            graph.meta.setdefault("coarser", {})[layer_name(node)] = int((scale > finest).sum())
         with graph.graph.inserting_after(source):
             pair = graph.graph.call_function(PAIR)
         with graph.graph.inserting_before(pair):
@@ -293,6 +316,37 @@ def _quantize_tensor(graph: fx.GraphModule, name: str, span: Range, rules: Rules
     pair.args = (node, *constants, 0)
     for reader in readers:
         reader.replace_input_with(node, pair)
+
+
+def by_output(graph: fx.GraphModule, node: fx.Node) -> Tensor:
+    """A layer's weight as (output channels of one scale, input channels of a group, everything else)."""
+    weight, groups = weight_of(graph, node), groups_of(node)
+    if node.target not in TRANSPOSED:
+        return weight.reshape(*weight.shape[:2], -1)
+    return outputs_of_transposed(weight, groups)
+
+
+def _largest_code(source: fx.Node, spans: Mapping[str, Range], rules: Rules) -> int:
+    """The largest code that a quantized tensor can hold, whatever the image.
+
+    Not what calibration saw: other images go beyond it, and are cut off at the last code. Only a bound of the operator
+    itself excludes codes, such as that of a ReLU6 that shares a wider grid.
+    """
+    scale, zero = grid(spans[source.name], rules)
+    bound = _bound(source)
+    last = torch.iinfo(zero.dtype).max
+    return last if bound is None else max(min(round(bound / float(scale)) + int(zero), last), int(zero))
+
+
+def _bound(node: fx.Node) -> float | None:
+    """The largest value that an operator puts out on any input; None if there is none."""
+    if _CARRIERS.get(node.target) is not None:
+        bounds = [_bound(source) for source in _tensors_into(node)]
+        return None if None in bounds else max(bounds)  # type: ignore[type-var]
+    if node.target in (aten.hardtanh.default, aten.clamp.default):
+        last = node.args[2] if len(node.args) > 2 else 1.0 if node.target is aten.hardtanh.default else None
+        return float(last) if isinstance(last, int | float) else None
+    return _BOUNDS.get(node.target)
 
 
 def grid(span: Range, rules: Rules) -> tuple[Tensor, Tensor]:

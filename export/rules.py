@@ -29,5 +29,8 @@ class Rules:
     padding_beyond_kernel: bool = True
     """Whether a convolution of one input channel a group may be padded by its kernel's size or more where its input
     has a zero point; otherwise it stays in float."""
+    pairs_in_16_bits: bool = False
+    """On some processors the runtime adds products of two neighbours in 16 bits: weights then get steps with which
+    no such sum is cut off (export/saturation.py)."""
     least_channels: int = 0
     """Convolutions with fewer input or output channels stay in float."""

@@ -6,7 +6,7 @@ Legend: B batch, C channels, K classes, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from export.errors import ExportError
 from export.files import write_bytes
 from export.graph import Dynamic
 from export.quantize import TRANSLATION, store_integers
+from export.saturation import pair_sums
 
 INPUT, OUTPUT = "image", "logits"
 OPSETS = range(18, 24)
@@ -72,6 +73,8 @@ def to_onnx(
         raise ExportError(f"{path.name}: the exported file is not valid ONNX: {error}") from None
     write_bytes(path, data)
     made = {"opset": style.opset, "dynamic": list(style.dynamic), "torch": torch.__version__, "onnx": onnx.__version__}
+    if (sums := pair_sums(proto)) is not None:
+        made["pair_sums"] = asdict(sums)
     ports = {"input": _port(proto.graph.input), "output": _port(proto.graph.output)}
     return Artifact(path=path, format="onnx", made=made, **ports).sealed()
 

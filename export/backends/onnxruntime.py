@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as pybind
@@ -19,6 +20,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as pybind
 from export.artifact import Artifact, Infer
 from export.device import Device
 from export.devices.cpu import CPU
+from export.emulation import Run, emulation
 from export.errors import BackendError, NotHere
 from export.layers import NodeTime, Profile, profile_of
 from export.rules import Rules
@@ -36,6 +38,7 @@ RULES = Rules(
     adds="both",
     one_scale_concat=False,
     transposed_as_convolution=True,
+    pairs_in_16_bits=True,
 )
 _WARM = 5
 """Runs before those that are counted."""
@@ -75,6 +78,21 @@ class OnnxRuntime:
 
         yield infer
 
+    @contextmanager
+    def open_as(self, artifact: Artifact, *, pairs_in_16_bits: bool) -> Iterator[Infer]:
+        """The artifact as an x86 CPU without VNNI answers (`pairs_in_16_bits`), or one with it, whatever this one has.
+
+        Integer layers to the bit; float layers as this CPU rounds them (export/emulation.py).
+        """
+        artifact.verify()
+        name = artifact.input.name
+        run = emulation(self._optimized(artifact.path), _as_it_is, pairs_in_16_bits=pairs_in_16_bits)
+
+        def infer(image_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.asarray(run({name: image_BCHW})[artifact.output.name])
+
+        yield infer
+
     def flags(self) -> dict[str, object]:
         """What was set, for the report."""
         return {"threads": self.threads, "graph_optimization": "all"}
@@ -99,17 +117,28 @@ class OnnxRuntime:
             raise NotHere(f"ONNX Runtime fell back from {provider} to {session.get_providers()[0]}")
         return session
 
-    def _session(self, path: Path, provider: str, profile: Path | None = None) -> ort.InferenceSession:
+    def _optimized(self, path: Path) -> onnx.ModelProto:
+        """The graph that this runtime really runs."""
+        with tempfile.TemporaryDirectory() as scratch:
+            written = Path(scratch) / "optimized.onnx"
+            self._session(path, "CPUExecutionProvider", optimized=written)
+            return onnx.load(written)
+
+    def _session(
+        self, path: Path, provider: str, profile: Path | None = None, optimized: Path | None = None
+    ) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 4
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
+        if optimized is not None:
+            options.optimized_model_filepath = str(optimized)
         try:
             return ort.InferenceSession(path, options, providers=[provider])
         except _REFUSALS as error:
-            raise BackendError(f"ONNX Runtime refuses {path.name}: {' '.join(str(error).split())[:300]}") from None
+            raise BackendError(f"ONNX Runtime refuses {path.name}: {_reason(error)}") from None
 
 
 def _runs_of(events: list[dict[str, Any]]) -> list[tuple[float, list[NodeTime]]]:
@@ -137,12 +166,31 @@ def answers(model: bytes, images: Mapping[str, NDArray[np.float32]]) -> dict[str
     Raises:
         BackendError: if this runtime refuses the model.
     """
+    return _opened_as_it_is(model)(images)
+
+
+def _as_it_is(model: onnx.ModelProto) -> Run:
+    return _opened_as_it_is(model.SerializeToString())
+
+
+def _opened_as_it_is(model: bytes) -> Run:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        outputs = [output.name for output in session.get_outputs()]
-        return dict(zip(outputs, session.run(outputs, dict(images)), strict=True))
     except _REFUSALS as error:
-        raise BackendError(f"ONNX Runtime refuses the model: {' '.join(str(error).split())[:300]}") from None
+        raise BackendError(f"ONNX Runtime refuses the model: {_reason(error)}") from None
+    outputs = [output.name for output in session.get_outputs()]
+
+    def run(images: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        try:
+            return dict(zip(outputs, session.run(outputs, dict(images)), strict=True))
+        except _REFUSALS as error:
+            raise BackendError(f"ONNX Runtime refuses the model: {_reason(error)}") from None
+
+    return run
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -39,6 +39,7 @@ RULES = Rules(
     adds="both",
     one_scale_concat=True,
     transposed_as_convolution=False,
+    pairs_in_16_bits=True,
     padding_beyond_kernel=False,
 )
 
