@@ -2,8 +2,8 @@
 
     python -m benchmarks.lesser_cpu avx2 compress run recipes/unet_int8.yaml
 
-Needs Linux, a C compiler, and a processor that lets CPUID fault (Intel since Ivy Bridge, AMD since Zen 4). It shows what
-a runtime answers and how fast its kernels of that instruction set are *on this CPU*; another CPU has another clock.
+Needs Linux, a C compiler, and a processor that lets CPUID fault (Intel since Ivy Bridge, AMD since Zen 4). It shows
+what a runtime answers and how fast its kernels of that instruction set are *on this CPU*; others have another clock.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from export.graph import (
 )
 from export.quantize import PAIR
 from export.rules import Carrier, Rules
-from export.saturation import outputs_of_transposed, safe_scale
+from export.saturation import depthwise, outputs_of_transposed, safe_scale
 
 Range = tuple[float, float]
 
@@ -84,7 +84,10 @@ def place(
     spans = {name: _span(known, group) for name, group in scales.items()}
     pairs: dict[tuple[fx.Node, int], fx.Node] = {}
     for node in integer:
-        code = _largest_code(_source(node.args[0]), spans, rules) if rules.pairs_in_16_bits else None
+        pairwise = rules.pairs_in_16_bits and not depthwise(
+            node.target in CONVS, weight_of(graph, node).shape, groups_of(node)
+        )
+        code = _largest_code(_source(node.args[0]), spans, rules) if pairwise else None
         _quantize_weight(graph, node, pairs, code)
     for name, span in spans.items():
         if rules.behind_carriers or not _moves_one_grid(graph, name, scales):

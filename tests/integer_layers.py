@@ -92,10 +92,11 @@ def write(layer: Conv | Product, path: Path) -> Artifact:
     along = int(isinstance(layer, Product) and layer.kind != "Gemm, transposed")
     outputs = weight.shape[along]
     rng = np.random.default_rng(outputs)
+    stored = "layer.weight.int8"
     constants = {
         "image_scale": IN_SCALE,
         "image_zero": np.uint8(layer.zero),
-        "layer.weight.int8": weight,
+        stored: weight,
         "weight_scale": (rng.random(outputs) * 0.01 + 0.001).astype(np.float32),
         "weight_zero": np.zeros(outputs, np.int8),
         "bias": rng.normal(size=outputs).astype(np.float32),

@@ -33,7 +33,7 @@ def finest(weight_OCT: Tensor) -> Tensor:
 
 def every_pair(weight_OCT: Tensor) -> list[Tensor]:
     """The pairs that any runtime makes: along im2col (taps outside, channels inside), and channels of one tap."""
-    outputs, channels, taps = weight_OCT.shape
+    outputs, channels, _ = weight_OCT.shape
     along = weight_OCT.permute(0, 2, 1).reshape(outputs, -1)
     by_tap = nn.functional.pad(weight_OCT.permute(0, 2, 1), (0, channels % 2)).reshape(outputs, -1)
     rows = nn.functional.pad(along, (0, along.shape[1] % 2))
@@ -111,6 +111,12 @@ def test_what_is_written_for_a_cpu_is_proven_safe(name: str, rules: Rules, tmp_p
     sums = artifact.made["pair_sums"]
     assert (sums["layers"], sums["unsafe"]) == (quantized(name).layers(rules)["integer"], {})
     assert 0 < sums["largest"] <= LARGEST_SUM
+
+
+def test_a_depthwise_layer_keeps_its_eight_bits(tmp_path: Path) -> None:
+    assert pair_sums(onnx.load(write(Conv(inside=16, outside=16, groups=16), tmp_path / "layer.onnx").path)) is None
+    wider = pair_sums(onnx.load(write(Conv(inside=8, outside=16, groups=8), tmp_path / "layer.onnx").path))
+    assert wider is not None and wider.unsafe
 
 
 def test_an_engine_s_file_has_no_such_sums(tmp_path: Path) -> None:
