@@ -22,6 +22,7 @@ from compress.kept import Kept, key_of, versions
 from compress.latency import BLOCK, Timing, interleaved
 from compress.measure import Scoring
 from compress.peak_memory import backend_for, peak_memory_mb
+from compress.processors import processors
 from compress.report.report import Overlay, Row
 from compress.stages import Stage
 from compress.task import Task
@@ -244,6 +245,7 @@ def measured(builds: Sequence[Build], task: Task, scoring: Scoring, timing: Timi
                 peak_memory_mb=found["peak_memory_mb"],
                 latency_ms=times.get(build.name),
                 layers=build.layers,
+                processors=found["processors"],
                 flags=found["flags"],
             )
         )
@@ -259,7 +261,7 @@ def _judged(build: Build, builds: Sequence[Build]) -> bool:
 
 
 def _score(build: Build, task: Task, cases: Sequence[Case], kept: Kept, log: Log) -> dict[str, Any]:
-    nothing: dict[str, Any] = {"scores": None, "parity": None, "peak_memory_mb": None, "flags": {}}
+    nothing: dict[str, Any] = dict.fromkeys(("scores", "parity", "peak_memory_mb", "processors")) | {"flags": {}}
 
     def work() -> dict[str, Any]:
         if build.artifact is None:
@@ -280,6 +282,7 @@ def _score(build: Build, task: Task, cases: Sequence[Case], kept: Kept, log: Log
             "scores": scores.as_dict(),
             "parity": {name: round(value, 9) for name, value in asdict(found).items()},
             "peak_memory_mb": peak_memory_mb(place.backend, artifact, place.device, place.threads),
+            "processors": processors(backend, artifact, task, cases),
             "flags": backend.flags(),  # type: ignore[attr-defined]
             "reason": None,
         }

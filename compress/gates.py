@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -115,8 +116,17 @@ def judge(gates: Sequence[tuple[Name, Gate]], rows: Sequence[Row]) -> list[Verdi
             reason = f"not measured: nothing was built for {' and '.join(asked) or 'any device'}"
             verdicts.append(_verdict(name, gate, None, "inconclusive", reason))
         for row in judged:
-            verdicts += _judge_row(name, gate, row, rows)
+            verdicts += [_said_where(verdict, row) for verdict in _judge_row(name, gate, row, rows)]
     return verdicts
+
+
+def _said_where(verdict: Verdict, row: Row) -> Verdict:
+    """A verdict on answers that hold on some processors only says so."""
+    told = row.processors or {}
+    if verdict.name not in (*_METRIC, "parity") or not told.get("differs_on"):
+        return verdict
+    where = f"on {told['measured_on']}; not shown for {', '.join(told['differs_on'])}"
+    return replace(verdict, reason=f"{verdict.reason}; {where}" if verdict.reason else where)
 
 
 def _applies(gate: Gate, row: Row) -> bool:

@@ -1,4 +1,4 @@
-"""Mixed precision: which layers of a quantized network go back to float so that its Dice holds on validation cases.
+"""Mixed precision: which layers of a quantized network go back to float so that its Dice holds.
 
 The layers whose rounding alone disturbs the logits most go first (the order of Dong et al. 2019, HAWQ, arXiv
 1905.03696, with the measured error in the place of the Hessian's estimate); how many, is found by bisection.
@@ -7,6 +7,7 @@ The layers whose rounding alone disturbs the logits most go first (the order of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,17 @@ from export.quantized import Quantized
 from export.rules import Rules
 
 if TYPE_CHECKING:
+    from compress.data.cases import Role
     from compress.task import Task
 
 RUNTIMES = ("onnxruntime", "openvino")
 """Whose placement of integers is simulated; the worse of them decides."""
 LOOKED_AT = 4
 """Calibration cases on which single layers are compared."""
+SUSPECT = 2.0
+"""Coarser steps that multiply the squared error of the logits by more are tried out on Dice."""
+COSTS = 0.002
+"""Dice that coarser steps may take before layers keep their 8 bits out of their reach, in float."""
 
 
 def in_float(quantized: Quantized, task: Task, most_drop: float) -> tuple[str, ...]:
@@ -64,11 +70,7 @@ def in_float(quantized: Quantized, task: Task, most_drop: float) -> tuple[str, .
             f"int8: Dice falls by {whole:.4f} on the validation cases, and by over most_drop ({most_drop:g}) even with "
             f"{len(ranked) - 1} of {len(ranked)} layers in float; train the network further, or allow more"
         )
-    # The smallest number of layers that is known to suffice, and the largest known not to.
-    enough, few = len(ranked) - 1, 0
-    while enough - few > 1:
-        middle = (enough + few) // 2
-        enough, few = (middle, few) if drop(ranked[:middle]) <= most_drop else (enough, middle)
+    enough = _fewest(lambda few: drop(ranked[:few]) <= most_drop, len(ranked) - 1)
     kept = tuple(ranked[:enough])
     task.note(
         f"int8: with all layers in integers {_percent(whole)} of Dice is lost on {len(before_NK)} validation cases; "
@@ -77,16 +79,83 @@ def in_float(quantized: Quantized, task: Task, most_drop: float) -> tuple[str, .
     return kept
 
 
+def not_coarser(quantized: Quantized, task: Task) -> tuple[str, ...]:
+    """The layers that stay in float rather than get the coarser steps with which sums fit 16 bits on every CPU.
+
+    Coarser steps are nearly always free (export/saturation.py). Where they disturb the logits, Dice decides, of the
+    calibration cases: no pass has trained on them.
+    """
+    safe = import_module("export.backends.onnxruntime").RULES
+    eight = replace(safe, pairs_in_16_bits=False)
+    coarser = quantized.coarser(safe)
+    if not coarser:
+        task.note("int8: no sum of two products can leave 16 bits: every CPU answers alike")
+        return ()
+    cases = task.data.cases["calibration"]
+    images = [torch.from_numpy(image) for image in task.data.images(cases[: LOOKED_AT // 2])]
+    with torch.inference_mode():
+        wanted = [quantized.graph(image) for image in images]
+        exact, rounded = (_error(quantized.placed(rules), images, wanted) for rules in (eight, safe))
+    ratio = rounded / max(exact, 1e-30)
+    done = (
+        f"int8: {sum(coarser.values())} output channels in {len(coarser)} layers have coarser steps than 8 bits allow, "
+        f"so that every CPU answers alike; the logits' squared error is {ratio:.2f} times that of 8 bits"
+    )
+    if ratio <= SUSPECT:
+        task.note(done)
+        return ()
+    before_NK = _dice(quantized.placed(eight), task, "calibration")
+
+    def drop(kept: Sequence[str]) -> float:
+        return _lost(before_NK, _dice(with_exact(quantized, kept).placed(safe), task, "calibration"))
+
+    whole = drop(())
+    if whole <= COSTS:
+        task.note(
+            f"{done}, and {_percent(max(whole, 0.0))} of Dice is lost by it on {len(before_NK)} calibration cases"
+        )
+        return ()
+    with torch.inference_mode():
+        errors = {
+            layer: _error(with_exact(quantized, [layer]).placed(safe), images, wanted)
+            for layer in bar(list(coarser), "looking for layers that need 8 bits", len(coarser))
+        }
+    ranked = sorted(coarser, key=errors.__getitem__)
+    kept = ranked[: _fewest(lambda few: drop(ranked[:few]) <= COSTS, len(ranked))]
+    task.note(
+        f"{done}, and {_percent(whole)} of Dice would be lost by it on {len(before_NK)} calibration cases: "
+        f"{', '.join(kept)} stay in float instead, where the CPU is not known to have VNNI"
+    )
+    return tuple(kept)
+
+
+def _fewest(enough: Callable[[int], bool], most: int) -> int:
+    """The smallest number that is enough, by bisection; `most` is."""
+    few = 0
+    while most - few > 1:
+        middle = (most + few) // 2
+        most, few = (middle, few) if enough(middle) else (most, middle)
+    return most
+
+
+def with_exact(quantized: Quantized, exact: Sequence[str]) -> Quantized:
+    """The same network with these layers in float wherever sums must fit 16 bits."""
+    if not exact:
+        return quantized
+    ranges = {name: (low, high) for name, (low, high) in zip(quantized.names, quantized.ranges.tolist(), strict=True)}
+    return Quantized(quantized.graph, ranges, quantized.keep_float, (*quantized.exact, *exact)).eval()
+
+
 def with_float(quantized: Quantized, kept: Sequence[str]) -> Quantized:
     """The same network with more layers in float."""
     ranges = {name: (low, high) for name, (low, high) in zip(quantized.names, quantized.ranges.tolist(), strict=True)}
     return Quantized(quantized.graph, ranges, (*quantized.keep_float, *kept)).eval()
 
 
-def _dice(net: nn.Module, task: Task) -> np.ndarray:
-    """The Dice of every validation case and class; NaN where there is nothing of the class."""
+def _dice(net: nn.Module, task: Task, role: Role = "val") -> np.ndarray:
+    """The Dice of every case of a role and class; NaN where there is nothing of the class."""
     infer = infer_from_module(net)
-    return np.stack([task.score(infer, case, surfaces=False)[0][:, DICE] for case in task.data.cases["val"]])
+    return np.stack([task.score(infer, case, surfaces=False)[0][:, DICE] for case in task.data.cases[role]])
 
 
 def _lost(before_NK: np.ndarray, after_NK: np.ndarray) -> float:
@@ -94,7 +163,7 @@ def _lost(before_NK: np.ndarray, after_NK: np.ndarray) -> float:
     drops = [lost[np.isfinite(lost)] for lost in (before_NK - after_NK).T]
     means = [float(lost.mean()) for lost in drops if lost.size]
     if not means:
-        raise PassError("int8: no validation case holds anything of any class, so that no drop can be measured")
+        raise PassError("int8: no case holds anything of any class, so that no drop can be measured")
     return max(means)
 
 

@@ -18,6 +18,7 @@ from compress.host import host_facts
 from compress.kept import Kept, claimed, code_key, key_of, versions
 from compress.recipe import Recipe
 from compress.report.report import Report, Row
+from compress.slower import with_slow_layers
 from compress.stages import Stage, baseline, chain, tidy
 from compress.task import Task
 from export.device import usable_cpus
@@ -54,6 +55,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
         builds = [build for build in found if build is not None]
 
         rows = with_drops(measured(builds, task, recipe.scoring, recipe.latency, kept, log), [begun, *stages])
+        rows = with_slow_layers(rows, builds, [begun, *stages], task, kept)
         report = Report(
             name=recipe.name,
             seed=recipe.seed,

@@ -119,7 +119,7 @@ def pair_sums(model: onnx.ModelProto) -> PairSums | None:
 def sums_of(model: onnx.ModelProto) -> list[LayerSums]:
     """Of every layer that multiplies uint8 codes by int8 weights, the proof from what is written in the file.
 
-    But not of depthwise convolutions, whose kernels multiply in 32 bits on every CPU and runtime (seen; see `depthwise`).
+    But not of depthwise convolutions, whose kernels widen their products on every CPU (see `depthwise`).
     """
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}

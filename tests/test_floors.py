@@ -19,7 +19,7 @@ FLOORS = (
     ("compress.cli", "compress.__main__"),
     ("compress.sensitivity", "compress.inspection"),
     ("compress.run", "compress.search"),
-    ("compress.builds", "compress.stages"),
+    ("compress.builds", "compress.stages", "compress.slower"),
     ("compress.recipe", "compress.report"),
     (
         "compress.passes",
@@ -39,6 +39,7 @@ FLOORS = (
         "compress.channels",
         "compress.removal",
         "compress.peak_memory",
+        "compress.processors",
         "compress.head",
     ),
     (
@@ -63,9 +64,11 @@ FLOORS = (
         "export.capture",
         "export.rules",
         "export.layers",
+        "export.saturation",
+        "export.emulation",
     ),
     ("export.artifact",),
-    ("export.device", "export.files"),
+    ("export.device", "export.files", "export.instruction_set"),
     ("export.errors", "export"),
 )
 

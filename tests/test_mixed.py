@@ -12,10 +12,13 @@ from conftest import write_recipe
 from torch import nn
 
 from compress.errors import PassError
-from compress.mixed import with_float
+from compress import mixed
+from compress.mixed import with_exact, with_float
 from compress.passes.int8 import Int8
 from compress.recipe import load
 from compress.task import Task
+from compress.weights import Description, load_net, save_net
+from export.backends import onnxruntime, tensorrt
 from export.quantized import Quantized
 
 
@@ -52,8 +55,8 @@ def test_the_layers_that_integers_hurt_stay_in_float(task: Task) -> None:
     assert 1 <= len(mixed.keep_float) < len(set(mixed.layer_names()))
     assert "decoder.1.3" in mixed.keep_float
     assert lost(mixed, task) < 0.02
-    (note,) = notes
-    assert "layers in float" in note and "decoder.1.3" in note
+    (note,) = (line for line in notes if "layers in float" in line)
+    assert "decoder.1.3" in note
 
 
 def test_where_integers_cost_nothing_all_layers_are_in_integers(tmp_path: Path, recipe: dict[str, Any]) -> None:
@@ -75,3 +78,45 @@ def test_more_layers_in_float_are_added_to_those_that_were(task: Task) -> None:
     net = Int8(method="min_max", keep_float=("head",))(task.net, task)
     assert isinstance(net, Quantized)
     assert with_float(net, ("encoder.0.0",)).keep_float == ("head", "encoder.0.0")
+
+
+def test_coarser_steps_that_cost_nothing_are_told_and_kept(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    notes: list[str] = []
+    task = dataclasses.replace(load(write_recipe(tmp_path, recipe)).task(), note=notes.append)
+    net = Int8(method="min_max")(task.net, task)
+    assert isinstance(net, Quantized)
+    assert net.exact == ()
+    coarser = net.coarser(onnxruntime.RULES)
+    assert net.coarser(dataclasses.replace(onnxruntime.RULES, pairs_in_16_bits=False)) == {}
+    (note,) = notes
+    assert note.startswith(f"int8: {sum(coarser.values())} output channels in {len(coarser)} layers have coarser steps")
+
+
+def test_layers_that_bear_no_coarser_step_are_in_float_only_where_16_bits_must_do(
+    tmp_path: Path, recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    task = dataclasses.replace(load(write_recipe(tmp_path, recipe)).task(), note=notes.append)
+    # Every disturbance is suspect, and as if Dice fell while a layer is coarser that is named here.
+    monkeypatch.setattr(mixed, "SUSPECT", 0.0)
+    monkeypatch.setattr(mixed, "_dice", lambda net, *_: net.meta.get("coarser", {}))
+    monkeypatch.setattr(mixed, "_lost", lambda before, after: 0.01 if after.get("encoder.0.0") else 0.0)
+    net = Int8(method="min_max")(task.net, task)
+    assert isinstance(net, Quantized) and net.exact
+    assert "stay in float instead" in notes[-1] and all(layer in notes[-1] for layer in net.exact)
+    whole = with_exact(Quantized(net.graph, _ranges(net), ()), ())
+    assert net.layers(onnxruntime.RULES)["float"] == whole.layers(onnxruntime.RULES)["float"] + len(net.exact)
+    assert net.layers(tensorrt.RULES) == whole.layers(tensorrt.RULES)
+    description = Description(
+        network=net.description,
+        classes=task.data.class_names,
+        normalization=task.data.normalization,
+        size=task.data.fit.size,
+    )
+    save_net(net, description, tmp_path / "net.safetensors")
+    again = load_net(tmp_path / "net.safetensors")
+    assert isinstance(again, Quantized) and again.exact == net.exact
+
+
+def _ranges(net: Quantized) -> dict[str, tuple[float, float]]:
+    return {name: (low, high) for name, (low, high) in zip(net.names, net.ranges.tolist(), strict=True)}

@@ -18,7 +18,7 @@ from compress.run import run
 from export.artifact import Artifact
 from export.to_onnx import metadata_of
 
-TIMES = ("latency_ms", "peak_memory_mb")
+TIMES = ("latency_ms", "peak_memory_mb", "slower")
 
 
 def quiet(_: str) -> None:

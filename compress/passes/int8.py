@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 
 from compress.data.cases import Role
 from compress.errors import PassError, WeightsError
-from compress.mixed import in_float, with_float
+from compress.mixed import in_float, not_coarser, with_exact, with_float
 from compress.progress import bar
 from export.capture import capture
 from export.graph import fold_batch_norm
@@ -76,12 +76,14 @@ class Int8:
         _check_names(self.keep_float, quantized.layer_names())
         if self.most_drop is not None:
             quantized = with_float(quantized, in_float(quantized, task, self.most_drop))
+        quantized = with_exact(quantized, not_coarser(quantized, task))
         quantized.description = {
             "int8": {
                 "net": net.description,
                 "input": list(task.example.shape),
                 "dynamic": list(task.dynamic),
                 "keep_float": list(quantized.keep_float),
+                "exact": list(quantized.exact),
                 "ranges": list(ranges),
             }
         }
@@ -115,7 +117,8 @@ def rebuild(options: Mapping[str, Any], build: Callable[[Mapping[str, Any]], nn.
         raise WeightsError(
             f"int8: saved with another version of torch: it has no range for {unknown[0]}; quantize again"
         )
-    quantized = Quantized(graph, dict.fromkeys(options["ranges"], (0.0, 0.0)), tuple(options["keep_float"]))
+    ranges = dict.fromkeys(options["ranges"], (0.0, 0.0))
+    quantized = Quantized(graph, ranges, tuple(options["keep_float"]), tuple(options.get("exact", ())))
     quantized.description = {"int8": options}
     return quantized
 

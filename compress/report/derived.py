@@ -328,12 +328,48 @@ def _drop_text(drop: Json) -> str:
 
 
 def slower_sentences(report: Json) -> list[str]:
-    """A warning for each artifact of the last step that is slower than the network it came from."""
-    return [
-        f"{line.title} is slower than the baseline there ({line.speed_up:.2f}x): use the baseline on this runtime."
-        for line in last_step(report)
-        if line.step != "baseline" and line.speed_up is not None and line.speed_up < 1
-    ]
+    """A warning for each artifact that is slower than the step before it there, or at the end than the baseline."""
+    found = []
+    last = {line.title for line in last_step(report)}
+    for line in lines(report):
+        slower: Json = line.row.get("slower") or {}
+        if slower:
+            layers = ", ".join(f"{name} {amount(was)} to {amount(now)} ms" for name, was, now in slower["layers"])
+            costs = f" (most of it in {layers})" if layers else ""
+            found.append(f"{line.title} is slower than {slower['than']} there ({slower['speed_up']:.2f}x){costs}.")
+        below = line.speed_up is not None and line.speed_up < 1
+        if below and line.title in last and line.step != "baseline" and slower.get("than") != "baseline":
+            found.append(f"{line.title} is slower than the baseline there ({line.speed_up:.2f}x).")
+        if below and line.title in last and line.step != "baseline":
+            found[-1] += " Use the baseline on this runtime."
+    return found
+
+
+def processor_sentences(report: Json) -> list[str]:
+    """For each artifact of the last step: on which processors its answer holds."""
+    found = []
+    for line in last_step(report):
+        told: Json = line.row.get("processors") or {}
+        if told and told["differs_on"]:
+            found.append(f"{line.title} may answer otherwise on {_listed(told['differs_on'])}: {expected_text(told)}.")
+        elif told:
+            found.append(f"{line.title} answers alike on {_listed(told['same_on'])} ({told['why']}).")
+    return found
+
+
+def expected_text(told: Json) -> str:
+    """What is known of the processors on which an artifact may answer otherwise."""
+    expected: Json | None = told.get("expected")
+    if expected is None:
+        return told["why"]
+    return (
+        f"emulated on {expected['cases']} test cases, mean Dice {expected['dice_there']:.4f} there and "
+        f"{expected['dice_here']:.4f} here ({told['why']})"
+    )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def place(gate: Json) -> str:

@@ -49,6 +49,7 @@ def _summary(report: Json) -> list[str]:
         derived.baseline_sentence(report),
         *map(_artifact_sentence, derived.last_step(report)),
         *derived.drop_sentences(report),
+        *derived.processor_sentences(report),
         *derived.slower_sentences(report),
     ]
 
@@ -72,6 +73,7 @@ def tables(report: Json) -> list[Table]:
         class_table(report),
         case_table(report),
         artifact_table(report),
+        *processor_tables(report),
         _pairs("Host", report["host"]),
         _pairs("Versions", report["versions"]),
     ]
@@ -267,6 +269,29 @@ def artifact_table(report: Json) -> Table:
     return Table(
         title="Artifacts and flags", head=("artifact", "file", "convolutions", "flags"), align="llll", rows=rows
     )
+
+
+def processor_tables(report: Json) -> list[Table]:
+    """On which processors each artifact answers as it did here, and why; none for a report that does not know."""
+    told = [(line, line.row["processors"]) for line in derived.lines(report) if line.row.get("processors")]
+    rows = [
+        (
+            line.title,
+            each["measured_on"],
+            _plain(each["same_on"]),
+            _plain(each["differs_on"]),
+            derived.expected_text(each),
+        )
+        for line, each in told
+    ]
+    table = Table(
+        title="Processors",
+        head=("artifact", "measured on", "the same answer on", "may differ on", "because"),
+        align="lllll",
+        rows=rows,
+        note="Answers of integer layers; float layers differ in last bits from CPU to CPU. Times are of this host.",
+    )
+    return [table] if rows else []
 
 
 def _layers(line: Line) -> str:

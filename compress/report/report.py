@@ -45,6 +45,11 @@ class Row:
     """Against the torch network of the same step: relative_error, flipped (share of pixels), cases."""
     layers: Mapping[str, int] | None = None
     """Convolutions in "integer" and in "float", as placed in the artifact."""
+    processors: Mapping[str, Any] | None = None
+    """On which CPUs it answers alike, and why (`Processors`); None where it is not for a CPU."""
+    slower: Mapping[str, Any] | None = None
+    """Where it is slower than the step before it on the same runtime: `than` which, `speed_up` (below 1), and its
+    `layers` that cost it: name, milliseconds before and after."""
     flags: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -1,0 +1,79 @@
+"""Steps that a runtime answers more slowly than the step before them, and the layers that cost it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from compress.builds import Build
+from compress.kept import Kept, key_of, versions
+from compress.report.report import Row
+from compress.stages import Stage
+from compress.task import Task
+from export.layers import layers_of, with_times
+
+NOISE = 0.97
+"""A speed-up below this is no noise of two medians taken in turns."""
+SHOWN = 4
+_OWN = "the runtime's own work between layers"
+
+
+def with_slow_layers(
+    rows: Sequence[Row], builds: Sequence[Build], stages: Sequence[Stage], task: Task, kept: Kept
+) -> list[Row]:
+    """The rows; one that is slower than the step before it on its runtime says so, and where the time goes.
+
+    Args:
+        stages: the baseline and the recipe's own steps; the end of a chain that is compared with follows the baseline.
+    """
+    by_place = {(build.stage.name, build.place.backend, build.place.device.name): build for build in builds}
+    before = {after.name: before.name for before, after in pairwise(stages)}
+    found = {(row.step, row.backend, row.device): row for row in rows}
+    told = []
+    for row in rows:
+        was = found.get((before.get(row.step, "baseline"), row.backend, row.device))
+        speed_up = None if was is None or row.step == "baseline" else _speed_up(was, row)
+        if was is None or speed_up is None or speed_up >= NOISE:
+            told.append(row)
+            continue
+        pair = [by_place[each.step, each.backend, each.device] for each in (was, row)]
+        key = key_of([build.key for build in pair], task.data.fingerprint(), versions())
+        layers = kept.value(f"slower-{pair[1].name}", key, lambda pair=pair: _slowest(*pair, task))
+        told.append(replace(row, slower={"than": was.step, "speed_up": round(speed_up, 3), "layers": layers}))
+    return told
+
+
+def _speed_up(before: Row, after: Row) -> float | None:
+    times = [row.latency_ms["p50"] for row in (before, after) if row.latency_ms is not None]
+    return times[0] / times[1] if len(times) == 2 else None
+
+
+def _slowest(before: Build, after: Build, task: Task) -> list[list[Any]]:
+    """The layers that take the most time more than they took before, as [name, ms before, ms after]."""
+    image = next(task.data.images(task.data.cases["test"][:1]))
+    was, now = (_times(build, image) for build in (before, after))
+    if was is None or now is None:
+        return []
+    grown = sorted(now, key=lambda name: was.get(name, 0.0) - now[name])
+    return [
+        [name, round(was.get(name, 0.0), 3), round(now[name], 3)]
+        for name in grown[:SHOWN]
+        if now[name] - was.get(name, 0.0) > 0.01
+    ]
+
+
+def _times(build: Build, image_BCHW: np.ndarray) -> Mapping[str, float] | None:
+    """Milliseconds of each layer; None if the runtime does not tell."""
+    backend = build.place.opened()
+    if build.artifact is None or not hasattr(backend, "profile"):
+        return None
+    layers, own = with_times(
+        layers_of(build.artifact.path.with_suffix(".onnx"), image_BCHW.shape),
+        backend.profile(build.artifact, image_BCHW),
+    )
+    times = {layer.name: layer.microseconds / 1000 for layer in layers}
+    return {**times, _OWN: sum(own.values()) / 1000}
