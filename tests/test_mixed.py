@@ -11,8 +11,8 @@ import torch
 from conftest import write_recipe
 from torch import nn
 
-from compress.errors import PassError
 from compress import mixed
+from compress.errors import PassError
 from compress.mixed import with_exact, with_float
 from compress.passes.int8 import Int8
 from compress.recipe import load
