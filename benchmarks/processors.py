@@ -14,13 +14,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 import yaml
 from numpy.typing import NDArray
@@ -202,7 +201,7 @@ def _found(network: Network, task: Task, folder: Path) -> dict[str, Any]:
     net = Int8()(task.net.eval(), replace(task, note=notes.append))
     assert isinstance(net, Quantized)
     cases = task.data.cases["test"][:MOST]
-    images = [image for image in task.data.images(cases)]
+    images = list(task.data.images(cases))
     found: dict[str, Any] = {"title": network.title, "cases": len(cases), "notes": notes}
     found["float"] = _dice(task, images, _answered(infer_from_module(task.net), images))
     np.savez(folder / "images.npz", *images)
@@ -279,19 +278,19 @@ def _page(found: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         "# The same answer on every processor",
         "",
-        "`python -m benchmarks.processors`: trained networks through `int8`, written with full 8-bit weights (before) and "
-        "with steps that keep every sum of two products within 16 bits (after).",
+        "`python -m benchmarks.processors`: trained networks through `int8`, written with full 8-bit weights (before) "
+        "and with steps that keep every sum of two products within 16 bits (after).",
         f"Host: {host['cpu']}, {', '.join(host['isa'])}. "
         f"Versions: {', '.join(f'{name} {text}' for name, text in versions().items())}.",
         "",
         "## ONNX Runtime",
         "",
-        "Mean Dice on the test cases. *With VNNI* and *without* are emulated to the bit; *here* is this host, *AVX2* this host "
-        "pretending to have nothing more (benchmarks/lesser_cpu.py). In brackets: on how many test cases any logit differs from "
-        "the exact sums.",
+        "Mean Dice on the test cases. *With VNNI* and *without* are emulated to the bit; *here* is this host, *AVX2* "
+        "this host pretending to have nothing more (benchmarks/lesser_cpu.py). In brackets: on how many test cases any "
+        "logit differs from the exact sums.",
         "",
-        "| network | cases | float | before: with VNNI | before: without | before: here | before: AVX2 | after: with VNNI "
-        "| after: without | after: here | after: AVX2 |",
+        "| network | cases | float | before: with VNNI | before: without | before: here | before: AVX2 "
+        "| after: with VNNI | after: without | after: here | after: AVX2 |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
         *(_line(each, "onnxruntime", ("exact", "without", "here", "pretended")) for each in found.values()),
         "",
@@ -305,8 +304,8 @@ def _page(found: Mapping[str, Mapping[str, Any]]) -> str:
         "",
         "## What was changed",
         "",
-        "| network | integer layers | of these unsafe before | unsafe channels before | layers with coarser steps | channels "
-        "| unsafe after |",
+        "| network | integer layers | of these unsafe before | unsafe channels before | layers with coarser steps "
+        "| channels | unsafe after |",
         "|---|---|---|---|---|---|---|",
         *map(_changes, found.values()),
         "",

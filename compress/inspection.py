@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ from export.artifact import Artifact, Backend, Port
 from export.device import find_device, usable_cpus, words
 from export.layers import Layer, layers_of, opened_port, total, with_times
 from export.quantized import Quantized
+from export.saturation import PairSums, pair_sums
 from export.to_onnx import to_onnx
 
 PROFILED: tuple[str, ...] = ("onnxruntime", "openvino")
@@ -61,6 +63,8 @@ class Inspection:
     """Median of a run without the profiler."""
     groups: Sequence[Group]
     """What pruning could remove together; empty for a file that is no torch network."""
+    pair_sums: PairSums | None
+    """Whether integer layers can be cut off at 16 bits on a CPU without VNNI; None where none can be asked."""
     notes: Sequence[str]
 
     @property
@@ -85,12 +89,13 @@ def inspect(model: Path, where: Where) -> Inspection:
     with tempfile.TemporaryDirectory() as scratch:
         found = _found(model, where, place, Path(scratch))
         backend = place.opened()
-        built = backend.build(found.onnx, Path(scratch))
+        built = backend.build(found.file, Path(scratch))
         image = np.random.default_rng(0).normal(size=found.shape).astype(np.float32)
         # First without the profiler, whose own cost is then seen.
         latency = _latency(backend, built, image)
         profile = backend.profile(built, image, where.runs)  # type: ignore[attr-defined]
-        layers, own = with_times(layers_of(found.onnx.path, found.shape), profile)
+        layers, own = with_times(layers_of(found.file.path, found.shape), profile)
+        sums = pair_sums(onnx.load(found.file.path))
     notes = [*found.notes, *_busy()]
     return Inspection(
         model=str(model),
@@ -103,6 +108,7 @@ def inspect(model: Path, where: Where) -> Inspection:
         whole_us=profile.whole_us,
         latency_ms=latency,
         groups=found.groups,
+        pair_sums=sums,
         notes=notes,
     )
 
@@ -125,7 +131,7 @@ def _place(where: Where) -> Place:
 
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    onnx: Artifact
+    file: Artifact
     shape: tuple[int, ...]
     groups: Sequence[Group] = ()
     notes: Sequence[str] = ()
@@ -149,8 +155,8 @@ def _found(model: Path, where: Where, place: Place, scratch: Path) -> _Found:
             raise SegpressError(f"{model}: its description tells no input size; give --size, such as 256x256")
         return _exported(model, net, size, place, scratch, [])
     if model.suffix == ".onnx":
-        onnx = _sealed(model, scratch)
-        return _Found(onnx=onnx, shape=_shape(model, onnx, where.size))
+        file = _sealed(model, scratch)
+        return _Found(file=file, shape=_shape(model, file, where.size))
     raise SegpressError(
         f"{model}: inspect takes a recipe (.yaml), a saved network (.safetensors) or an ONNX file (.onnx)"
     )
@@ -168,8 +174,8 @@ def _exported(model: Path, net: nn.Module, size: Size, place: Place, scratch: Pa
     if fault:
         raise SegpressError(f"{model}: input is {by(size)}; {fault}")
     example = torch.zeros(1, shape.in_channels, *size)
-    onnx = to_onnx(placed(net, place.rules), example, scratch / "model.onnx")
-    return _Found(onnx=onnx, shape=tuple(example.shape), groups=_groups(net, example), notes=notes)
+    file = to_onnx(placed(net, place.rules), example, scratch / "model.onnx")
+    return _Found(file=file, shape=tuple(example.shape), groups=_groups(net, example), notes=notes)
 
 
 def _groups(net: nn.Module, example: Tensor) -> list[Group]:
@@ -187,8 +193,8 @@ def _sealed(model: Path, scratch: Path) -> Artifact:
     return Artifact(path=copy, format="onnx", input=ports[0], output=ports[1]).sealed()
 
 
-def _shape(model: Path, onnx: Artifact, size: Size | None) -> tuple[int, ...]:
-    port: Port = onnx.input
+def _shape(model: Path, file: Artifact, size: Size | None) -> tuple[int, ...]:
+    port: Port = file.input
     own = port.shape[2:]
     if len(own) not in (2, 3) or port.shape[1] == -1:
         raise SegpressError(f"{model}: its input is {port.shape}; inspect takes networks of images, BCHW, or volumes")

@@ -77,7 +77,7 @@ def place(
     """
     graph = copy.deepcopy(graph)
     integer = [node for node in convolutions(graph) if not _stays_float(graph, node, ranges, keep_float, rules)]
-    transposed_as_convolution(graph, [node for node in integer if _only_as_convolution(node, ranges, rules)])
+    transposed_as_convolution(graph, [node for node in integer if _only_as_convolution(graph, node, ranges, rules)])
     chosen = _chosen(graph, integer, rules)
     scales = _scale_groups(graph, chosen, rules)
     known = {name: _known_range(graph, name, ranges) for name in chosen}
@@ -126,11 +126,21 @@ def _stays_float(
     # Where a convolution runs in integers only between two pairs, that of the logits cannot.
     if rules.outputs and fused_end(node) in _logits(graph):
         return True
-    if _only_as_convolution(node, ranges, rules) and not becomes_convolution(graph, node):
+    if _only_as_convolution(graph, node, ranges, rules) and not becomes_convolution(graph, node):
         return True
     if not rules.padding_beyond_kernel and _padded_beyond_kernel(graph, node) and _zero_point(node, ranges, rules):
         return True
+    if not rules.padded_groups_of_volumes and _padded_groups(graph, node) and _zero_point(node, ranges, rules):
+        return True
     return _channels(graph, node) < rules.least_channels
+
+
+def _padded_groups(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether it is a padded 3-D convolution in groups that is not depthwise."""
+    weight = weight_of(graph, node)
+    grouped = node.target in CONVS and weight.dim() == 5 and groups_of(node) > 1
+    padded = node.args[4:5] == ("same",) or any(padding_of(node))
+    return grouped and padded and not depthwise(True, weight.shape, groups_of(node))
 
 
 def _padded_beyond_kernel(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -144,11 +154,12 @@ def _zero_point(node: fx.Node, ranges: Mapping[str, Range], rules: Rules) -> boo
     return rules.activations == "uint8" and ranges[_source(node.args[0]).name][0] < 0
 
 
-def _only_as_convolution(node: fx.Node, ranges: Mapping[str, Range], rules: Rules) -> bool:
-    """Whether it is a transposed convolution without an integer kernel: in groups, or with a zero point."""
+def _only_as_convolution(graph: fx.GraphModule, node: fx.Node, ranges: Mapping[str, Range], rules: Rules) -> bool:
+    """Whether it is a transposed convolution without a (right) integer kernel: in groups, or with a zero point."""
     if node.target not in TRANSPOSED:
         return False
-    return rules.transposed_as_convolution or groups_of(node) > 1 or _zero_point(node, ranges, rules)
+    ragged = weight_of(graph, node).shape[0] % rules.transposed_multiple != 0
+    return rules.transposed_as_convolution or ragged or groups_of(node) > 1 or _zero_point(node, ranges, rules)
 
 
 def _channels(graph: fx.GraphModule, node: fx.Node) -> int:

@@ -26,9 +26,13 @@ class Rules:
     """All inputs and the output of a concatenation share one scale."""
     transposed_as_convolution: bool
     """Write transposed convolutions as convolution + DepthToSpace (exact); those that cannot be stay in float."""
+    transposed_multiple: int = 1
+    """A transposed convolution whose input channels are no multiple of this is rewritten too."""
     padding_beyond_kernel: bool = True
     """Whether a convolution of one input channel a group may be padded by its kernel's size or more where its input
     has a zero point; otherwise it stays in float."""
+    padded_groups_of_volumes: bool = True
+    """Whether a grouped 3-D convolution may be padded where its input has a zero point; otherwise it stays in float."""
     pairs_in_16_bits: bool = False
     """On some processors the runtime adds products of two neighbours in 16 bits: weights then get steps with which
     no such sum is cut off (export/saturation.py)."""

@@ -499,3 +499,14 @@ def test_a_bootstrap_alone_would_let_rare_collapses_through_twice_as_often() -> 
 
 def test_a_mean_alone_would_be_a_coin_flip() -> None:
     assert 0.45 < false_passes("normal", lambda drops_SN: np.asarray(drops_SN.mean(axis=1))) < 0.55
+
+
+def test_a_verdict_on_answers_that_hold_on_some_processors_only_says_so() -> None:
+    told = {"measured_on": "AMX", "differs_on": ["AVX2 without VNNI"]}
+    before, after = row("baseline", p50=2, scores=scores([0.9] * 40)), scores([0.9] * 40)
+    gates = (("dice_drop", {"at_most": 0.01}), ("parity", {"at_most": 0.1}), ("latency_ms", {"at_most": 9}))
+    more = {"scores": after, "p50": 1, "parity": {"flipped": 0.0}}
+    for gate in gates:
+        said = verdict(gate, before, row("01-int8", processors=told, **more)).reason
+        assert ("on AMX; not shown for AVX2 without VNNI" in said) is (gate[0] != "latency_ms")
+        assert "AMX" not in verdict(gate, before, row("01-int8", processors={**told, "differs_on": []}, **more)).reason

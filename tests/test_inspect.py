@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import write_recipe
+from integer_layers import Conv, write
 from rich.console import Console
 from zoo import image, made
 
@@ -126,8 +127,16 @@ def test_where_the_time_is_not_where_the_macs_are_is_said() -> None:
         whole_us=100.0,
         latency_ms=0.1,
         groups=(),
+        pair_sums=None,
         notes=(),
     )
     assert surprises(found) == ["first takes 70% of the time and has 2.0% of the MACs"]
     assert found.outside_us == 20
     assert "0.0200 ms lie outside layers (of these Reorder 0.00500 ms)" in " ".join(printed(found).split())
+
+
+def test_layers_that_a_cpu_without_vnni_cuts_off_are_listed(tmp_path: Path) -> None:
+    found = inspect(write(Conv(inside=16, outside=8), tmp_path / "net.onnx").path, FEW)
+    assert found.pair_sums is not None and found.pair_sums.unsafe == {"layer": 8}
+    said = " ".join(printed(found).split())
+    assert "Without VNNI, 1 of its 1 integer layers can be cut off at 16 bits and answer otherwise: layer (8 ch" in said

@@ -145,6 +145,36 @@ def test_padding_beyond_a_kernel_of_one_channel_is_computed_in_float_for_openvin
         assert np.abs(infer(seen.numpy()) - wanted.numpy()).max() < 0.02 * wanted.abs().max()
 
 
+def test_a_padded_grouped_convolution_of_volumes_is_computed_in_float_for_openvino(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    seen = torch.randn(1, 8, 8, 8, 8)
+    for convolution, kept in ((nn.Conv3d(8, 8, 3, padding=1, groups=4), True), (nn.Conv3d(8, 8, 3, groups=4), False)):
+        net = nn.Sequential(convolution, nn.ReLU(), nn.Conv3d(8, 2, 1)).eval()
+        graph = folded_graph(net, seen, ())
+        found = Quantized(graph, calibrated(graph, lambda: [seen], Int8(method="min_max"), 1), ())
+        assert ("0" in in_integers(found.placed(openvino.RULES))) is not kept
+        assert "0" in in_integers(found.placed(onnxruntime.RULES))
+        placed, backend = found.placed(openvino.RULES), openvino.OpenVino()
+        artifact = to_onnx(placed, torch.zeros_like(seen), tmp_path / "net.onnx")
+        with backend.open(backend.build(artifact, tmp_path)) as infer, torch.no_grad():
+            wanted = placed(seen)
+            assert np.abs(infer(seen.numpy()) - wanted.numpy()).max() < 0.02 * wanted.abs().max()
+
+
+def test_a_transposed_convolution_of_ragged_channels_is_rewritten_for_openvino() -> None:
+    torch.manual_seed(0)
+    seen = image(1)
+    for channels, as_it_is in ((8, True), (6, False)):
+        net = nn.Sequential(
+            nn.Conv2d(seen.shape[1], channels, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(channels, 4, 2, stride=2)
+        ).eval()
+        graph = folded_graph(net, seen, ())
+        found = Quantized(graph, calibrated(graph, lambda: [seen], Int8(method="min_max"), 1), ())
+        placed = found.placed(openvino.RULES)
+        assert any(map(_up, placed.graph.nodes)) is as_it_is
+        assert found.layers(openvino.RULES)["float"] == 0
+
+
 def _up(node: fx.Node) -> bool:
     return node.target in TRANSPOSED
 

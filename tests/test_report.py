@@ -576,3 +576,30 @@ def test_a_step_with_many_notes_shows_them_all_but_on_the_terminal() -> None:
 )
 def test_how_long_a_step_took_reads_well(seconds: float | None, said: str) -> None:
     assert derived.lasted(seconds) == said
+
+
+@pytest.mark.parametrize("render", [to_markdown, lambda found: to_html(found, [])], ids=["markdown", "html"])
+def test_it_says_on_which_processors_an_answer_holds(render: Any) -> None:
+    found = report()
+    safe = {"measured_on": "AMX", "same_on": ["AMX", "AVX2"], "differs_on": [], "why": "proven", "expected": None}
+    here = {"dice_there": 0.71, "dice_here": 0.9, "cases": 20}
+    for each, told in zip(
+        found["rows"][-2:],
+        (safe, safe | {"same_on": ["AMX"], "differs_on": ["AVX2"], "why": "2 of 9 layers", "expected": here}),
+        strict=True,
+    ):
+        each |= {"status": "measured", "processors": told}
+    text = seen(render, found)
+    assert "answers alike on AMX and AVX2 (proven)" in text
+    assert "may answer otherwise on AVX2: emulated on 20 test cases, mean Dice 0.7100 there and 0.9000 here" in text
+    assert "Processors" in text
+    assert "Processors" not in seen(render, report())
+
+
+def test_a_step_that_is_slower_than_the_one_before_is_named_with_the_layers_that_cost_it() -> None:
+    found = report()
+    found["rows"][-1] |= {"slower": {"than": "02-depthwise", "speed_up": 0.6, "layers": [["up.0", 0.5, 3.25]]}}
+    line = derived.lines(found)[-1]
+    assert f"{line.title} is slower than 02-depthwise there (0.60x) (most of it in up.0 0.500 to 3.25 ms)." in " ".join(
+        derived.slower_sentences(found)
+    )

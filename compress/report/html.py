@@ -42,7 +42,12 @@ def to_html(report: Mapping[str, Any], overlays: Sequence[Overlay]) -> str:
     return pages.get_template("report.html.j2").render(
         report=report,
         verdict=derived.conclusion(report),
-        summary=[derived.baseline_sentence(report), *derived.drop_sentences(report), *derived.slower_sentences(report)],
+        summary=[
+            derived.baseline_sentence(report),
+            *derived.drop_sentences(report),
+            *derived.processor_sentences(report),
+            *derived.slower_sentences(report),
+        ],
         last=derived.last_step(report),
         many=len(derived.steps(report)) > 3,
         compared=any(step.compared for step in derived.steps(report)),

@@ -27,7 +27,12 @@ def show(found: Json, surprises: Sequence[str], drops: Mapping[str, float | None
     console.print(Text(title, "bold"))
     console.print(_layers(found))
     console.print()
-    for sentence in (*_sums(found), *(f"{one}." for one in surprises), *(f"Note: {note}." for note in found["notes"])):
+    for sentence in (
+        *_sums(found),
+        *_on_other_cpus(found),
+        *(f"{one}." for one in surprises),
+        *(f"Note: {note}." for note in found["notes"]),
+    ):
         console.print(Text(sentence))
     if found["groups"]:
         console.print()
@@ -77,6 +82,22 @@ def _sums(found: Json) -> list[str]:
         f"take {amount(sums['microseconds'] / 1000)} ms and {amount(found['outside_us'] / 1000)} ms lie outside layers"
         + (f" (of these {', '.join(own)})" if own else "")
         + ".",
+    ]
+
+
+def _on_other_cpus(found: Json) -> list[str]:
+    """Whether integer layers answer alike on every CPU, and which do not."""
+    sums = found["pair_sums"]
+    if sums is None:
+        return []
+    if not sums["unsafe"]:
+        return [
+            f"Its {sums['layers']} integer layers answer alike on every CPU: no sum of two products leaves 16 bits."
+        ]
+    named = ", ".join(f"{layer} ({channels} channels)" for layer, channels in sums["unsafe"].items())
+    return [
+        f"Without VNNI, {len(sums['unsafe'])} of its {sums['layers']} integer layers can be cut off at 16 bits and "
+        f"answer otherwise: {named}."
     ]
 
 

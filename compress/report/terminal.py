@@ -24,6 +24,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     for sentence in (
         derived.baseline_sentence(report),
         *derived.drop_sentences(report),
+        *derived.processor_sentences(report),
         *derived.slower_sentences(report),
     ):
         console.print(Text(sentence))

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 # One scale for a concatenation and no second pair behind an operator that only moves values: each such pair
 # becomes a requantization of its own in the compiled graph. Signed activations are converted to unsigned
 # ones on CPUs without AMX and cost accuracy there, so they are uint8 with a zero point. Transposed convolutions
-# run in integers as they are where their input has no zero point. A convolution of one input channel a group with a
-# zero point reads memory that nothing wrote where its padding is as wide as its kernel (2026.4): FCN pads by 100.
+# run in integers as they are where their input has no zero point and channels in fours: with others AMX leaves out the
+# zero point of what they put out (2026.4). A convolution of one input channel a group with a
+# zero point reads memory that nothing wrote where its padding is as wide as its kernel (2026.4): FCN pads by 100. A
+# grouped 3-D convolution pads with code 0 instead of the zero point where there is no AVX-512 VNNI (2026.4): all wrong.
 RULES = Rules(
     activations="uint8",
     carriers=frozenset({"max_pool", "concat", "shuffle", "nearest"}),
@@ -40,7 +42,9 @@ RULES = Rules(
     one_scale_concat=True,
     transposed_as_convolution=False,
     pairs_in_16_bits=True,
+    transposed_multiple=4,
     padding_beyond_kernel=False,
+    padded_groups_of_volumes=False,
 )
 
 _WARM = 5

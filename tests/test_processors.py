@@ -1,0 +1,124 @@
+"""What a report says of other processors: proven, or emulated, or not known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import write_recipe
+
+from compress.passes.int8 import Int8
+from compress.processors import processors
+from compress.recipe import load
+from compress.task import Task
+from export import instruction_set as sets
+from export.artifact import Artifact
+from export.backends import onnxruntime
+from export.backends.onnxruntime import OnnxRuntime
+from export.backends.openvino import OpenVino
+from export.device import find_device
+from export.errors import NotHere
+from export.instruction_set import X86, InstructionSet, others
+from export.quantized import Quantized
+from export.to_onnx import to_onnx
+
+AMX, AVX2 = X86[0], X86[-1]
+
+
+@pytest.fixture
+def task(tmp_path: Path, recipe: dict[str, Any]) -> Task:
+    return load(write_recipe(tmp_path, recipe)).task()
+
+
+def written(task: Task, path: Path, *, safe: bool) -> Artifact:
+    net = Int8(method="min_max")(task.net, task)
+    assert isinstance(net, Quantized)
+    rules = replace(onnxruntime.RULES, pairs_in_16_bits=safe)
+    return to_onnx(net.placed(rules), task.example, path).sealed()
+
+
+def on(monkeypatch: pytest.MonkeyPatch, known: InstructionSet) -> None:
+    monkeypatch.setattr("compress.processors.instruction_set", lambda: known)
+    monkeypatch.setattr("export.device.instruction_set", lambda: known)
+
+
+def test_an_artifact_that_is_proven_answers_alike_everywhere(task: Task, tmp_path: Path) -> None:
+    artifact = written(task, tmp_path / "net.onnx", safe=True)
+    told = processors(OnnxRuntime(), artifact, task, task.data.cases["test"])
+    assert told is not None
+    assert told["same_on"] == [each.title for each in others()]
+    assert (told["differs_on"], told["unsafe"], told["expected"]) == ([], {}, None)
+    assert told["why"].startswith("proven: no sum of two products in its ")
+
+
+def test_one_that_is_not_says_what_is_expected_elsewhere(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = written(task, tmp_path / "net.onnx", safe=False)
+    on(monkeypatch, AMX)
+    monkeypatch.setattr("compress.processors.others", lambda: X86)
+    cases = task.data.cases["test"][:4]
+    told = processors(OnnxRuntime(), artifact, task, cases)
+    assert told is not None
+    assert (told["measured_on"], told["same_on"]) == ("AMX", ["AMX", "AVX-512 with VNNI"])
+    assert told["differs_on"] == ["AVX2 with VNNI", "AVX-512 without VNNI", "AVX2 without VNNI"]
+    assert told["unsafe"] == artifact.made["pair_sums"]["unsafe"] != {}
+    assert told["expected"]["cases"] == 4
+    with OnnxRuntime().open_as(artifact, pairs_in_16_bits=True) as infer:
+        assert told["expected"]["dice_there"] == pytest.approx(task.measure(infer, cases=cases).mean("dice"), abs=1e-6)
+    # OpenVINO's sums are not emulated: nothing is expected rather than something wrong.
+    told = processors(OpenVino(), artifact, task, cases)
+    assert told is not None and told["expected"] is None and told["differs_on"]
+
+
+def test_a_float_artifact_has_no_integers_to_differ(task: Task, tmp_path: Path) -> None:
+    told = processors(OnnxRuntime(), to_onnx(task.net, task.example, tmp_path / "net.onnx"), task, ())
+    assert (
+        told is not None and told["differs_on"] == [] and told["why"].startswith("no layer multiplies 8-bit integers")
+    )
+    assert (
+        processors(OnnxRuntime(device=find_device("rtx_40")), written(task, tmp_path / "n.onnx", safe=True), task, ())
+        is None
+    )
+
+
+def test_a_cpu_with_vnni_is_not_here_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(monkeypatch, AVX2)
+    with pytest.raises(NotHere, match="has neither AVX-512 VNNI nor AMX: it is AVX2 without VNNI"):
+        find_device("cpu_vnni").check_here()
+    find_device("cpu").check_here()
+    on(monkeypatch, AMX)
+    find_device("cpu_vnni").check_here()
+
+
+@pytest.mark.parametrize(
+    ("flags", "title"),
+    [
+        ("avx2 avx512bw avx512_vnni avx_vnni amx_int8", "AMX"),
+        ("avx2 avx512bw avx512_vnni", "AVX-512 with VNNI"),
+        ("avx2 avx_vnni", "AVX2 with VNNI"),
+        ("avx2 avx512bw", "AVX-512 without VNNI"),
+        ("avx2", "AVX2 without VNNI"),
+        ("asimd asimddp", "Arm with dot product"),
+        ("asimd", "Arm without dot product"),
+        ("", "an unknown instruction set"),
+    ],
+)
+def test_the_widest_instruction_set_that_a_host_has_is_its_own(
+    flags: str, title: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sets, "cpu_flags", lambda: frozenset(flags.split()))
+    assert sets.instruction_set.__wrapped__().title == title
+
+
+def test_weights_keep_eight_bits_for_a_cpu_that_is_known(task: Task, tmp_path: Path) -> None:
+    from compress.builds import Place
+
+    known, any_cpu = (Place(backend="onnxruntime", device=find_device(word), threads=1) for word in ("cpu_vnni", "cpu"))
+    assert (known.stem, any_cpu.stem) == ("onnxruntime_8bit", "onnxruntime")
+    assert known.rules is not None and any_cpu.rules is not None
+    assert (known.rules.pairs_in_16_bits, any_cpu.rules.pairs_in_16_bits) == (False, True)
+    assert torch.is_tensor(task.example)

@@ -1,0 +1,46 @@
+"""A step that is slower than the one before it on a runtime says so, and where the time goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from conftest import write_recipe
+
+from compress.builds import Build, Place
+from compress.kept import Kept
+from compress.recipe import load
+from compress.report.report import Row
+from compress.slower import with_slow_layers
+from compress.stages import Stage
+from export.backends.onnxruntime import OnnxRuntime
+from export.device import find_device
+from export.to_onnx import to_onnx
+
+
+def stage(name: str) -> Stage:
+    return Stage(name=name, key=name, path=Path(), params=1, macs=1, seconds=0.0, notes=())
+
+
+def row(step: str, p50: float | None) -> Row:
+    times = None if p50 is None else {"p50": p50}
+    return Row(step=step, backend="onnxruntime", device="cpu", status="measured", params=1, macs=1, latency_ms=times)
+
+
+def test_a_slower_step_names_the_layers_that_cost_it(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    task = load(write_recipe(tmp_path, recipe)).task()
+    steps = [stage("baseline"), stage("01-thin"), stage("02-int8")]
+    place = Place(backend="onnxruntime", device=find_device("cpu"), threads=1)
+    artifact = OnnxRuntime().build(to_onnx(task.net, task.example, tmp_path / "net.onnx"), tmp_path)
+    builds = [Build(stage=each, place=place, key=each.name, artifact=artifact) for each in steps]
+    times = {"baseline": 3.0, "01-thin": 1.0, "02-int8": 2.0}
+    rows = [row(name, p50) for name, p50 in times.items()]
+    told = with_slow_layers(rows, builds, steps, task, Kept(tmp_path))
+    assert [each.slower is None for each in told] == [True, True, False]
+    slower = told[-1].slower
+    assert slower is not None and (slower["than"], slower["speed_up"]) == ("01-thin", 0.5)
+    assert all(now > was for _, was, now in slower["layers"])
+    # What is within noise, or was not timed, is not slower.
+    for p50 in (1.02, None):
+        near = [rows[0], rows[1], row("02-int8", p50)]
+        assert all(each.slower is None for each in with_slow_layers(near, builds, steps, task, Kept(tmp_path)))
