@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from compress import progress
@@ -21,7 +22,7 @@ from compress.host import conditions
 from compress.kept import Kept, key_of, versions
 from compress.latency import BLOCK, Timing, interleaved
 from compress.measure import Scoring
-from compress.peak_memory import backend_for, peak_memory_mb
+from compress.peak_memory import backend_for, peak_memory
 from compress.report.report import Overlay, Row
 from compress.stages import Stage
 from compress.task import Task
@@ -31,9 +32,10 @@ from export.device import Device, find_device
 from export.files import make_folder, sha256
 from export.quantized import Quantized
 from export.rules import Rules
-from export.to_onnx import Style, parity, to_onnx
+from export.to_onnx import Parity, Style, parity, to_onnx
 
 Log = Callable[[str], None]
+LogitsArray = NDArray[np.float32]
 
 FAITHFUL = 1e-2
 """Relative error above which a float ONNX file does not compute the network it was exported from."""
@@ -86,6 +88,8 @@ class Builder:
 
     def __init__(self, task: Task, style: Style, kept: Kept, log: Log) -> None:
         self.task, self.style, self.kept, self.log = task, style, kept, log
+        self._counted: dict[tuple[str, Rules | None], int] = {}
+        self._last: tuple[tuple[str, Rules | None], nn.Module] | None = None
 
     def build(self, stage: Stage, place: Place) -> Build | None:
         """The stage's network on this place; None where there is nothing to build.
@@ -120,7 +124,7 @@ class Builder:
             if place.backend == "torch":
                 path = stage.path
             else:
-                onnx = self.exported(stage, place.backend if quantized else "model", place.rules)
+                onnx = self.exported(stage, *((place.backend, place.rules) if quantized else ("model", None)))
                 path = place.opened().build(onnx, make_folder(self.kept.folder / "artifacts" / stage.name)).path
             self.log(f"{stage.name}: built for {place.backend} on {place.device.name}")
         except (BackendError, NotHere) as error:
@@ -130,20 +134,38 @@ class Builder:
             "artifact": str(path.relative_to(self.kept.folder)),
             "absent": None,
             "layers": layers,
-            "bit_operations": bit_operations(placed(stage.net, place.rules), self.task.example),
+            "bit_operations": self._bits(stage, place.rules if quantized else None),
         }
 
+    def _bits(self, stage: Stage, rules: Rules | None) -> int:
+        """Counted once for all devices of a runtime, and once for all runtimes of a network in float."""
+        which = stage.key, rules
+        if which not in self._counted:
+            self._counted[which] = bit_operations(self._placed(stage, rules), self.task.example)
+        return self._counted[which]
+
+    def _placed(self, stage: Stage, rules: Rules | None) -> nn.Module:
+        """See `placed`; the last one is kept, since one device's runtime comes after the other's."""
+        which = stage.key, rules
+        if self._last is None or self._last[0] != which:
+            self._last = which, placed(stage.net, rules)
+        return self._last[1]
+
     def exported(self, stage: Stage, stem: str, rules: Rules | None) -> Artifact:
-        """The stage as an ONNX file: one for all runtimes, or, quantized, one as each runtime fuses it."""
+        """The stage as an ONNX file: one for all runtimes, or, quantized, one as each runtime fuses it.
+
+        Args:
+            stem: the file's name: "model", or the runtime whose rules these are.
+        """
         path = self.kept.folder / "artifacts" / stage.name / f"{stem}.onnx"
-        key = key_of(stage.key, stem, rules, self.style, versions())
+        key = key_of(stage.key, stem, self.style, versions())
 
         def make() -> dict[str, str]:
             make_folder(path.parent)
-            net = placed(stage.net, rules)
+            net = self._placed(stage, rules)
             artifact = to_onnx(net, self.task.example, path, self.style, self._metadata(stage)).sealed()
             if not isinstance(stage.net, Quantized):
-                self._check_faithful(net, artifact)
+                self._check_faithful(stage, artifact)
             return {"sha256": sha256(path)}
 
         record = self.kept.value(f"onnx-{stage.name}-{stem}", key, make)
@@ -151,11 +173,11 @@ class Builder:
             make()
         return Artifact.read(path)
 
-    def _check_faithful(self, net: nn.Module, artifact: Artifact) -> None:
+    def _check_faithful(self, stage: Stage, artifact: Artifact) -> None:
         from export.backends.onnxruntime import OnnxRuntime
 
         with OnnxRuntime(threads=1).open(artifact) as infer:
-            found = parity(infer_from_module(net), infer, self.task.probes())
+            found = parity(infer_from_module(self._placed(stage, None)), infer, self.task.probes())
         if not found.relative_error <= FAITHFUL:
             raise ExportError(
                 f"{artifact.path.name}: ONNX Runtime's logits differ from torch's by {found.relative_error:.1%} on "
@@ -209,8 +231,9 @@ def measured(builds: Sequence[Build], task: Task, scoring: Scoring, timing: Timi
     """A row for each build: scored one after the other, then timed in turns, all in one run."""
     every = task.data.cases["test"]
     others = scoring.drawn(every, task.seed)
+    answers = Answers(task)
     scored = {
-        build.name: _score(build, task, every if _judged(build, builds) else others, kept, log) for build in builds
+        build.name: _score(build, answers, every if _judged(build, builds) else others, kept, log) for build in builds
     }
     runnable = [build for build in builds if scored[build.name]["reason"] is None]
     times = kept.value(
@@ -253,28 +276,54 @@ def _judged(build: Build, builds: Sequence[Build]) -> bool:
     return build.place.backend == "torch" or not any(each.place.backend == "torch" for each in builds)
 
 
-def _score(build: Build, task: Task, cases: Sequence[Case], kept: Kept, log: Log) -> dict[str, Any]:
+class Answers:
+    """What torch says of the inputs that artifacts are compared with it on, for the last network asked for.
+
+    A network in float is compared on one runtime after the other; its answers are always the same.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._last: tuple[tuple[str, Rules | None], list[LogitsArray]] | None = None
+
+    def parity(self, build: Build, infer: Infer) -> Parity:
+        """How far this build is from its network in torch."""
+        net = build.stage.net
+        which = build.stage.key, build.place.rules if isinstance(net, Quantized) else None
+        if self._last is None or self._last[0] != which:
+            module = infer_from_module(placed(net, build.place.rules))
+            self._last = which, [module(image) for image in self.task.probes()]
+        known = iter(self._last[1])
+        return parity(lambda image: next(known), infer, self.task.probes())
+
+
+def _score(build: Build, answers: Answers, cases: Sequence[Case], kept: Kept, log: Log) -> dict[str, Any]:
+    task = answers.task
     nothing: dict[str, Any] = {"scores": None, "parity": None, "peak_memory_mb": None, "flags": {}}
 
     def work() -> dict[str, Any]:
         if build.artifact is None:
             return {**nothing, "reason": build.absent}
-        backend = build.place.opened()
+        artifact, place = build.artifact, build.place
+        backend = place.opened()
         try:
-            with backend.open(build.artifact) as infer:
+            # Opened first: what this host cannot run needs no process of its own to find that out.
+            with (
+                backend.open(artifact) as infer,
+                peak_memory(place.backend, artifact, place.device, place.threads) as mb,
+            ):
                 title = f"{build.stage.name} on {build.place.backend}"
                 with progress.steps(f"scoring {title}", len(cases)) as step:
                     scores = task.measure(infer, step, cases)
                 log(f"{title}: mean foreground Dice {scores.mean('dice'):.4f}")
-                module = infer_from_module(placed(build.stage.net, build.place.rules))
-                found = parity(module, infer, task.probes())
+                found = answers.parity(build, infer)
+                peak_memory_mb = mb()
         except NotHere as error:
             return {**nothing, "reason": str(error)}
-        artifact, place = build.artifact, build.place
         return {
             "scores": scores.as_dict(),
             "parity": {name: round(value, 9) for name, value in asdict(found).items()},
-            "peak_memory_mb": peak_memory_mb(place.backend, artifact, place.device, place.threads),
+            "peak_memory_mb": peak_memory_mb,
             "flags": backend.flags(),  # type: ignore[attr-defined]
             "reason": None,
         }

@@ -222,8 +222,8 @@ def _surfaces(
     """
     (box,) = ndimage.find_objects((predicted_HW | true_HW).view(np.uint8))
     spacing = ruler.along(predicted_HW.shape)
-    edges = [_edge(np.pad(mask_HW[box], 1)) * spacing for mask_HW in (predicted_HW, true_HW)]
-    there, back = (_nearest(edges[0], edges[1]), _nearest(edges[1], edges[0]))
+    edges = [_edge(np.pad(mask_HW[box], 1), spacing) for mask_HW in (predicted_HW, true_HW)]
+    there, back = _nearest(edges[0], edges[1]), _nearest(edges[1], edges[0])
     both = np.concatenate([there, back])
     return (
         max(float(np.percentile(distances, 95)) for distances in (there, back)),
@@ -233,9 +233,9 @@ def _surfaces(
     )
 
 
-def _edge(mask_HW: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """The places (one a row) of a mask's pixels that have a neighbour outside it."""
-    return np.argwhere(ndimage.binary_erosion(mask_HW) ^ mask_HW)
+def _edge(mask_HW: NDArray[np.bool_], spacing: Sequence[float]) -> Values:
+    """Where (one place a row) the pixels of a mask lie that have a neighbour outside it."""
+    return np.argwhere(ndimage.binary_erosion(mask_HW) ^ mask_HW) * np.asarray(spacing, float)
 
 
 def _nearest(points: Values, others: Values) -> Values:

@@ -6,6 +6,8 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,22 +28,33 @@ def backend_for(word: str, device: Device, threads: int) -> Backend:
     return kind(device=device, threads=threads)
 
 
-def peak_memory_mb(word: str, artifact: Artifact, device: Device, threads: int) -> float:
+@contextmanager
+def peak_memory(word: str, artifact: Artifact, device: Device, threads: int) -> Iterator[Callable[[], float]]:
     """Peak resident memory, in MB, of a process that loads the artifact and infers three times.
 
-    The runtime's own libraries and Python count: the device holds them too. Rounded to 10 MB, since
-    it varies by a few from run to run.
+    It runs while this one does something else; what is given waits for it and tells. Memory does not depend on
+    what runs beside, as time does. Started, not forked: a fork would count what its parent had loaded, and
+    leave out what it shares. The runtime's own libraries and Python count: the device holds them too. Rounded to
+    10 MB, since it varies by a few from run to run.
 
     Raises:
-        SurroundingsError: if that process dies, as one does that gets no more memory.
+        SurroundingsError: when asked, if that process died, as one does that gets no more memory.
     """
     record = {**asdict(artifact), "path": str(artifact.path)}
     command = [sys.executable, "-m", "compress.peak_memory", word, device.name, str(threads), json.dumps(record)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
-        raise SurroundingsError(f"{artifact.path}: the process that measures its memory died ({said[-1][:200]})")
-    return float(done.stdout)
+
+    def told() -> float:
+        said, complaint = process.communicate()
+        if process.returncode != 0:
+            lines = complaint.strip().splitlines() or [f"exit {process.returncode}"]
+            raise SurroundingsError(f"{artifact.path}: the process that measures its memory died ({lines[-1][:200]})")
+        return float(said)
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield told
+        finally:
+            process.kill()
 
 
 def _main(word: str, device: str, threads: str, record: str) -> None:
