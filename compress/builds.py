@@ -22,7 +22,7 @@ from compress.host import conditions
 from compress.kept import Kept, key_of, versions
 from compress.latency import BLOCK, Timing, interleaved
 from compress.measure import Scoring
-from compress.peak_memory import backend_for, peak_memory
+from compress.peak_memory import Command, PeakMemory, backend_for, command
 from compress.report.report import Overlay, Row
 from compress.stages import Stage
 from compress.task import Task
@@ -232,9 +232,10 @@ def measured(builds: Sequence[Build], task: Task, scoring: Scoring, timing: Timi
     every = task.data.cases["test"]
     others = scoring.drawn(every, task.seed)
     answers = Answers(task)
-    scored = {
-        build.name: _score(build, answers, every if _judged(build, builds) else others, kept, log) for build in builds
-    }
+    chosen = [(build, every if _judged(build, builds) else others) for build in builds]
+    # They are over when this is: nothing runs beside what is timed.
+    with PeakMemory(_unknown_peaks(chosen, task, kept)) as peaks:
+        scored = {build.name: _score(build, answers, cases, peaks, kept, log) for build, cases in chosen}
     runnable = [build for build in builds if scored[build.name]["reason"] is None]
     times = kept.value(
         "latency",
@@ -297,39 +298,51 @@ class Answers:
         return parity(lambda image: next(known), infer, self.task.probes())
 
 
-def _score(build: Build, answers: Answers, cases: Sequence[Case], kept: Kept, log: Log) -> dict[str, Any]:
+def _unknown_peaks(chosen: Sequence[tuple[Build, Sequence[Case]]], task: Task, kept: Kept) -> dict[str, Command]:
+    """For each build that is still to be scored and that this host can run, what tells its peak memory."""
+    commands = {}
+    for build, cases in chosen:
+        place = build.place
+        if build.artifact is None or kept.has(f"scores-{build.name}", _score_key(build, task, cases)):
+            continue
+        with contextlib.suppress(NotHere):
+            place.device.check_here()
+            commands[build.name] = command(place.backend, build.artifact, place.device, place.threads)
+    return commands
+
+
+def _score_key(build: Build, task: Task, cases: Sequence[Case]) -> str:
+    return key_of(build.key, task.data.fingerprint(), build.absent, [case.name for case in cases])
+
+
+def _score(
+    build: Build, answers: Answers, cases: Sequence[Case], peaks: PeakMemory, kept: Kept, log: Log
+) -> dict[str, Any]:
     task = answers.task
     nothing: dict[str, Any] = {"scores": None, "parity": None, "peak_memory_mb": None, "flags": {}}
 
     def work() -> dict[str, Any]:
         if build.artifact is None:
             return {**nothing, "reason": build.absent}
-        artifact, place = build.artifact, build.place
-        backend = place.opened()
+        backend = build.place.opened()
         try:
-            # Opened first: what this host cannot run needs no process of its own to find that out.
-            with (
-                backend.open(artifact) as infer,
-                peak_memory(place.backend, artifact, place.device, place.threads) as mb,
-            ):
+            with backend.open(build.artifact) as infer:
                 title = f"{build.stage.name} on {build.place.backend}"
                 with progress.steps(f"scoring {title}", len(cases)) as step:
                     scores = task.measure(infer, step, cases)
                 log(f"{title}: mean foreground Dice {scores.mean('dice'):.4f}")
                 found = answers.parity(build, infer)
-                peak_memory_mb = mb()
         except NotHere as error:
             return {**nothing, "reason": str(error)}
         return {
             "scores": scores.as_dict(),
             "parity": {name: round(value, 9) for name, value in asdict(found).items()},
-            "peak_memory_mb": peak_memory_mb,
+            "peak_memory_mb": peaks.mb(build.name),
             "flags": backend.flags(),  # type: ignore[attr-defined]
             "reason": None,
         }
 
-    key = key_of(build.key, task.data.fingerprint(), build.absent, [case.name for case in cases])
-    return kept.value(f"scores-{build.name}", key, work)
+    return kept.value(f"scores-{build.name}", _score_key(build, task, cases), work)
 
 
 def _timed(builds: Sequence[Build], task: Task, timing: Timing, log: Log) -> dict[str, Any]:

@@ -6,16 +6,19 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from compress.errors import SurroundingsError
 from export.artifact import Artifact, Backend, Port
 from export.device import Device, find_device, named
+
+Command = list[str]
+"""A program and its arguments."""
 
 
 def backend_for(word: str, device: Device, threads: int) -> Backend:
@@ -28,33 +31,61 @@ def backend_for(word: str, device: Device, threads: int) -> Backend:
     return kind(device=device, threads=threads)
 
 
-@contextmanager
-def peak_memory(word: str, artifact: Artifact, device: Device, threads: int) -> Iterator[Callable[[], float]]:
-    """Peak resident memory, in MB, of a process that loads the artifact and infers three times.
+def command(word: str, artifact: Artifact, device: Device, threads: int) -> Command:
+    """The program that loads the artifact, infers three times and prints its peak resident memory in MB.
 
-    It runs while this one does something else; what is given waits for it and tells. Memory does not depend on
-    what runs beside, as time does. Started, not forked: a fork would count what its parent had loaded, and
-    leave out what it shares. The runtime's own libraries and Python count: the device holds them too. Rounded to
-    10 MB, since it varies by a few from run to run.
-
-    Raises:
-        SurroundingsError: when asked, if that process died, as one does that gets no more memory.
+    The runtime's own libraries and Python count: the device holds them too.
     """
     record = {**asdict(artifact), "path": str(artifact.path)}
-    command = [sys.executable, "-m", "compress.peak_memory", word, device.name, str(threads), json.dumps(record)]
+    return [sys.executable, "-m", "compress.peak_memory", word, device.name, str(threads), json.dumps(record)]
 
-    def told() -> float:
+
+class PeakMemory:
+    """Peak memory of some artifacts by name, each found in a process of its own while this one does something else.
+
+    What runs beside changes how long a process takes, not how much memory it needs. Each is started, not forked: a
+    fork would count what its parent had loaded, and leave out what both share.
+    """
+
+    def __init__(self, commands: Mapping[str, Command], at_once: int = 2) -> None:
+        """Ask for them in the order of `commands`: so many run ahead."""
+        self._waiting = dict(commands)
+        self._at_once = at_once
+        self._begun: dict[str, subprocess.Popen[str]] = {}
+
+    def __enter__(self) -> Self:
+        self._go_on()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._begun.values():
+            process.kill()
+            process.communicate()
+
+    def mb(self, name: str) -> float:
+        """The peak in MB, rounded to 10, since it varies by a few from run to run; waits for it.
+
+        Raises:
+            SurroundingsError: if the process died, as one does that gets no more memory.
+        """
+        if name in self._waiting:
+            self._begin(name)
+        process = self._begun[name]
         said, complaint = process.communicate()
+        del self._begun[name]
+        self._go_on()
         if process.returncode != 0:
             lines = complaint.strip().splitlines() or [f"exit {process.returncode}"]
-            raise SurroundingsError(f"{artifact.path}: the process that measures its memory died ({lines[-1][:200]})")
+            raise SurroundingsError(f"{name}: the process that measures its memory died ({lines[-1][:200]})")
         return float(said)
 
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield told
-        finally:
-            process.kill()
+    def _go_on(self) -> None:
+        for name in list(self._waiting)[: max(0, self._at_once - len(self._begun))]:
+            self._begin(name)
+
+    def _begin(self, name: str) -> None:
+        given = self._waiting.pop(name)
+        self._begun[name] = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _main(word: str, device: str, threads: str, record: str) -> None:
