@@ -74,7 +74,17 @@ class Build:
 
     @property
     def name(self) -> str:
-        return f"{self.stage.name}-{self.place.backend}-{self.place.device.name}"
+        return name_of(self.stage, self.place)
+
+
+def name_of(stage: Stage, place: Place) -> str:
+    """What a step's build on a place is called in records and messages."""
+    return f"{stage.name}-{place.backend}-{place.device.name}"
+
+
+def _program(place: Place, artifact: Artifact) -> Command:
+    """What tells the artifact's peak memory there."""
+    return command(place.backend, artifact, place.device, place.threads)
 
 
 def places(devices: Sequence[str], threads: int) -> list[Place]:
@@ -86,8 +96,8 @@ def places(devices: Sequence[str], threads: int) -> list[Place]:
 class Builder:
     """Exports and builds, keeping what is done."""
 
-    def __init__(self, task: Task, style: Style, kept: Kept, log: Log) -> None:
-        self.task, self.style, self.kept, self.log = task, style, kept, log
+    def __init__(self, task: Task, style: Style, kept: Kept, log: Log, peaks: PeakMemory) -> None:
+        self.task, self.style, self.kept, self.log, self.peaks = task, style, kept, log, peaks
         self._counted: dict[tuple[str, Rules | None], int] = {}
         self._last: tuple[tuple[str, Rules | None], nn.Module] | None = None
 
@@ -100,7 +110,7 @@ class Builder:
         if place.backend == "torch" and quantized:
             return None
         key = key_of(stage.key, place.backend, place.device, place.threads, self.style, versions())
-        name = f"build-{stage.name}-{place.backend}-{place.device.name}"
+        name = f"build-{name_of(stage, place)}"
         record = self.kept.value(name, key, lambda: self._record(stage, place, quantized))
         artifact = None if record["artifact"] is None else self._read(stage, self.kept.folder / record["artifact"])
         if artifact is not None and not self._whole(artifact):
@@ -127,6 +137,9 @@ class Builder:
                 onnx = self.exported(stage, *((place.backend, place.rules) if quantized else ("model", None)))
                 path = place.opened().build(onnx, make_folder(self.kept.folder / "artifacts" / stage.name)).path
             self.log(f"{stage.name}: built for {place.backend} on {place.device.name}")
+            with contextlib.suppress(NotHere):
+                place.device.check_here()
+                self.peaks.ahead(name_of(stage, place), _program(place, self._read(stage, path)))
         except (BackendError, NotHere) as error:
             self.log(f"{stage.name}: not built for {place.backend} on {place.device.name}: {error}")
             return {"artifact": None, "absent": str(error), "layers": layers, "bit_operations": None}
@@ -227,15 +240,17 @@ def placed(net: nn.Module, rules: Rules | None) -> nn.Module:
     return net
 
 
-def measured(builds: Sequence[Build], task: Task, scoring: Scoring, timing: Timing, kept: Kept, log: Log) -> list[Row]:
+def measured(
+    builds: Sequence[Build], task: Task, scoring: Scoring, timing: Timing, peaks: PeakMemory, kept: Kept, log: Log
+) -> list[Row]:
     """A row for each build: scored one after the other, then timed in turns, all in one run."""
     every = task.data.cases["test"]
     others = scoring.drawn(every, task.seed)
     answers = Answers(task)
     chosen = [(build, every if _judged(build, builds) else others) for build in builds]
-    # They are over when this is: nothing runs beside what is timed.
-    with PeakMemory(_unknown_peaks(chosen, task, kept)) as peaks:
-        scored = {build.name: _score(build, answers, cases, peaks, kept, log) for build, cases in chosen}
+    scored = {build.name: _score(build, answers, cases, peaks, kept, log) for build, cases in chosen}
+    # Nothing runs beside what is timed.
+    peaks.close()
     runnable = [build for build in builds if scored[build.name]["reason"] is None]
     times = kept.value(
         "latency",
@@ -298,23 +313,6 @@ class Answers:
         return parity(lambda image: next(known), infer, self.task.probes())
 
 
-def _unknown_peaks(chosen: Sequence[tuple[Build, Sequence[Case]]], task: Task, kept: Kept) -> dict[str, Command]:
-    """For each build that is still to be scored and that this host can run, what tells its peak memory."""
-    commands = {}
-    for build, cases in chosen:
-        place = build.place
-        if build.artifact is None or kept.has(f"scores-{build.name}", _score_key(build, task, cases)):
-            continue
-        with contextlib.suppress(NotHere):
-            place.device.check_here()
-            commands[build.name] = command(place.backend, build.artifact, place.device, place.threads)
-    return commands
-
-
-def _score_key(build: Build, task: Task, cases: Sequence[Case]) -> str:
-    return key_of(build.key, task.data.fingerprint(), build.absent, [case.name for case in cases])
-
-
 def _score(
     build: Build, answers: Answers, cases: Sequence[Case], peaks: PeakMemory, kept: Kept, log: Log
 ) -> dict[str, Any]:
@@ -327,6 +325,7 @@ def _score(
         backend = build.place.opened()
         try:
             with backend.open(build.artifact) as infer:
+                peaks.ahead(build.name, _program(build.place, build.artifact))
                 title = f"{build.stage.name} on {build.place.backend}"
                 with progress.steps(f"scoring {title}", len(cases)) as step:
                     scores = task.measure(infer, step, cases)
@@ -342,7 +341,8 @@ def _score(
             "reason": None,
         }
 
-    return kept.value(f"scores-{build.name}", _score_key(build, task, cases), work)
+    key = key_of(build.key, task.data.fingerprint(), build.absent, [case.name for case in cases])
+    return kept.value(f"scores-{build.name}", key, work)
 
 
 def _timed(builds: Sequence[Build], task: Task, timing: Timing, log: Log) -> dict[str, Any]:

@@ -48,14 +48,9 @@ class Kept:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def has(self, name: str, key: str) -> bool:
-        """Whether `value` would answer from what is kept."""
-        kept = _read(self._path(name))
-        return kept is not None and kept.get("key") == key
-
     def value(self, name: str, key: str, make: Callable[[], Any]) -> Any:
         """The kept value of this name if its key is still right, else what `make` gives, which is then kept."""
-        path = self._path(name)
+        path = self.folder / "kept" / f"{name}.json"
         kept = _read(path)
         if kept is not None and kept.get("key") == key:
             return kept["value"]
@@ -63,9 +58,6 @@ class Kept:
         make_folder(path.parent)
         write_json(path, {"key": key, "value": value})
         return value
-
-    def _path(self, name: str) -> Path:
-        return self.folder / "kept" / f"{name}.json"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self
@@ -41,26 +40,29 @@ def command(word: str, artifact: Artifact, device: Device, threads: int) -> Comm
 
 
 class PeakMemory:
-    """Peak memory of some artifacts by name, each found in a process of its own while this one does something else.
+    """Peak memory of artifacts by name, each found in a process of its own while this one does something else.
 
     What runs beside changes how long a process takes, not how much memory it needs. Each is started, not forked: a
     fork would count what its parent had loaded, and leave out what both share.
     """
 
-    def __init__(self, commands: Mapping[str, Command], at_once: int = 2) -> None:
-        """Ask for them in the order of `commands`: so many run ahead."""
-        self._waiting = dict(commands)
+    def __init__(self, at_once: int = 2) -> None:
+        """Run no more than so many at once."""
         self._at_once = at_once
+        self._waiting: dict[str, Command] = {}
         self._begun: dict[str, subprocess.Popen[str]] = {}
 
     def __enter__(self) -> Self:
-        self._go_on()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._begun.values():
-            process.kill()
-            process.communicate()
+        self.close()
+
+    def ahead(self, name: str, given: Command) -> None:
+        """Find this peak out as soon as there is room, unless it is known or asked for already."""
+        if name not in self._begun:
+            self._waiting.setdefault(name, given)
+        self._go_on()
 
     def mb(self, name: str) -> float:
         """The peak in MB, rounded to 10, since it varies by a few from run to run; waits for it.
@@ -79,8 +81,17 @@ class PeakMemory:
             raise SurroundingsError(f"{name}: the process that measures its memory died ({lines[-1][:200]})")
         return float(said)
 
+    def close(self) -> None:
+        """End what runs and forget what waits; what was not asked for until now is not needed."""
+        self._waiting.clear()
+        while self._begun:
+            _, process = self._begun.popitem()
+            process.kill()
+            process.communicate()
+
     def _go_on(self) -> None:
-        for name in list(self._waiting)[: max(0, self._at_once - len(self._begun))]:
+        running = sum(process.poll() is None for process in self._begun.values())
+        for name in list(self._waiting)[: max(0, self._at_once - running)]:
             self._begin(name)
 
     def _begin(self, name: str) -> None:
