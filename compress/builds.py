@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from compress import progress
@@ -21,7 +22,7 @@ from compress.host import conditions
 from compress.kept import Kept, key_of, versions
 from compress.latency import BLOCK, Timing, interleaved
 from compress.measure import Scoring
-from compress.peak_memory import backend_for, peak_memory_mb
+from compress.peak_memory import Command, PeakMemory, backend_for, command
 from compress.processors import processors
 from compress.report.report import Overlay, Row
 from compress.stages import Stage
@@ -32,9 +33,10 @@ from export.device import Device, find_device
 from export.files import make_folder, sha256
 from export.quantized import Quantized
 from export.rules import Rules
-from export.to_onnx import Style, parity, to_onnx
+from export.to_onnx import Parity, Style, parity, to_onnx
 
 Log = Callable[[str], None]
+LogitsArray = NDArray[np.float32]
 
 FAITHFUL = 1e-2
 """Relative error above which a float ONNX file does not compute the network it was exported from."""
@@ -78,7 +80,17 @@ class Build:
 
     @property
     def name(self) -> str:
-        return f"{self.stage.name}-{self.place.backend}-{self.place.device.name}"
+        return name_of(self.stage, self.place)
+
+
+def name_of(stage: Stage, place: Place) -> str:
+    """What a step's build on a place is called in records and messages."""
+    return f"{stage.name}-{place.backend}-{place.device.name}"
+
+
+def _program(place: Place, artifact: Artifact) -> Command:
+    """What tells the artifact's peak memory there."""
+    return command(place.backend, artifact, place.device, place.threads)
 
 
 def places(devices: Sequence[str], threads: int) -> list[Place]:
@@ -90,8 +102,10 @@ def places(devices: Sequence[str], threads: int) -> list[Place]:
 class Builder:
     """Exports and builds, keeping what is done."""
 
-    def __init__(self, task: Task, style: Style, kept: Kept, log: Log) -> None:
-        self.task, self.style, self.kept, self.log = task, style, kept, log
+    def __init__(self, task: Task, style: Style, kept: Kept, log: Log, peaks: PeakMemory) -> None:
+        self.task, self.style, self.kept, self.log, self.peaks = task, style, kept, log, peaks
+        self._counted: dict[tuple[str, Rules | None], int] = {}
+        self._last: tuple[tuple[str, Rules | None], nn.Module] | None = None
 
     def build(self, stage: Stage, place: Place) -> Build | None:
         """The stage's network on this place; None where there is nothing to build.
@@ -102,7 +116,7 @@ class Builder:
         if place.backend == "torch" and quantized:
             return None
         key = key_of(stage.key, place.backend, place.device, place.threads, self.style, versions())
-        name = f"build-{stage.name}-{place.backend}-{place.device.name}"
+        name = f"build-{name_of(stage, place)}"
         record = self.kept.value(name, key, lambda: self._record(stage, place, quantized))
         artifact = None if record["artifact"] is None else self._read(stage, self.kept.folder / record["artifact"])
         if artifact is not None and not self._whole(artifact):
@@ -126,9 +140,12 @@ class Builder:
             if place.backend == "torch":
                 path = stage.path
             else:
-                onnx = self.exported(stage, place.stem if quantized else "model", place.rules)
+                onnx = self.exported(stage, *((place.stem, place.rules) if quantized else ("model", None)))
                 path = place.opened().build(onnx, make_folder(self.kept.folder / "artifacts" / stage.name)).path
             self.log(f"{stage.name}: built for {place.backend} on {place.device.name}")
+            with contextlib.suppress(NotHere):
+                place.device.check_here()
+                self.peaks.ahead(name_of(stage, place), _program(place, self._read(stage, path)))
         except (BackendError, NotHere) as error:
             self.log(f"{stage.name}: not built for {place.backend} on {place.device.name}: {error}")
             return {"artifact": None, "absent": str(error), "layers": layers, "bit_operations": None}
@@ -136,20 +153,38 @@ class Builder:
             "artifact": str(path.relative_to(self.kept.folder)),
             "absent": None,
             "layers": layers,
-            "bit_operations": bit_operations(placed(stage.net, place.rules), self.task.example),
+            "bit_operations": self._bits(stage, place.rules if quantized else None),
         }
 
+    def _bits(self, stage: Stage, rules: Rules | None) -> int:
+        """Counted once for all devices of a runtime, and once for all runtimes of a network in float."""
+        which = stage.key, rules
+        if which not in self._counted:
+            self._counted[which] = bit_operations(self._placed(stage, rules), self.task.example)
+        return self._counted[which]
+
+    def _placed(self, stage: Stage, rules: Rules | None) -> nn.Module:
+        """See `placed`; the last one is kept, since one device's runtime comes after the other's."""
+        which = stage.key, rules
+        if self._last is None or self._last[0] != which:
+            self._last = which, placed(stage.net, rules)
+        return self._last[1]
+
     def exported(self, stage: Stage, stem: str, rules: Rules | None) -> Artifact:
-        """The stage as an ONNX file: one for all runtimes, or, quantized, one as each runtime fuses it."""
+        """The stage as an ONNX file: one for all runtimes, or, quantized, one as each runtime fuses it.
+
+        Args:
+            stem: the file's name: "model", or the runtime whose rules these are.
+        """
         path = self.kept.folder / "artifacts" / stage.name / f"{stem}.onnx"
-        key = key_of(stage.key, stem, rules, self.style, versions())
+        key = key_of(stage.key, stem, self.style, versions())
 
         def make() -> dict[str, str]:
             make_folder(path.parent)
-            net = placed(stage.net, rules)
+            net = self._placed(stage, rules)
             artifact = to_onnx(net, self.task.example, path, self.style, self._metadata(stage)).sealed()
             if not isinstance(stage.net, Quantized):
-                self._check_faithful(net, artifact)
+                self._check_faithful(stage, artifact)
             return {"sha256": sha256(path)}
 
         record = self.kept.value(f"onnx-{stage.name}-{stem}", key, make)
@@ -157,11 +192,11 @@ class Builder:
             make()
         return Artifact.read(path)
 
-    def _check_faithful(self, net: nn.Module, artifact: Artifact) -> None:
+    def _check_faithful(self, stage: Stage, artifact: Artifact) -> None:
         from export.backends.onnxruntime import OnnxRuntime
 
         with OnnxRuntime(threads=1).open(artifact) as infer:
-            found = parity(infer_from_module(net), infer, self.task.probes())
+            found = parity(infer_from_module(self._placed(stage, None)), infer, self.task.probes())
         if not found.relative_error <= FAITHFUL:
             raise ExportError(
                 f"{artifact.path.name}: ONNX Runtime's logits differ from torch's by {found.relative_error:.1%} on "
@@ -211,13 +246,17 @@ def placed(net: nn.Module, rules: Rules | None) -> nn.Module:
     return net
 
 
-def measured(builds: Sequence[Build], task: Task, scoring: Scoring, timing: Timing, kept: Kept, log: Log) -> list[Row]:
+def measured(
+    builds: Sequence[Build], task: Task, scoring: Scoring, timing: Timing, peaks: PeakMemory, kept: Kept, log: Log
+) -> list[Row]:
     """A row for each build: scored one after the other, then timed in turns, all in one run."""
     every = task.data.cases["test"]
     others = scoring.drawn(every, task.seed)
-    scored = {
-        build.name: _score(build, task, every if _judged(build, builds) else others, kept, log) for build in builds
-    }
+    answers = Answers(task)
+    chosen = [(build, every if _judged(build, builds) else others) for build in builds]
+    scored = {build.name: _score(build, answers, cases, peaks, kept, log) for build, cases in chosen}
+    # Nothing runs beside what is timed.
+    peaks.close()
     runnable = [build for build in builds if scored[build.name]["reason"] is None]
     times = kept.value(
         "latency",
@@ -260,7 +299,31 @@ def _judged(build: Build, builds: Sequence[Build]) -> bool:
     return build.place.backend == "torch" or not any(each.place.backend == "torch" for each in builds)
 
 
-def _score(build: Build, task: Task, cases: Sequence[Case], kept: Kept, log: Log) -> dict[str, Any]:
+class Answers:
+    """What torch says of the inputs that artifacts are compared with it on, for the last network asked for.
+
+    A network in float is compared on one runtime after the other; its answers are always the same.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._last: tuple[tuple[str, Rules | None], list[LogitsArray]] | None = None
+
+    def parity(self, build: Build, infer: Infer) -> Parity:
+        """How far this build is from its network in torch."""
+        net = build.stage.net
+        which = build.stage.key, build.place.rules if isinstance(net, Quantized) else None
+        if self._last is None or self._last[0] != which:
+            module = infer_from_module(placed(net, build.place.rules))
+            self._last = which, [module(image) for image in self.task.probes()]
+        known = iter(self._last[1])
+        return parity(lambda image: next(known), infer, self.task.probes())
+
+
+def _score(
+    build: Build, answers: Answers, cases: Sequence[Case], peaks: PeakMemory, kept: Kept, log: Log
+) -> dict[str, Any]:
+    task = answers.task
     nothing: dict[str, Any] = dict.fromkeys(("scores", "parity", "peak_memory_mb", "processors")) | {"flags": {}}
 
     def work() -> dict[str, Any]:
@@ -269,20 +332,19 @@ def _score(build: Build, task: Task, cases: Sequence[Case], kept: Kept, log: Log
         backend = build.place.opened()
         try:
             with backend.open(build.artifact) as infer:
+                peaks.ahead(build.name, _program(build.place, build.artifact))
                 title = f"{build.stage.name} on {build.place.backend}"
                 with progress.steps(f"scoring {title}", len(cases)) as step:
                     scores = task.measure(infer, step, cases)
                 log(f"{title}: mean foreground Dice {scores.mean('dice'):.4f}")
-                module = infer_from_module(placed(build.stage.net, build.place.rules))
-                found = parity(module, infer, task.probes())
+                found = answers.parity(build, infer)
         except NotHere as error:
             return {**nothing, "reason": str(error)}
-        artifact, place = build.artifact, build.place
         return {
             "scores": scores.as_dict(),
             "parity": {name: round(value, 9) for name, value in asdict(found).items()},
-            "peak_memory_mb": peak_memory_mb(place.backend, artifact, place.device, place.threads),
-            "processors": processors(backend, artifact, task, cases),
+            "peak_memory_mb": peaks.mb(build.name),
+            "processors": processors(backend, build.artifact, task, cases),
             "flags": backend.flags(),  # type: ignore[attr-defined]
             "reason": None,
         }

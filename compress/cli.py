@@ -6,6 +6,7 @@ something is inconclusive or was not measured; 4 the surroundings failed; 130 st
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -180,6 +181,9 @@ def main() -> None:
     from compress.errors import SegpressError
     from export.files import cannot_write
 
+    # Read once, when torch is imported. Its OpenMP threads otherwise spin for milliseconds behind every operator: where
+    # another process or runtime wants the CPU too, a network takes up to ten times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except SegpressError as error:

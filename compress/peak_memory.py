@@ -8,12 +8,16 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from compress.errors import SurroundingsError
 from export.artifact import Artifact, Backend, Port
 from export.device import Device, find_device, named
+
+Command = list[str]
+"""A program and its arguments."""
 
 
 def backend_for(word: str, device: Device, threads: int) -> Backend:
@@ -26,22 +30,73 @@ def backend_for(word: str, device: Device, threads: int) -> Backend:
     return kind(device=device, threads=threads)
 
 
-def peak_memory_mb(word: str, artifact: Artifact, device: Device, threads: int) -> float:
-    """Peak resident memory, in MB, of a process that loads the artifact and infers three times.
+def command(word: str, artifact: Artifact, device: Device, threads: int) -> Command:
+    """The program that loads the artifact, infers three times and prints its peak resident memory in MB.
 
-    The runtime's own libraries and Python count: the device holds them too. Rounded to 10 MB, since
-    it varies by a few from run to run.
-
-    Raises:
-        SurroundingsError: if that process dies, as one does that gets no more memory.
+    The runtime's own libraries and Python count: the device holds them too.
     """
     record = {**asdict(artifact), "path": str(artifact.path)}
-    command = [sys.executable, "-m", "compress.peak_memory", word, device.name, str(threads), json.dumps(record)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
-        raise SurroundingsError(f"{artifact.path}: the process that measures its memory died ({said[-1][:200]})")
-    return float(done.stdout)
+    return [sys.executable, "-m", "compress.peak_memory", word, device.name, str(threads), json.dumps(record)]
+
+
+class PeakMemory:
+    """Peak memory of artifacts by name, each found in a process of its own while this one does something else.
+
+    What runs beside changes how long a process takes, not how much memory it needs. Each is started, not forked: a
+    fork would count what its parent had loaded, and leave out what both share.
+    """
+
+    def __init__(self, at_once: int = 2) -> None:
+        """Run no more than so many at once."""
+        self._at_once = at_once
+        self._waiting: dict[str, Command] = {}
+        self._begun: dict[str, subprocess.Popen[str]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ahead(self, name: str, given: Command) -> None:
+        """Find this peak out as soon as there is room, unless it is known or asked for already."""
+        if name not in self._begun:
+            self._waiting.setdefault(name, given)
+        self._go_on()
+
+    def mb(self, name: str) -> float:
+        """The peak in MB, rounded to 10, since it varies by a few from run to run; waits for it.
+
+        Raises:
+            SurroundingsError: if the process died, as one does that gets no more memory.
+        """
+        if name in self._waiting:
+            self._begin(name)
+        process = self._begun[name]
+        said, complaint = process.communicate()
+        del self._begun[name]
+        self._go_on()
+        if process.returncode != 0:
+            lines = complaint.strip().splitlines() or [f"exit {process.returncode}"]
+            raise SurroundingsError(f"{name}: the process that measures its memory died ({lines[-1][:200]})")
+        return float(said)
+
+    def close(self) -> None:
+        """End what runs and forget what waits; what was not asked for until now is not needed."""
+        self._waiting.clear()
+        while self._begun:
+            _, process = self._begun.popitem()
+            process.kill()
+            process.communicate()
+
+    def _go_on(self) -> None:
+        running = sum(process.poll() is None for process in self._begun.values())
+        for name in list(self._waiting)[: max(0, self._at_once - running)]:
+            self._begin(name)
+
+    def _begin(self, name: str) -> None:
+        given = self._waiting.pop(name)
+        self._begun[name] = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _main(word: str, device: str, threads: str, record: str) -> None:

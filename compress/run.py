@@ -16,6 +16,7 @@ from compress.data.cases import ROLES, Role
 from compress.gates import drops, judge, step_drop
 from compress.host import host_facts
 from compress.kept import Kept, claimed, code_key, key_of, versions
+from compress.peak_memory import PeakMemory
 from compress.recipe import Recipe
 from compress.report.report import Report, Row
 from compress.slower import with_slow_layers
@@ -49,12 +50,14 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
         tidy(kept)
 
         threads = recipe.latency.threads or usable_cpus()
-        builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), kept, log)
-        shown = [begun, *(compared[-1] for compared in beside.values()), *stages]
-        found = [builder.build(stage, place) for stage in shown for place in places(recipe.devices, threads)]
-        builds = [build for build in found if build is not None]
+        with PeakMemory() as peaks:
+            builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), kept, log, peaks)
+            shown = [begun, *(compared[-1] for compared in beside.values()), *stages]
+            found = [builder.build(stage, place) for stage in shown for place in places(recipe.devices, threads)]
+            builds = [build for build in found if build is not None]
+            measures = measured(builds, task, recipe.scoring, recipe.latency, peaks, kept, log)
 
-        rows = with_drops(measured(builds, task, recipe.scoring, recipe.latency, kept, log), [begun, *stages])
+        rows = with_drops(measures, [begun, *stages])
         rows = with_slow_layers(rows, builds, [begun, *stages], task, kept)
         report = Report(
             name=recipe.name,

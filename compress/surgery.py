@@ -18,7 +18,6 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from compress.errors import PassError, WeightsError
 from compress.swap import Branches
-from export.quantized import Quantized
 
 _CONV: Final = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 _NORM: Final = ("num_features", "eps", "momentum", "affine", "track_running_stats")
@@ -45,6 +44,9 @@ def copied(net: nn.Module, word: str) -> nn.Module:
     Raises:
         PassError: if the network is in integers already: its layers are no longer there to change.
     """
+    # Only here: importing it takes time and memory, and building a changed network again has no use for it.
+    from export.quantized import Quantized
+
     if isinstance(net, Quantized):
         raise PassError(f"{word}: the network is in 8-bit integers already; give {word} before int8")
     return copy.deepcopy(net).eval()

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.errors import PassError
-from export.placement import matches
 
 Kinds = tuple[type[nn.Module], ...]
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -93,6 +92,9 @@ def chosen(found: Sequence[Place], where: str | tuple[str, ...], word: str) -> l
     Raises:
         PassError: if a name or pattern fits no layer.
     """
+    # Only here: importing it takes time and memory, and building a changed network again has no use for it.
+    from export.placement import matches
+
     patterns = (where,) if isinstance(where, str) else where
     known = [name for place in found for name in place.names]
     if not known:

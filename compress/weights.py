@@ -28,13 +28,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from compress.blocks.onnx_graph import Translated
 from compress.data.cases import Normalization
 from compress.errors import WeightsError
 from compress.head import Headed, note_on
-from compress.networks.onnx import tensors_of
 from compress.networks.python import check_described
-from compress.surgery import rebuilt
 from export.device import named, words
 from export.files import write_bytes, write_json
 
@@ -137,6 +134,8 @@ def build_net(network: Mapping[str, Mapping[str, Any]]) -> nn.Module:
     """
     ((word, options),) = network.items()
     if word == "changed":
+        from compress.surgery import rebuilt
+
         net = rebuilt(options, build_net)
     elif word in words("compress.networks"):
         shape = shape_of(network)
@@ -242,9 +241,14 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
 
 def _tensors_in(path: Path, net: nn.Module) -> dict[str, Tensor]:
-    if path.suffix.lower() != ".onnx" or not isinstance(net, Translated):
-        return _read_state(path)
-    return tensors_of(path)
+    if path.suffix.lower() == ".onnx":
+        # Only here, as `rebuilt` above: importing what reads ONNX takes time and memory that most networks do not need.
+        from compress.blocks.onnx_graph import Translated
+        from compress.networks.onnx import tensors_of
+
+        if isinstance(net, Translated):
+            return tensors_of(path)
+    return _read_state(path)
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

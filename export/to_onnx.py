@@ -5,10 +5,13 @@ Legend: B batch, C channels, K classes, H height, W width.
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -81,6 +84,7 @@ def to_onnx(
 
 def _translated(net: nn.Module, example: Tensor, style: Style) -> ir.Model:
     program = exported(net, example, style.dynamic)
+    _read_operators_once()
     try:
         with quiet():
             translated = torch.onnx.export(
@@ -97,6 +101,17 @@ def _translated(net: nn.Module, example: Tensor, style: Style) -> ir.Model:
         raise ExportError(f"{type(net).__name__} cannot be exported to ONNX: {_reason(error)}") from error
     assert translated is not None
     return translated.model
+
+
+def _read_operators_once() -> None:
+    """Keep what torch's exporter asks onnxscript for: at every export it parses the source of 500 operators again.
+
+    No public call takes a list that is there already; where a version of torch has this one elsewhere, nothing is kept.
+    """
+    apis: Any = getattr(sys.modules.get("torch.onnx._internal.exporter._registration"), "onnxscript_apis", None)
+    ask = getattr(apis, "get_torchlib_ops", None)
+    if ask is not None and not hasattr(ask, "cache_info"):
+        apis.get_torchlib_ops = functools.cache(ask)
 
 
 def _reason(error: BaseException) -> str:

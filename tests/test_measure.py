@@ -134,6 +134,25 @@ def test_distances_equal_those_found_by_trying_every_pair(spacing: tuple[float, 
         assert values[NSD] == pytest.approx(near / (len(there) + len(back)), abs=1e-6)
 
 
+@pytest.mark.parametrize("spacing", [(0.3, 0.7), None])
+def test_surfaces_and_their_distances_are_those_of_monai(spacing: tuple[float, float] | None) -> None:
+    import torch
+    from monai.metrics.utils import get_edge_surface_distance
+
+    rng = np.random.default_rng(3)
+    masks = [ndimage.gaussian_filter(rng.standard_normal((48, 40)), 3) > 0.02 for _ in range(2)]
+    _, found, _ = get_edge_surface_distance(
+        *(torch.from_numpy(np.pad(mask, 1)) for mask in masks),
+        spacing=spacing,
+        symmetric=True,
+        mask=torch.ones(50, 42, dtype=torch.bool),
+    )
+    there, back = (distances.double().numpy() for distances in found)
+    values, _ = score_case(masks[0].astype(int), masks[1].astype(int), classes=2, ruler=Ruler(spacing=spacing))
+    assert values[0, HD95] == max(np.percentile(there, 95), np.percentile(back, 95))
+    assert values[0, ASD] == np.concatenate([there, back]).mean()
+
+
 def test_distances_in_a_volume_equal_those_found_by_trying_every_pair() -> None:
     spacing = (3.0, 0.5, 1.25)
     rough = ndimage.gaussian_filter(np.random.default_rng(3).standard_normal((2, 9, 14, 11)), (0, 1, 2, 2))

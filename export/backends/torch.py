@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,7 +46,11 @@ class Torch:
 
     def flags(self) -> dict[str, object]:
         """What was set, for the report."""
-        return {"threads": self.threads, "mode": "eager float32"}
+        return {
+            "threads": self.threads,
+            "mode": "eager float32",
+            "openmp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
+        }
 
 
 def infer_from_module(net: nn.Module, where: str = "cpu") -> Infer:

@@ -1,0 +1,57 @@
+"""Peak memory: one process for each artifact, some of them ahead, none of them left behind."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from compress.errors import SurroundingsError
+from compress.peak_memory import Command, PeakMemory
+
+
+def says(text: str) -> Command:
+    return [sys.executable, "-S", "-c", f"print({text!r})"]
+
+
+def leaves(path: Path) -> Command:
+    """Makes a file, and then takes its time."""
+    return [sys.executable, "-S", "-c", f"import time; open({str(path)!r}, 'w').close(); time.sleep(60)"]
+
+
+def test_peaks_are_told_in_whatever_order_they_are_asked_for() -> None:
+    with PeakMemory() as peaks:
+        for name in ("110", "120", "130", "140"):
+            peaks.ahead(name, says(name))
+        assert [peaks.mb(name) for name in ("140", "110", "120", "130")] == [140, 110, 120, 130]
+
+
+def test_a_process_that_dies_is_named_with_its_last_words() -> None:
+    with PeakMemory() as peaks, pytest.raises(SurroundingsError) as told:
+        peaks.ahead("baseline-torch-cpu", [sys.executable, "-S", "-c", "raise MemoryError('no more')"])
+        peaks.mb("baseline-torch-cpu")
+    assert str(told.value) == "baseline-torch-cpu: the process that measures its memory died (MemoryError: no more)"
+
+
+def test_so_many_run_ahead_and_none_is_left_behind(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in "abc"]
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), PeakMemory(at_once=2) as peaks:
+        for file in files:
+            peaks.ahead(file.name, leaves(file))
+        while not (files[0].exists() and files[1].exists()):
+            time.sleep(0.02)
+        assert not files[2].exists()
+        raise KeyboardInterrupt
+    assert time.monotonic() - begun < 50
+
+
+def test_one_that_is_over_makes_room_though_nobody_asked(tmp_path: Path) -> None:
+    with PeakMemory(at_once=1) as peaks:
+        peaks.ahead("first", [sys.executable, "-S", "-c", f"open({str(tmp_path / 'first')!r}, 'w'); print(10)"])
+        while not (tmp_path / "second").exists():
+            peaks.ahead("second", leaves(tmp_path / "second"))
+            time.sleep(0.02)
+        assert (tmp_path / "first").exists() and peaks.mb("first") == 10
