@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +25,29 @@ from compress.weights import Description, save_net
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 SIZE = 32
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_repeats_is_done_once() -> Iterator[None]:
+    """Two things that many tests would wait for, and that none of those changes or looks at.
+
+    At each export torch parses the source of its 500 translations, which takes longer than a small
+    network's export itself. And a run measures peak memory in a process for each artifact, each
+    importing torch: tests/test_peak_memory.py looks at the real one.
+    """
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    read = functools.cache(ONNXRegistry.from_torchlib)
+
+    def copied(*given: Any, **options: Any) -> ONNXRegistry:
+        registry = copy.copy(read(*given, **options))
+        registry.functions = {name: list(found) for name, found in registry.functions.items()}
+        return registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(copied))
+        patch.setattr("compress.builds.peak_memory_mb", lambda *_: 100.0)
+        yield
 
 
 def blob(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +157,7 @@ def recipe(tmp_path: Path, folder: Path, weights: Path) -> dict[str, object]:
         "network": {"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2, "weights": str(weights)}},
         "data": {"folder": {"root": str(folder), "size": [SIZE, SIZE]}},
         "passes": [{"int8": {"calibrate": 8, "method": "min_max"}}],
-        "latency": {"samples": 12, "seconds": 1, "warm_up": 0.1, "threads": 2},
+        "latency": {"samples": 10, "seconds": 0.2, "warm_up": 0, "threads": 1},
     }
 
 
