@@ -10,7 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -18,14 +21,30 @@ import torch
 from conftest import write_recipe
 from PIL import Image
 
+from compress.cli import main
 from compress.networks.unet import UNet
 
 COMPRESS = [sys.executable, "-m", "compress"]
 
 
-def compress(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def in_a_process(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
-    return subprocess.run([*COMPRESS, *map(str, words)], capture_output=True, text=True, check=False, cwd=cwd)
+    return subprocess.run([*COMPRESS, *map(str, words)], capture_output=True, text=True, check=False)
+
+
+def compress(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the console script in this process, which has imported torch already; a traceback would end the test."""
+    command, out, err = ["compress", *map(str, words)], StringIO(), StringIO()
+    with (
+        redirect_stdout(out),
+        redirect_stderr(err),
+        patch.object(sys, "argv", command),
+        patch.object(sys, "excepthook", sys.excepthook),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    assert isinstance(ended.value.code, int)
+    return subprocess.CompletedProcess(command, ended.value.code, out.getvalue(), err.getvalue())
 
 
 def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
@@ -37,7 +56,7 @@ def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
 
 
 def test_help_answers_and_lists_the_commands() -> None:
-    done = compress("--help")
+    done = in_a_process("--help")
     assert done.returncode == 0
     assert all(word in done.stdout for word in ("run", "check", "train", "schema", "inspect", "sensitivity"))
 
@@ -65,7 +84,7 @@ def test_check_says_what_the_recipe_would_do(tmp_path: Path, recipe: dict) -> No
 
 def test_misspellings_are_reported_together_with_the_nearest_right_word(tmp_path: Path, recipe: dict) -> None:
     recipe["passes"] = [{"int9": {}}, {"int8": {"calibrat": 8}}, {"int8": {"method": "entropi"}}]
-    done = compress("run", write_recipe(tmp_path, recipe), "--out", tmp_path / "runs")
+    done = in_a_process("run", write_recipe(tmp_path, recipe), "--out", tmp_path / "runs")
     refused(done, "passes[0] (int9)", "'int8'", "passes[1] (int8)", "'calibrate'", "passes[2] (int8)", "'entropy'")
     assert not (tmp_path / "runs").exists()
 

@@ -7,9 +7,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from compress.errors import SurroundingsError
-from compress.peak_memory import Command, PeakMemory
+from compress.peak_memory import Command, PeakMemory, command
+from compress.weights import load_net
+from export.artifact import Artifact, Port
+from export.device import find_device, named
+from export.to_onnx import to_onnx
+
+CPU = find_device("cpu")
 
 
 def says(text: str) -> Command:
@@ -55,3 +62,24 @@ def test_one_that_is_over_makes_room_though_nobody_asked(tmp_path: Path) -> None
             peaks.ahead("second", leaves(tmp_path / "second"))
             time.sleep(0.02)
         assert (tmp_path / "first").exists() and peaks.mb("first") == 10
+
+
+@pytest.fixture(scope="module")
+def onnx(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return to_onnx(load_net(weights), torch.zeros(1, 1, 32, 32), tmp_path_factory.mktemp("peak") / "model.onnx")
+
+
+@pytest.mark.parametrize("word", CPU.backends)
+def test_a_process_that_runs_the_artifact_on_this_runtime_needs_some(
+    word: str, onnx: Artifact, weights: Path, tmp_path: Path
+) -> None:
+    if word == "torch":
+        image, logits = (Port(name=name, shape=(1, 1, 32, 32), dtype="float") for name in ("image", "logits"))
+        artifact = Artifact(path=weights, format="torch", input=image, output=logits)
+    else:
+        artifact = named("export.backends", word)(device=CPU, threads=1).build(onnx, tmp_path)
+    with PeakMemory() as peaks:
+        peaks.ahead(word, command(word, artifact, CPU, 1))
+        found = peaks.mb(word)
+    assert 30 <= found < 2000
+    assert found % 10 == 0, "rounded, since it varies by a few from run to run"
