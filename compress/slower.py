@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -40,9 +41,9 @@ def with_slow_layers(
         if was is None or speed_up is None or speed_up >= NOISE:
             told.append(row)
             continue
-        pair = [by_place[each.step, each.backend, each.device] for each in (was, row)]
+        pair = tuple(by_place[each.step, each.backend, each.device] for each in (was, row))
         key = key_of([build.key for build in pair], task.data.fingerprint(), versions())
-        layers = kept.value(f"slower-{pair[1].name}", key, lambda pair=pair: _slowest(*pair, task))
+        layers = kept.value(f"slower-{pair[1].name}", key, partial(_slowest, *pair, task))
         told.append(replace(row, slower={"than": was.step, "speed_up": round(speed_up, 3), "layers": layers}))
     return told
 

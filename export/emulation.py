@@ -303,7 +303,7 @@ class _Rows:
             slice(start, start + (side - 1) * stride + 1, stride)
             for start, side, stride in zip(self.offsets[tap], self.sides, self.strides, strict=True)
         )
-        return self.padded[(group * self.channels + channel, *window)].reshape(-1)
+        return self.padded[group * self.channels + channel][window].reshape(-1)
 
 
 def _exact_convolution(node: onnx.NodeProto, weight: Array, zero: int) -> onnx.ModelProto:
