@@ -206,7 +206,12 @@ def test_a_run_that_is_killed_or_stopped_goes_on(tmp_path: Path, recipe: dict) -
     path = write_recipe(tmp_path, recipe)
     out = tmp_path / "runs"
     for how in (signal.SIGKILL, signal.SIGINT):
-        process = subprocess.Popen([*COMPRESS, "run", str(path), "--out", str(out)], stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [*COMPRESS, "run", str(path), "--out", str(out)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         kept = out / "tiny" / "kept"
         limit = time.monotonic() + 60
         wanted = "01-int8.json" if how is signal.SIGKILL else "scores-*.json"

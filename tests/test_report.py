@@ -1,6 +1,7 @@
 """The report as Markdown, HTML and terminal text."""
 
 import copy
+import functools
 import json
 import math
 import re
@@ -198,6 +199,26 @@ def overlay(name: str = "case_02", channels: int = 1) -> Overlay:
     )
 
 
+@functools.cache
+def drawn(text: str) -> Any:
+    return plots.plots(json.loads(text))
+
+
+@pytest.fixture(autouse=True)
+def equal_plots_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of a page's time, and most pages here differ in words alone."""
+
+    def kept(of: dict[str, Any]) -> Any:
+        return drawn(json.dumps({key: value for key, value in of.items() if key != "gates"}))
+
+    monkeypatch.setattr("compress.report.html.plots", kept)
+
+
+@pytest.fixture
+def drawn_anew(monkeypatch: pytest.MonkeyPatch, equal_plots_are_drawn_once: None) -> None:
+    monkeypatch.setattr("compress.report.html.plots", plots.plots)
+
+
 def page(of: dict[str, Any], *overlays: Overlay) -> str:
     return to_html(of, overlays)
 
@@ -273,12 +294,13 @@ def test_the_page_starts_with_its_doctype_and_every_reference_has_its_target() -
 
 
 def test_the_page_has_both_bar_plots_the_scatter_and_every_view_of_a_worst_case() -> None:
-    text = Page(page(report(), overlay())).text
+    written = page(report(), overlay())
+    text = Page(written).text
     assert "ms an image" in text
     assert "0.10 lost" in text
     assert "Dice before 0.9050, after 0.7100 (drop +0.1950)" in text
     assert "loses more than 0.10" in text
-    views = re.findall(r'aria-label="(image|truth|before|after)"', page(report(), overlay()))
+    views = re.findall(r'aria-label="(image|truth|before|after)"', written)
     assert views == ["image", "truth", "before", "after"]
 
 
@@ -363,7 +385,7 @@ def test_a_report_where_nothing_was_measured_can_be_shown(render: Any) -> None:
 
 
 @FORMS
-def test_the_same_report_gives_the_same_text(render: Any) -> None:
+def test_the_same_report_gives_the_same_text(render: Any, drawn_anew: None) -> None:
     found = report()
     before = copy.deepcopy(found)
     assert render(found) == render(json.loads(json.dumps(found)))

@@ -14,6 +14,7 @@ from conftest import write_recipe
 from compress.data.cases import Case
 from compress.measure import Scoring
 from compress.recipe import load
+from compress.report.report import Report
 from compress.run import run
 from export.artifact import Artifact
 from export.to_onnx import metadata_of
@@ -35,7 +36,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, folder: Path, weights: Path) 
         "data": {"folder": {"root": str(folder), "size": [32, 32]}},
         "passes": [{"int8": {"calibrate": 8, "method": "mse", "keep_float": ["head"]}}],
         "devices": ["cpu", "rtx_40"],
-        "latency": {"samples": 12, "seconds": 1, "warm_up": 0.1, "threads": 2},
+        "latency": {"samples": 10, "seconds": 0.2, "warm_up": 0, "threads": 1},
         "gates": [
             {"dice_drop": {"at_most": 0.05, "device": "cpu"}},
             {"hd95_rise": {"at_most": 5, "device": "cpu", "class": "square"}},
@@ -47,6 +48,13 @@ def done(tmp_path_factory: pytest.TempPathFactory, folder: Path, weights: Path) 
     }
     run(load(write_recipe(place, recipe)), place / "out", say=quiet)
     return place / "out", json.loads((place / "out" / "report.json").read_text())
+
+
+def gone_on(done: tuple[Path, dict], place: Path, **changes: Any) -> Report:
+    """The finished run under a changed recipe: what the change leaves as it was is not done again."""
+    shutil.copytree(done[0], place / "out")
+    recipe = {**done[1]["recipe"], "devices": ["cpu"], "gates": [], **changes}
+    return run(load(write_recipe(place, recipe)), place / "out", say=quiet)
 
 
 def test_the_report_has_a_row_for_each_step_on_each_runtime(done: tuple[Path, dict]) -> None:
@@ -177,31 +185,30 @@ def test_a_changed_artifact_is_built_again(done: tuple[Path, dict], tmp_path: Pa
     assert path.read_bytes() == right
 
 
-def test_a_gate_too_tight_fails_and_is_named(tmp_path: Path, recipe: dict) -> None:
-    recipe["gates"] = [{"size_mb": {"at_most": 0.001}}]
-    report = run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=quiet)
+def test_a_gate_too_tight_fails_and_is_named(done: tuple[Path, dict], tmp_path: Path) -> None:
+    report = gone_on(done, tmp_path, gates=[{"size_mb": {"at_most": 0.001}}])
     assert report.exit_code == 1
     (first, *_) = report.gates
     assert (first.name, first.limit, first.verdict) == ("size_mb", 0.001, "fails")
     assert first.value is not None
     assert first.value > 0.001
 
-    recipe["gates"] = [{"latency_ms": {"at_most": 33, "device": "cuda"}}]
-    report = run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=quiet)
+
+def test_a_gate_on_a_device_that_is_not_there_is_inconclusive(done: tuple[Path, dict], tmp_path: Path) -> None:
+    report = gone_on(done, tmp_path, gates=[{"latency_ms": {"at_most": 33, "device": "cuda"}}])
     assert report.exit_code == 3, "a device that is not there was not measured"
 
 
 def test_a_chain_beside_the_recipes_own_is_timed_in_the_same_run_and_judged_by_no_gate(
-    tmp_path: Path, recipe: dict
+    done: tuple[Path, dict], tmp_path: Path
 ) -> None:
-    recipe["passes"] = [{"int8": {"calibrate": 8, "method": "min_max", "keep_float": ["head"]}}]
-    recipe["compare"] = {"int8_alone": [{"int8": {"calibrate": 4, "method": "min_max"}}]}
-    recipe["gates"] = [
+    compare = {"int8_alone": [{"int8": {"calibrate": 4, "method": "min_max"}}]}
+    gates = [
         {"speedup": {"at_least": 0.001, "over": "int8_alone", "backend": "openvino"}},
         {"smaller": {"at_least": 1.5, "backend": "onnxruntime"}},
         {"fewer_bit_operations": {"at_least": 2, "backend": "onnxruntime"}},
     ]
-    report = run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=quiet)
+    report = gone_on(done, tmp_path, compare=compare, gates=gates)
     assert [row.step for row in report.rows if row.backend == "openvino"] == ["baseline", "int8_alone", "01-int8"]
     assert [(step["step"], step["chain"]) for step in report.steps] == [
         ("baseline", None),
@@ -227,13 +234,12 @@ def test_a_chain_beside_the_recipes_own_is_timed_in_the_same_run_and_judged_by_n
 
 
 def test_what_no_drop_gate_reads_is_scored_on_fewer_cases_where_the_recipe_says_so(
-    tmp_path: Path, recipe: dict
+    done: tuple[Path, dict], tmp_path: Path
 ) -> None:
-    recipe["passes"] = [{"depthwise": {"at_least": 4}}, {"int8": {"calibrate": 8, "method": "min_max"}}]
-    recipe["compare"] = {"int8_alone": [{"int8": {"calibrate": 4, "method": "min_max"}}]}
-    recipe["scoring"] = {"others": 5}
-    recipe["gates"] = [{"dice_drop": {"at_most": 1.0, "backend": "openvino"}}]
-    report = run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=quiet)
+    int8 = done[1]["recipe"]["passes"]
+    gates = [{"dice_drop": {"at_most": 1.0, "backend": "openvino"}}]
+    passes, compare = [{"depthwise": {"at_least": 4}}, *int8], {"int8_alone": int8}
+    report = gone_on(done, tmp_path, passes=passes, compare=compare, scoring={"others": 5}, gates=gates)
     rows = {(row.step, row.backend): row for row in report.rows}
     scored = {place: len((row.scores or {})["per_case"]) for place, row in rows.items()}
     whole = {("baseline", "torch"), ("02-int8", "onnxruntime"), ("02-int8", "openvino")}
@@ -258,15 +264,17 @@ def test_the_cases_that_others_are_scored_on_are_the_same_for_the_same_seed() ->
 
 
 def test_what_two_chains_begin_with_is_done_once(tmp_path: Path, recipe: dict) -> None:
-    first, integers = {"prune": {"ratio": 0.5, "multiple": 2}}, {"int8": {"calibrate": 4, "method": "min_max"}}
-    recipe["passes"] = [first, {"depthwise": {"at_least": 4}}, integers]
-    recipe["compare"] = {"pruned": [first, integers], "wholly_the_same": recipe["passes"]}
-    recipe["gates"] = []
+    first, second = {"prune": {"ratio": 0.5, "multiple": 2}}, {"depthwise": {"at_least": 4}}
+    recipe["passes"] = [first, second]
+    recipe["compare"] = {
+        "pruned": [first, {"prune": {"ratio": 0.3, "multiple": 1}}],
+        "wholly_the_same": recipe["passes"],
+    }
     lines: list[str] = []
     report = run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=lines.append)
     assert sum(line.startswith("01-prune: done") for line in lines) == 1
     assert not any(line.startswith(("pruned-01-prune: ", "wholly_the_same")) and "done in" in line for line in lines)
     assert [step["step"] for step in report.steps if step["chain"] == "pruned"] == ["pruned-01-prune", "pruned"]
     rows = {row.step: row for row in report.rows if row.backend == "onnxruntime"}
-    assert rows["pruned"].params > rows["03-int8"].params == rows["wholly_the_same"].params
-    assert rows["wholly_the_same"].scores == rows["03-int8"].scores
+    assert rows["01-prune"].params > rows["02-depthwise"].params == rows["wholly_the_same"].params
+    assert rows["wholly_the_same"].scores == rows["02-depthwise"].scores
