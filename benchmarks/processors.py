@@ -11,11 +11,13 @@ benchmarks/processors.md.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +30,7 @@ from rich.console import Console
 from benchmarks.lesser_cpu import environment
 from compress.host import host_facts
 from compress.kept import versions
+from compress.latency import Timing, interleaved
 from compress.passes.int8 import Int8
 from compress.recipe import load
 from compress.task import Task
@@ -37,6 +40,7 @@ from export.backends import onnxruntime, openvino
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
 from export.backends.torch import infer_from_module
+from export.device import usable_cpus
 from export.errors import NotHere
 from export.files import make_folder, write_bytes
 from export.quantized import Quantized
@@ -158,7 +162,9 @@ def main(
                 write_bytes(kept, json.dumps(_found(network, task, folder)).encode())
             found[name] = json.loads(kept.read_text())
             Console(width=200).print(found[name])
-    page = _page(found)
+    # Last, when nothing else runs any more: what the coarser steps do to the time, which should be nothing.
+    speeds = {name: _speeds(out / name) for name in found}
+    page = _page(found, speeds)
     write_bytes(to, page.encode())
     Console(width=200).print(page, markup=False)
 
@@ -261,6 +267,28 @@ def _answer(word: str, path: str, folder: str) -> None:
         np.savez(Path(folder) / "answers.npz", *_answered(infer, images))
 
 
+def _speeds(folder: Path) -> dict[str, tuple[float, float]]:
+    """Median milliseconds before and after, on this host, for each runtime, all taken in turns."""
+    with np.load(folder / "images.npz") as stored:
+        images = [stored[name] for name in stored.files[:8]]
+    with contextlib.ExitStack() as stack:
+        runs = {}
+        for word in RULES:
+            suffix = "onnx" if word == "onnxruntime" else "xml"
+            for when in ("before", "after"):
+                artifact = Artifact.read(folder / f"{word}_{when}.{suffix}")
+                infer = stack.enter_context(BACKENDS[word](threads=usable_cpus()).open(artifact))
+                runs[word, when] = partial(_in_turn, infer, images)
+        timing = Timing(samples=200, seconds=15, warm_up=1)
+        times = interleaved({" ".join(key): run for key, run in runs.items()}, timing, 0)
+    medians = {key: float(np.median(times[" ".join(key)].times_ms)) for key in runs}
+    return {word: (medians[word, "before"], medians[word, "after"]) for word in RULES}
+
+
+def _in_turn(infer: Infer, images: Answers, number: int) -> NDArray[np.float32]:
+    return infer(images[number % len(images)])
+
+
 def _dice(task: Task, images: Answers, answers: Answers) -> float:
     """The mean Dice of these answers, as a run scores them."""
     given = {image.tobytes(): answer for image, answer in zip(images, answers, strict=True)}
@@ -273,8 +301,8 @@ def _differ(ours: Answers, theirs: Answers) -> int:
     return sum(not np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
-def _page(found: Mapping[str, Mapping[str, Any]]) -> str:
-    host = host_facts(1)
+def _page(found: Mapping[str, Mapping[str, Any]], speeds: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
+    host = host_facts(usable_cpus())
     lines = [
         "# The same answer on every processor",
         "",
@@ -309,6 +337,15 @@ def _page(found: Mapping[str, Mapping[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|",
         *map(_changes, found.values()),
         "",
+        "## What it does to the time",
+        "",
+        f"Medians of 200 runs in ms on this host, {host['threads']} threads, files before and after taken in turns in one "
+        "run.",
+        "",
+        "| network | ONNX Runtime: before | after | | OpenVINO: before | after | |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+        *(_times(found[name]["title"], speeds[name]) for name in found),
+        "",
         *(f"- {each['title']}: {note}" for each in found.values() for note in each["notes"]),
     ]
     return "\n".join(lines) + "\n"
@@ -320,6 +357,11 @@ def _line(each: Mapping[str, Any], word: str, ways: Sequence[str]) -> str:
         told = each[when][word]
         cells += [f"{told[way]:.4f} ({told['differ'][way]})" if way in told else "not measured" for way in ways]
     return f"| {' | '.join(cells)} |"
+
+
+def _times(title: str, speeds: Mapping[str, tuple[float, float]]) -> str:
+    cells = [cell for was, now in speeds.values() for cell in (f"{was:.2f}", f"{now:.2f}", f"{now / was:.3f}")]
+    return f"| {title} | {' | '.join(cells)} |"
 
 
 def _changes(each: Mapping[str, Any]) -> str:
