@@ -339,8 +339,7 @@ def _page(found: Mapping[str, Mapping[str, Any]], speeds: Mapping[str, Mapping[s
         "",
         "## What it does to the time",
         "",
-        f"Medians of 200 runs in ms on this host, {host['threads']} threads, files before and after taken in turns in one "
-        "run.",
+        f"Medians of 200 runs in ms on this host, {host['threads']} threads, files before and after taken in turns.",
         "",
         "| network | ONNX Runtime: before | after | | OpenVINO: before | after | |",
         "|---|--:|--:|--:|--:|--:|--:|",
