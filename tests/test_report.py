@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from compress.report import derived, plots
-from compress.report.html import to_html
+from compress.report.html import PALETTE, to_html
 from compress.report.markdown import to_markdown
 from compress.report.report import Overlay
 from compress.report.terminal import show
@@ -500,9 +500,9 @@ def test_long_lists_of_failing_gates_are_cut_short() -> None:
     assert derived.conclusion(found).sentence.endswith("gate_2 on onnxruntime (cpu) and 2 more.")
 
 
-def test_twenty_classes_still_get_a_panel_and_a_color_each() -> None:
+def test_more_classes_than_there_are_colors_still_get_a_panel_and_a_color_each() -> None:
     found = report()
-    names = [f"class {n}" for n in range(20)]
+    names = [f"class {n}" for n in range(len(PALETTE) + 2)]
     found["data"]["classes"] = ["background", *names]
     text = Page(page(found, overlay())).text
     assert all(name in text for name in names)

@@ -233,24 +233,36 @@ def test_a_chain_beside_the_recipes_own_is_timed_in_the_same_run_and_judged_by_n
     assert rows["baseline", "openvino"].step_drop is None
 
 
-def test_what_no_drop_gate_reads_is_scored_on_fewer_cases_where_the_recipe_says_so(
-    done: tuple[Path, dict], tmp_path: Path
-) -> None:
-    int8 = done[1]["recipe"]["passes"]
+PRUNED, SEPARATED = {"prune": {"ratio": 0.5, "multiple": 2}}, {"depthwise": {"at_least": 4}}
+
+
+@pytest.fixture(scope="module")
+def chained(done: tuple[Path, dict], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+    """A run of two passes beside two other chains, scored on few cases where no gate on a drop reads."""
+    place = tmp_path_factory.mktemp("chained")
+    compare = {
+        "pruned": [PRUNED, {"prune": {"ratio": 0.3, "multiple": 1}}],
+        "wholly_the_same": [PRUNED, SEPARATED],
+    }
     gates = [{"dice_drop": {"at_most": 1.0, "backend": "openvino"}}]
-    passes, compare = [{"depthwise": {"at_least": 4}}, *int8], {"int8_alone": int8}
-    report = gone_on(done, tmp_path, passes=passes, compare=compare, scoring={"others": 5}, gates=gates)
+    passes, scoring = [PRUNED, SEPARATED], {"others": 5}
+    return place / "out", gone_on(done, place, passes=passes, compare=compare, scoring=scoring, gates=gates)
+
+
+def test_what_no_drop_gate_reads_is_scored_on_fewer_cases_where_the_recipe_says_so(
+    chained: tuple[Path, Report],
+) -> None:
+    folder, report = chained
     rows = {(row.step, row.backend): row for row in report.rows}
     scored = {place: len((row.scores or {})["per_case"]) for place, row in rows.items()}
-    whole = {("baseline", "torch"), ("02-int8", "onnxruntime"), ("02-int8", "openvino")}
+    whole = {("baseline", "torch"), *(("02-depthwise", word) for word in ("torch", "onnxruntime", "openvino"))}
     assert {place for place, count in scored.items() if count == 32} == whole
     assert {count for place, count in scored.items() if place not in whole} == {5}
-    both = [rows["01-depthwise", "openvino"].dice_drop, rows["02-int8", "openvino"].step_drop]
+    both = [rows["01-prune", "openvino"].dice_drop, rows["02-depthwise", "openvino"].step_drop]
     assert all(drop is not None and 0 < drop["mean"]["n"] <= 5 for drop in both)
-    assert (rows["02-int8", "openvino"].dice_drop or {})["mean"]["n"] > 5
+    assert (rows["02-depthwise", "openvino"].dice_drop or {})["mean"]["n"] > 5
     assert {gate.verdict for gate in report.gates} == {"holds"}
-    page = (tmp_path / "out" / "report.md").read_text()
-    assert "scored on 5 of the test cases" in page
+    assert "scored on 5 of the test cases" in (folder / "report.md").read_text()
 
 
 def test_the_cases_that_others_are_scored_on_are_the_same_for_the_same_seed() -> None:
@@ -263,18 +275,14 @@ def test_the_cases_that_others_are_scored_on_are_the_same_for_the_same_seed() ->
     assert Scoring().drawn(cases, 7) == Scoring(others=9).drawn(cases, 7) == cases
 
 
-def test_what_two_chains_begin_with_is_done_once(tmp_path: Path, recipe: dict) -> None:
-    first, second = {"prune": {"ratio": 0.5, "multiple": 2}}, {"depthwise": {"at_least": 4}}
-    recipe["passes"] = [first, second]
-    recipe["compare"] = {
-        "pruned": [first, {"prune": {"ratio": 0.3, "multiple": 1}}],
-        "wholly_the_same": recipe["passes"],
-    }
-    lines: list[str] = []
-    report = run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=lines.append)
-    assert sum(line.startswith("01-prune: done") for line in lines) == 1
-    assert not any(line.startswith(("pruned-01-prune: ", "wholly_the_same")) and "done in" in line for line in lines)
+def test_what_two_chains_begin_with_is_done_once(chained: tuple[Path, Report]) -> None:
+    folder, report = chained
+    lines = (folder / "log.txt").read_text().splitlines()
+    assert sum("01-prune: done" in line for line in lines) == 1
+    assert not any("done in" in line for line in lines if "pruned-01-prune: " in line or "wholly_the_same" in line)
     assert [step["step"] for step in report.steps if step["chain"] == "pruned"] == ["pruned-01-prune", "pruned"]
     rows = {row.step: row for row in report.rows if row.backend == "onnxruntime"}
-    assert rows["01-prune"].params > rows["02-depthwise"].params == rows["wholly_the_same"].params
-    assert rows["wholly_the_same"].scores == rows["02-depthwise"].scores
+    assert rows["pruned"].params < rows["01-prune"].params
+    assert rows["wholly_the_same"].params == rows["02-depthwise"].params < rows["01-prune"].params
+    few, every = ((rows[name].scores or {})["per_case"] for name in ("wholly_the_same", "02-depthwise"))
+    assert few == {case: every[case] for case in few}
