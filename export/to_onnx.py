@@ -5,6 +5,7 @@ Legend: B batch, C channels, K classes, H height, W width.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,8 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as ir_passes
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
 
 from export.artifact import Artifact, Infer, Port
 from export.capture import exported, quiet
@@ -83,8 +85,21 @@ def to_onnx(
 
 
 def _translated(net: nn.Module, example: Tensor, style: Style) -> ir.Model:
-    program = exported(net, example, style.dynamic)
     _read_operators_once()
+    if isinstance(net, fx.GraphModule):
+        # It was captured, so it holds functional operations already: taking them apart again is half of the time, and
+        # changes nothing unless one of them has no translation.
+        with contextlib.suppress(ExportError):
+            return _from_program(net, _as_it_is(exported(net, example, style.dynamic)), style)
+    return _from_program(net, exported(net, example, style.dynamic), style)
+
+
+def _as_it_is(program: ExportedProgram) -> ExportedProgram:
+    program.run_decompositions = lambda *_: program  # type: ignore[method-assign]
+    return program
+
+
+def _from_program(net: nn.Module, program: ExportedProgram, style: Style) -> ir.Model:
     try:
         with quiet():
             translated = torch.onnx.export(
