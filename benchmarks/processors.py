@@ -50,7 +50,7 @@ HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "recipes" / "weights"
 RULES = {"onnxruntime": onnxruntime.RULES, "openvino": openvino.RULES}
 BACKENDS = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
-MOST = 60
+MOST = 24
 """Test cases of each network: emulating one takes up to some seconds."""
 Answers = list[NDArray[np.float32]]
 
