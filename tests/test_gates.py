@@ -474,7 +474,7 @@ AT_THE_MARGIN: dict[str, Callable[[np.random.Generator, tuple[int, int]], Values
     "rare collapse": collapsing,
 }
 RUNS = 6_000
-# The others lie between these three.
+# Other shapes of the same kind, on demand.
 EXTREMES = ("normal", "exponential", "rare collapse")
 
 

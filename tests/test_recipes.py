@@ -89,8 +89,9 @@ def toy(path: Path, place: Path) -> dict[str, Any]:
 def test_a_shipped_recipe_runs_at_toy_size(path: Path, tmp_path: Path) -> None:
     recipe = toy(path, tmp_path)
     recipe["latency"] = {"samples": 10, "seconds": 0.1, "warm_up": 0, "threads": 1}
-    # The same file makes the engines of every generation of cards.
-    recipe["devices"] = recipe["devices"][:2]
+    if path.stem not in SLOW:
+        # Engines of the other generations of cards are built in the slow runs.
+        recipe["devices"] = recipe["devices"][:2]
     report = run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=say)
     measured = [row for row in report.rows if row.status == "measured"]
     assert {row.backend for row in measured} == {"torch", "onnxruntime", "openvino"}
