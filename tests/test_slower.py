@@ -22,9 +22,10 @@ def stage(name: str) -> Stage:
     return Stage(name=name, key=name, path=Path(), params=1, macs=1, seconds=0.0, notes=())
 
 
-def row(step: str, p50: float | None) -> Row:
+def row(step: str, p50: float | None, params: int | None = None) -> Row:
     times = None if p50 is None else {"p50": p50}
-    return Row(step=step, backend="onnxruntime", device="cpu", status="measured", params=1, macs=1, latency_ms=times)
+    size = len(step) if params is None else params
+    return Row(step=step, backend="onnxruntime", device="cpu", status="measured", params=size, macs=1, latency_ms=times)
 
 
 def test_a_slower_step_names_the_layers_that_cost_it(tmp_path: Path, recipe: dict[str, Any]) -> None:
@@ -44,3 +45,6 @@ def test_a_slower_step_names_the_layers_that_cost_it(tmp_path: Path, recipe: dic
     for p50 in (1.02, None):
         near = [rows[0], rows[1], row("02-int8", p50)]
         assert all(each.slower is None for each in with_slow_layers(near, builds, steps, task, Kept(tmp_path)))
+    # A step that only trains computes the same: what differs is chance.
+    trained = [rows[0], rows[1], row("02-int8", 2.0, params=rows[1].params)]
+    assert all(each.slower is None for each in with_slow_layers(trained, builds, steps, task, Kept(tmp_path)))
