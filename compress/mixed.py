@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from compress.errors import PassError
@@ -34,6 +35,8 @@ SUSPECT = 2.0
 """Coarser steps that multiply the squared error of the logits by more are tried out on Dice."""
 COSTS = 0.002
 """Dice that coarser steps may take before layers keep their 8 bits out of their reach, in float."""
+FEWEST = 8
+"""Cases under which no drop is told from chance."""
 
 
 def in_float(quantized: Quantized, task: Task, most_drop: float) -> tuple[str, ...]:
@@ -110,7 +113,7 @@ def not_coarser(quantized: Quantized, task: Task) -> tuple[str, ...]:
         return _lost(before_NK, _dice(with_exact(quantized, kept).placed(safe), task, "calibration"))
 
     whole = drop(())
-    if whole <= COSTS:
+    if whole <= COSTS or not _sure(before_NK, _dice(quantized.placed(safe), task, "calibration")):
         task.note(
             f"{done}, and {_percent(max(whole, 0.0))} of Dice is lost by it on {len(before_NK)} calibration cases"
         )
@@ -188,6 +191,18 @@ def _alone(quantized: Quantized, layer: str, layers: Sequence[str], rules: Rules
 
 def _error(net: Callable[[Tensor], Tensor], images: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
     return sum(float((net(image) - logits).square().mean()) for image, logits in zip(images, wanted, strict=True))
+
+
+def _sure(before_NK: np.ndarray, after_NK: np.ndarray) -> bool:
+    """Whether some class loses on average by more than chance: one-sided, 95 %, by Student's t over the cases."""
+    for lost in (before_NK - after_NK).T:
+        known = lost[np.isfinite(lost)]
+        if (
+            len(known) >= FEWEST
+            and known.mean() > stdtrit(len(known) - 1, 0.95) * known.std(ddof=1) / len(known) ** 0.5
+        ):
+            return True
+    return False
 
 
 def _percent(share: float) -> str:

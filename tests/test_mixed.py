@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import write_recipe
@@ -101,6 +102,7 @@ def test_layers_that_bear_no_coarser_step_are_in_float_only_where_16_bits_must_d
     monkeypatch.setattr(mixed, "SUSPECT", 0.0)
     monkeypatch.setattr(mixed, "_dice", lambda net, *_: net.meta.get("coarser", {}))
     monkeypatch.setattr(mixed, "_lost", lambda before, after: 0.01 if after.get("encoder.0.0") else 0.0)
+    monkeypatch.setattr(mixed, "_sure", lambda before, after: True)
     net = Int8(method="min_max")(task.net, task)
     assert isinstance(net, Quantized) and net.exact
     assert "stay in float instead" in notes[-1] and all(layer in notes[-1] for layer in net.exact)
@@ -116,6 +118,16 @@ def test_layers_that_bear_no_coarser_step_are_in_float_only_where_16_bits_must_d
     save_net(net, description, tmp_path / "net.safetensors")
     again = load_net(tmp_path / "net.safetensors")
     assert isinstance(again, Quantized) and again.exact == net.exact
+
+
+def test_a_drop_is_told_from_chance() -> None:
+    before = np.full((8, 2), 0.9)
+    assert not mixed._sure(before, before)
+    noisy = before + np.array([[0.1, -0.1] * 4, [0.0] * 8]).T
+    assert not mixed._sure(before, noisy)
+    lower = before - np.array([[0.01, 0.012] * 4, [np.nan] * 8]).T
+    assert mixed._sure(before, lower)
+    assert not mixed._sure(before[:3], lower[:3]), "three cases say nothing"
 
 
 def _ranges(net: Quantized) -> dict[str, tuple[float, float]]:
