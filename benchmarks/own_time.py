@@ -34,6 +34,8 @@ from export.files import write_bytes
 HERE = Path(__file__).parent
 TIMES = ("latency_ms", "peak_memory_mb", "seconds")
 """What differs from run to run."""
+SHOWN = 4
+"""Places in which reports differ that are named."""
 TOY: Mapping[str, Any] = {
     "name": "toy",
     "seed": 7,
@@ -121,7 +123,9 @@ def _line(name: str, turns: Sequence[Sequence[Took]]) -> str:
         was, now = (statistics.median(getattr(turn[side], what) for turn in turns) for side in (0, 1))
         cells += [f"{was:.0f} s", f"{now:.0f} s", f"{now / was:.2f}"]
     differing = sorted({place for was, now in turns for place in differences(was.report, now.report)})
-    return f"| {' | '.join([*cells, ', '.join(differing) or 'equal but for times and memory'])} |"
+    more = f" and {len(differing) - SHOWN} more places" if len(differing) > SHOWN else ""
+    told = f"{', '.join(differing[:SHOWN])}{more}" if differing else "equal but for times and memory"
+    return f"| {' | '.join([*cells, told])} |"
 
 
 def differences(was: Any, now: Any, place: str = "report") -> Iterator[str]:
