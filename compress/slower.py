@@ -41,9 +41,9 @@ def with_slow_layers(
         if was is None or speed_up is None or speed_up >= NOISE:
             told.append(row)
             continue
-        pair = tuple(by_place[each.step, each.backend, each.device] for each in (was, row))
-        key = key_of([build.key for build in pair], task.data.fingerprint(), versions())
-        layers = kept.value(f"slower-{pair[1].name}", key, partial(_slowest, *pair, task))
+        earlier, later = (by_place[each.step, each.backend, each.device] for each in (was, row))
+        key = key_of(earlier.key, later.key, task.data.fingerprint(), versions())
+        layers = kept.value(f"slower-{later.name}", key, partial(_slowest, earlier, later, task))
         told.append(replace(row, slower={"than": was.step, "speed_up": round(speed_up, 3), "layers": layers}))
     return told
 

@@ -95,7 +95,7 @@ def _translated(net: nn.Module, example: Tensor, style: Style) -> ir.Model:
 
 
 def _as_it_is(program: ExportedProgram) -> ExportedProgram:
-    program.run_decompositions = lambda *_: program  # type: ignore[method-assign]
+    program.run_decompositions = lambda *_: program
     return program
 
 
