@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import BackendError
+from export.layers import attribute
 from export.saturation import LARGEST_CODE, LARGEST_SUM
 
 Array = NDArray[Any]
@@ -133,7 +134,7 @@ def _layer(node: onnx.NodeProto, stored: Mapping[str, Array], opened: Opened, na
     weight = stored[node.input[3]]
     if node.op_type == "QLinearConv":
         outputs, channels, *taps = weight.shape
-        if channels == 1 and _attribute(node, "group", 1) == outputs:
+        if channels == 1 and attribute(node, "group", 1) == outputs:
             # The depthwise kernel multiplies in 32 bits.
             return None
         weight_OK = np.moveaxis(weight, 1, -1).reshape(outputs, math.prod(taps) * channels)
@@ -141,7 +142,7 @@ def _layer(node: onnx.NodeProto, stored: Mapping[str, Array], opened: Opened, na
         return (
             _Convolution.of(node, stored, pairs if narrow else NONE, opened) if len(pairs.first) or not narrow else None
         )
-    transposed = node.op_type == "QGemm" and _attribute(node, "transB", 0) == 1
+    transposed = node.op_type == "QGemm" and attribute(node, "transB", 0) == 1
     pairs = Pairs.of(weight if transposed else weight.T) if narrow else NONE
     return _Product.of(node, stored, pairs, transposed) if len(pairs.first) or not narrow else None
 
@@ -246,7 +247,7 @@ class _Convolution:
 
     def __call__(self, values: Values) -> Values:
         codes = values[self.node.input[0]]
-        last = bool(_attribute(self.node, "channels_last", 0))
+        last = bool(attribute(self.node, "channels_last", 0))
         codes_NC = np.moveaxis(codes, -1, 1) if last else codes
         sums = self.exact({"codes": np.ascontiguousarray(codes_NC)})["sums"]
         out = np.stack([self._answer(*each) for each in zip(codes_NC, sums, strict=True)])
@@ -257,7 +258,7 @@ class _Convolution:
         exact_OP = sums_O.reshape(outputs, -1).astype(np.int64)
         rows = _Rows.of(self.node, self.weight, codes_C, self.zero, sides)
         lost_OP = np.zeros_like(exact_OP)
-        of_group = self.pairs.outputs // (outputs // _attribute(self.node, "group", 1))
+        of_group = self.pairs.outputs // (outputs // attribute(self.node, "group", 1))
         for group in np.unique(of_group):
             some = self.pairs.where(of_group == group)
             lost_OP += some.lost(partial(rows, group=int(group)), outputs, exact_OP.shape[1])
@@ -280,8 +281,8 @@ class _Rows:
     def of(node: onnx.NodeProto, weight: Array, codes_C: Array, zero: int, sides: Sequence[int]) -> _Rows:
         taps = weight.shape[2:]
         rank = len(taps)
-        pads = _attribute(node, "pads", [0] * 2 * rank)
-        dilations = _attribute(node, "dilations", [1] * rank)
+        pads = attribute(node, "pads", [0] * 2 * rank)
+        dilations = attribute(node, "dilations", [1] * rank)
         around = [(0, 0), *zip(pads[:rank], pads[rank:], strict=True)]
         return _Rows(
             padded=np.pad(codes_C, around, constant_values=zero).astype(np.int32),
@@ -289,7 +290,7 @@ class _Rows:
                 tuple(step * dilation for step, dilation in zip(tap, dilations, strict=True))
                 for tap in product(*map(range, taps))
             ],
-            strides=_attribute(node, "strides", [1] * rank),
+            strides=attribute(node, "strides", [1] * rank),
             sides=sides,
             channels=weight.shape[1],
         )
@@ -310,7 +311,7 @@ def _exact_convolution(node: onnx.NodeProto, weight: Array, zero: int) -> onnx.M
     """The convolution's sums with weights shifted to uint8: 128 is their zero."""
     kept = ("group", "strides", "pads", "dilations", "kernel_shape", "auto_pad")
     convolution = helper.make_node("ConvInteger", ["codes", "weight", "zero", "middle"], ["sums"])
-    convolution.attribute.extend(attribute for attribute in node.attribute if attribute.name in kept)
+    convolution.attribute.extend(given for given in node.attribute if given.name in kept)
     sides = [None] * weight.ndim
     graph = helper.make_graph(
         [convolution],
@@ -364,9 +365,3 @@ class _Product:
         lost_OP = self.pairs.lost(rows.__getitem__, *exact_OP.shape)
         out_OP = self.requantize(exact_OP + lost_OP + self.bias[:, None])
         return {self.node.output[0]: np.ascontiguousarray(out_OP.T).reshape(*codes.shape[:-1], -1)}
-
-
-def _attribute(node: onnx.NodeProto, name: str, otherwise: Any) -> Any:
-    return next(
-        (helper.get_attribute_value(attribute) for attribute in node.attribute if attribute.name == name), otherwise
-    )

@@ -18,7 +18,7 @@ from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from export.artifact import Port
 from export.errors import BackendError
@@ -232,7 +232,7 @@ class _Reading:
         weight = self._weight_shape(node)
         if node.op_type not in _CONVS or weight is None:
             return str(node.op_type)
-        groups = _attribute(node, "group", 1)
+        groups = attribute(node, "group", 1)
         return f"{node.op_type} {'x'.join(map(str, weight[2:]))}" + (f", {groups} groups" if groups > 1 else "")
 
     def _weight_shape(self, node: Any) -> Shape | None:
@@ -250,16 +250,25 @@ class _Reading:
             return None
         if node.op_type == "Conv":
             return math.prod(after) * math.prod(weight[1:])
-        inside = before[0] if _attribute(node, "transA", 0) else before[-1]
+        inside = before[0] if attribute(node, "transA", 0) else before[-1]
         return math.prod(after) * inside
 
 
 def _name(node: Any, weight: str | None) -> str:
     if weight is None:
         return str(node.name or node.output[0]).removeprefix("node_")
-    # Stored as integers it is named encoder.0.3.weight.int8; a weight of several readers ends in underscores.
-    path = re.sub(r"\.u?int\d+_*$", "", weight).rstrip("_")
+    path = _path(weight)
     return path.removesuffix(".weight") if path.endswith(".weight") else str(node.name or path).removeprefix("node_")
+
+
+def layer_of(weight: str) -> str:
+    """The layer that a stored weight belongs to: `encoder.0.3` of `encoder.0.3.weight.int8`."""
+    return _path(weight).removesuffix(".weight")
+
+
+def _path(weight: str) -> str:
+    # Stored as integers it is named encoder.0.3.weight.int8; a weight of several readers ends in underscores.
+    return re.sub(r"\.u?int\d+_*$", "", weight).rstrip("_")
 
 
 def _shape_of(value: Any) -> Shape | None:
@@ -269,8 +278,10 @@ def _shape_of(value: Any) -> Shape | None:
     return tuple(axis.dim_value for axis in kind.shape.dim)
 
 
-def _attribute(node: Any, name: str, otherwise: int) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == name), otherwise)
+def attribute(node: Any, name: str, otherwise: Any) -> Any:
+    """The value of a node's attribute; texts are bytes, lists are lists."""
+    found = (helper.get_attribute_value(given) for given in node.attribute if given.name == name)
+    return next(found, otherwise)
 
 
 def total(layers: Iterable[Layer]) -> Mapping[str, float]:

@@ -9,10 +9,9 @@ Legend: O output channels, C input channels of a group, K = taps x C weights of 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -20,11 +19,15 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
+from export.layers import attribute, layer_of
+
+Number = TypeVar("Number", int, float)
+
 LARGEST_SUM = 2**15 - 1
 LARGEST_CODE = 255
 """Of a uint8 activation. One that no calibration case reached can still come: only a bound in the graph excludes it."""
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_CARRIERS = ("MaxPool", "Concat", "DepthToSpace", "Slice", "Resize", "Reshape", "Transpose", "Flatten", "Squeeze")
+_MOVERS = ("MaxPool", "Concat", "DepthToSpace", "Slice", "Reshape", "Transpose", "Flatten", "Squeeze")
 _BOUNDS = {"Sigmoid": 1.0, "HardSigmoid": 1.0, "Tanh": 1.0, "Softmax": 1.0}
 """The largest value of operators that have one."""
 
@@ -81,19 +84,6 @@ def depthwise(convolution: bool, shape: Sequence[int], groups: int) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerSums:
-    """The sums of pairs that one integer layer of a file can reach."""
-
-    layer: str
-    """The path of its weight, such as `encoder.0.3`."""
-    largest: int
-    """The largest absolute sum of two products, over every image."""
-    unsafe: int
-    """Output channels that can leave 16 bits."""
-    channels: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class PairSums:
     """Whether the integer layers of a file can leave 16 bits: what its sidecar says of it."""
 
@@ -105,48 +95,31 @@ class PairSums:
 
 
 def pair_sums(model: onnx.ModelProto) -> PairSums | None:
-    """What is proven of a model; None if none of its layers multiplies uint8 codes by int8 weights."""
-    found = sums_of(model)
+    """What is proven of a model, from what is written in it; None if no layer multiplies 8-bit codes by int8 weights.
+
+    Depthwise convolutions are not counted: their kernels widen their products on every CPU (see `depthwise`).
+    """
+    found = list(_sums(model.graph))
     if not found:
         return None
     return PairSums(
-        largest=max(layer.largest for layer in found),
+        largest=max(int(sums_O.max()) for _, sums_O in found),
         layers=len(found),
-        unsafe={layer.layer: layer.unsafe for layer in found if layer.unsafe},
+        unsafe={layer: unsafe for layer, sums_O in found if (unsafe := int((sums_O > LARGEST_SUM).sum()))},
     )
 
 
-def sums_of(model: onnx.ModelProto) -> list[LayerSums]:
-    """Of every layer that multiplies uint8 codes by int8 weights, the proof from what is written in the file.
-
-    But not of depthwise convolutions, whose kernels widen their products on every CPU (see `depthwise`).
-    """
-    graph = model.graph
+def _sums(graph: Any) -> Iterator[tuple[str, Tensor]]:
+    """Each integer layer and the largest sum of a pair in each of its output channels."""
     stored = {tensor.name: tensor for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
-    found = []
     for node in graph.node:
         weight = _integers(node, stored, makers)
-        if weight is None or depthwise(node.op_type == "Conv", weight.shape, _attribute(node, "group", 1)):
+        if weight is None or depthwise(node.op_type == "Conv", weight.shape, attribute(node, "group", 1)):
             continue
-        codes = _codes(node.input[0], stored, makers)
-        if codes is None:
-            continue
-        sums_O = largest_pairs(_by_output(node, weight)) * codes
-        found.append(
-            LayerSums(
-                layer=layer_of(makers[node.input[1]].input[0]),
-                largest=int(sums_O.max()),
-                unsafe=int((sums_O > LARGEST_SUM).sum()),
-                channels=len(sums_O),
-            )
-        )
-    return found
-
-
-def layer_of(stored: str) -> str:
-    """The layer that a stored weight belongs to: `encoder.0.3` of `encoder.0.3.weight.int8`."""
-    return re.sub(r"\.u?int\d+_*$", "", stored).rstrip("_").removesuffix(".weight")
+        code = _largest_code(node.input[0], stored, makers)
+        if code is not None:
+            yield layer_of(makers[node.input[1]].input[0]), largest_pairs(_by_output(node, weight)) * code
 
 
 def _integers(node: Any, stored: Mapping[str, Any], makers: Mapping[str, Any]) -> Tensor | None:
@@ -163,8 +136,12 @@ def _by_output(node: Any, weight: Tensor) -> Tensor:
     if node.op_type == "Conv":
         return weight.reshape(*weight.shape[:2], -1)
     if node.op_type == "ConvTranspose":
-        return outputs_of_transposed(weight, _attribute(node, "group", 1))
-    return (weight if _attribute(node, "transB", 0) else weight.T)[..., None]
+        return outputs_of_transposed(weight, attribute(node, "group", 1))
+    if node.op_type == "Gemm" and attribute(node, "transB", 0):
+        return weight[..., None]
+    # A matrix of each batch, or a vector: every column is an output channel.
+    columns = weight.mT if weight.dim() > 1 else weight
+    return columns.reshape(-1, columns.shape[-1], 1)
 
 
 def outputs_of_transposed(weight: Tensor, groups: int) -> Tensor:
@@ -177,25 +154,26 @@ def outputs_of_transposed(weight: Tensor, groups: int) -> Tensor:
     return split.permute(2, 1, 0, 3).reshape(outside, inside // groups, -1)
 
 
-def _codes(name: str, stored: Mapping[str, Any], makers: Mapping[str, Any]) -> int | None:
-    """The largest uint8 code that a layer's input can hold; None if it does not lie on such a grid."""
+def _largest_code(name: str, stored: Mapping[str, Any], makers: Mapping[str, Any]) -> int | None:
+    """The largest code that a layer's input can hold, as uint8; None if it does not lie on a grid of 8 bits."""
     node = makers.get(name)
     if node is None:
         return None
-    if node.op_type in _CARRIERS:
-        every = [_codes(source, stored, makers) for source in node.input[: len(node.input) if _joins(node) else 1]]
-        return None if None in every else max(every)  # type: ignore[type-var]
+    if _only_moves(node):
+        return _largest_of([_largest_code(source, stored, makers) for source in _moved(node)])
     before = makers.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
     if before is None or before.op_type != "QuantizeLinear":
         return None
     zero = numpy_helper.to_array(stored[before.input[2]]) if len(before.input) > 2 else np.uint8(0)
-    if zero.dtype != np.uint8:
+    if zero.dtype not in (np.uint8, np.int8):
         return None
     bound = _bound(before.input[0], stored, makers)
     if bound is None:
         return LARGEST_CODE
-    code = round(bound / float(numpy_helper.to_array(stored[before.input[1]]))) + int(zero)
-    return max(min(code, LARGEST_CODE), int(zero))
+    # Both runtimes shift signed codes by 128 and multiply them as unsigned ones.
+    middle = int(zero) + (128 if zero.dtype == np.int8 else 0)
+    code = round(bound / float(numpy_helper.to_array(stored[before.input[1]]))) + middle
+    return max(min(code, LARGEST_CODE), middle)
 
 
 def _bound(name: str, stored: Mapping[str, Any], makers: Mapping[str, Any]) -> float | None:
@@ -203,19 +181,24 @@ def _bound(name: str, stored: Mapping[str, Any], makers: Mapping[str, Any]) -> f
     node = makers.get(name)
     if node is None:
         return None
-    if node.op_type in _CARRIERS:
-        every = [_bound(source, stored, makers) for source in node.input[: len(node.input) if _joins(node) else 1]]
-        return None if None in every else max(every)  # type: ignore[type-var]
-    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-        return _bound(node.input[0], stored, makers)
+    if _only_moves(node) or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        return _largest_of([_bound(source, stored, makers) for source in _moved(node)])
     if node.op_type == "Clip" and len(node.input) > 2 and node.input[2] in stored:
         return float(numpy_helper.to_array(stored[node.input[2]]))
     return _BOUNDS.get(node.op_type)
 
 
-def _attribute(node: Any, name: str, otherwise: int) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == name), otherwise)
+def _only_moves(node: Any) -> bool:
+    """Whether what a node puts out are values of its inputs; a cubic Resize overshoots them."""
+    return node.op_type in _MOVERS or (node.op_type == "Resize" and attribute(node, "mode", b"nearest") == b"nearest")
 
 
-def _joins(node: Any) -> bool:
-    return bool(node.op_type == "Concat")
+def _moved(node: Any) -> Sequence[str]:
+    """The tensors whose values a node moves: all of a concatenation's, else the first."""
+    return node.input if node.op_type == "Concat" else node.input[:1]
+
+
+def _largest_of(values: Sequence[Number | None]) -> Number | None:
+    """The largest, where all are known."""
+    known = [value for value in values if value is not None]
+    return max(known) if len(known) == len(values) else None

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from integer_layers import Conv, Product, write
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from zoo import example, quantized
 
@@ -119,9 +120,61 @@ def test_a_depthwise_layer_keeps_its_eight_bits(tmp_path: Path) -> None:
     assert wider is not None and wider.unsafe
 
 
-def test_an_engine_s_file_has_no_such_sums(tmp_path: Path) -> None:
+def test_signed_codes_are_shifted_and_then_cut_off_as_well(tmp_path: Path) -> None:
     artifact = to_onnx(quantized("unet").placed(tensorrt.RULES), example("unet"), tmp_path / "net.onnx")
-    assert "pair_sums" not in artifact.made
+    sums = artifact.made["pair_sums"]
+    assert sums["layers"] == quantized("unet").layers(tensorrt.RULES)["integer"]
+    assert sums["unsafe"], "run on a CPU, what is written for a GPU is not safe"
+
+
+@pytest.mark.parametrize(("mode", "bounded"), [("nearest", True), ("cubic", False)])
+def test_only_what_moves_values_keeps_their_bound(mode: str, bounded: bool, tmp_path: Path) -> None:
+    # A sigmoid on a grid up to 2 never comes above code 128; resized by cubic splines it overshoots.
+    model = onnx.load(write(Conv(inside=16, outside=8), tmp_path / "layer.onnx").path)
+    scales = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1, 1, 1, 1])
+    for tensor in model.graph.initializer:
+        if tensor.name == "image_scale":
+            tensor.CopyFrom(numpy_helper.from_array(np.float32(2 / 255), "image_scale"))
+    model.graph.initializer.append(scales)
+    before = [
+        helper.make_node("Sigmoid", ["image"], ["gate"]),
+        helper.make_node("Resize", ["gate", "", "scales"], ["resized"], mode=mode),
+    ]
+    model.graph.node[0].input[0] = "resized"
+    nodes = [*before, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    found = pair_sums(model)
+    assert found is not None
+    assert (found.largest <= 254 * 128) is bounded
+
+
+@pytest.mark.parametrize("shape", [(16, 6), (3, 16, 6), (16,)])
+def test_matrices_of_every_rank_are_read(shape: tuple[int, ...]) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(
+        helper.make_model(
+            helper.make_graph(
+                [
+                    helper.make_node("QuantizeLinear", ["image", "scale", "zero"], ["codes"]),
+                    helper.make_node("DequantizeLinear", ["codes", "scale", "zero"], ["read"]),
+                    helper.make_node("DequantizeLinear", ["layer.weight.int8", "scale"], ["weight"]),
+                    helper.make_node("MatMul", ["read", "weight"], ["answer"]),
+                ],
+                "matrix",
+                [helper.make_tensor_value_info("image", TensorProto.FLOAT, [4, 16])],
+                [helper.make_tensor_value_info("answer", TensorProto.FLOAT, None)],
+                [
+                    numpy_helper.from_array(np.float32(0.1), "scale"),
+                    numpy_helper.from_array(np.uint8(0), "zero"),
+                    numpy_helper.from_array(np.full(shape, 100, np.int8), "layer.weight.int8"),
+                ],
+            )
+        )
+    )
+    found = pair_sums(model)
+    assert found is not None and found.largest == 255 * 200
+    assert found.unsafe == {"layer": int(np.prod(shape)) // 16}
 
 
 class Hostile(nn.Module):
