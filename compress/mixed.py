@@ -109,11 +109,12 @@ def not_coarser(quantized: Quantized, task: Task) -> tuple[str, ...]:
         return ()
     before_NK = _dice(quantized.placed(eight), task, "calibration")
 
-    def drop(kept: Sequence[str]) -> float:
-        return _lost(before_NK, _dice(with_exact(quantized, kept).placed(safe), task, "calibration"))
+    def with_these(kept: Sequence[str]) -> np.ndarray:
+        return _dice(with_exact(quantized, kept).placed(safe), task, "calibration")
 
-    whole = drop(())
-    if whole <= COSTS or not _sure(before_NK, _dice(quantized.placed(safe), task, "calibration")):
+    all_coarser_NK = with_these(())
+    whole = _lost(before_NK, all_coarser_NK)
+    if whole <= COSTS or not _sure(before_NK, all_coarser_NK):
         task.note(
             f"{done}, and {_percent(max(whole, 0.0))} of Dice is lost by it on {len(before_NK)} calibration cases"
         )
@@ -124,7 +125,7 @@ def not_coarser(quantized: Quantized, task: Task) -> tuple[str, ...]:
             for layer in bar(list(coarser), "looking for layers that need 8 bits", len(coarser))
         }
     ranked = sorted(coarser, key=errors.__getitem__)
-    kept = ranked[: _fewest(lambda few: drop(ranked[:few]) <= COSTS, len(ranked))]
+    kept = ranked[: _fewest(lambda few: _lost(before_NK, with_these(ranked[:few])) <= COSTS, len(ranked))]
     task.note(
         f"{done}, and {_percent(whole)} of Dice would be lost by it on {len(before_NK)} calibration cases: "
         f"{', '.join(kept)} stay in float instead, where the CPU is not known to have VNNI"
@@ -142,17 +143,18 @@ def _fewest(enough: Callable[[int], bool], most: int) -> int:
 
 
 def with_exact(quantized: Quantized, exact: Sequence[str]) -> Quantized:
-    """The same network with these layers in float wherever sums must fit 16 bits."""
-    if not exact:
-        return quantized
-    ranges = {name: (low, high) for name, (low, high) in zip(quantized.names, quantized.ranges.tolist(), strict=True)}
-    return Quantized(quantized.graph, ranges, quantized.keep_float, (*quantized.exact, *exact)).eval()
+    """The same network with more layers in float wherever sums must fit 16 bits."""
+    return _changed(quantized, quantized.keep_float, (*quantized.exact, *exact))
 
 
 def with_float(quantized: Quantized, kept: Sequence[str]) -> Quantized:
     """The same network with more layers in float."""
+    return _changed(quantized, (*quantized.keep_float, *kept), quantized.exact)
+
+
+def _changed(quantized: Quantized, keep_float: tuple[str, ...], exact: tuple[str, ...]) -> Quantized:
     ranges = {name: (low, high) for name, (low, high) in zip(quantized.names, quantized.ranges.tolist(), strict=True)}
-    return Quantized(quantized.graph, ranges, (*quantized.keep_float, *kept)).eval()
+    return Quantized(quantized.graph, ranges, keep_float, exact).eval()
 
 
 def _dice(net: nn.Module, task: Task, role: Role = "val") -> np.ndarray:

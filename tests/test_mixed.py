@@ -78,7 +78,8 @@ def test_without_validation_cases_it_is_refused(task: Task) -> None:
 def test_more_layers_in_float_are_added_to_those_that_were(task: Task) -> None:
     net = Int8(method="min_max", keep_float=("head",))(task.net, task)
     assert isinstance(net, Quantized)
-    assert with_float(net, ("encoder.0.0",)).keep_float == ("head", "encoder.0.0")
+    more = with_float(with_exact(net, ("decoder.1.0",)), ("encoder.0.0",))
+    assert (more.keep_float, more.exact) == (("head", "encoder.0.0"), ("decoder.1.0",))
 
 
 def test_coarser_steps_that_cost_nothing_are_told_and_kept(tmp_path: Path, recipe: dict[str, Any]) -> None:
