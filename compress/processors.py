@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from export.artifact import Artifact, Backend
-from export.instruction_set import InstructionSet, instruction_set, others
+from export.instruction_set import InstructionSet, family, instruction_set
 from export.saturation import LARGEST_SUM
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ def processors(backend: Backend, artifact: Artifact, task: Task, cases: Sequence
     """What is proven of an artifact or, where it can be, emulated; None if it is not for a CPU."""
     if backend.device.kind != "cpu" or artifact.format == "torch":
         return None
-    here, family, sums = instruction_set(), others(), artifact.made.get("pair_sums")
+    here, known, sums = instruction_set(), family(), artifact.made.get("pair_sums")
     unsafe = sums["unsafe"] if sums else {}
-    same = [known for known in family if known.exact_sums or not unsafe]
+    same = [each for each in known if each.exact_sums or not unsafe]
     found = Processors(
         measured_on=here.title,
         same_on=_titles(same),
-        differs_on=_titles([known for known in family if known not in same]),
+        differs_on=_titles([each for each in known if each not in same]),
         why=_why(sums),
         unsafe=dict(unsafe),
         expected=_expected(backend, artifact, task, cases) if unsafe and here.exact_sums else None,

@@ -21,7 +21,7 @@ from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
 from export.device import find_device
 from export.errors import NotHere
-from export.instruction_set import X86, InstructionSet, others
+from export.instruction_set import X86, InstructionSet, family
 from export.quantized import Quantized
 from export.to_onnx import to_onnx
 
@@ -49,7 +49,7 @@ def test_an_artifact_that_is_proven_answers_alike_everywhere(task: Task, tmp_pat
     artifact = written(task, tmp_path / "net.onnx", safe=True)
     told = processors(OnnxRuntime(), artifact, task, task.data.cases["test"])
     assert told is not None
-    assert told["same_on"] == [each.title for each in others()]
+    assert told["same_on"] == [each.title for each in family()]
     assert (told["differs_on"], told["unsafe"], told["expected"]) == ([], {}, None)
     assert told["why"].startswith("proven: no sum of two products in its ")
 
@@ -59,7 +59,7 @@ def test_one_that_is_not_says_what_is_expected_elsewhere(
 ) -> None:
     artifact = written(task, tmp_path / "net.onnx", safe=False)
     on(monkeypatch, AMX)
-    monkeypatch.setattr("compress.processors.others", lambda: X86)
+    monkeypatch.setattr("compress.processors.family", lambda: X86)
     cases = task.data.cases["test"][:4]
     told = processors(OnnxRuntime(), artifact, task, cases)
     assert told is not None
