@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 # becomes a requantization of its own in the compiled graph. Signed activations are converted to unsigned
 # ones on CPUs without AMX and cost accuracy there, so they are uint8 with a zero point. Transposed convolutions
 # run in integers as they are where their input has no zero point and channels in fours: with others AMX leaves out the
-# zero point of what they put out (2026.4). A convolution of one input channel a group with a
-# zero point reads memory that nothing wrote where its padding is as wide as its kernel (2026.4): FCN pads by 100. A
-# grouped 3-D convolution pads with code 0 instead of the zero point where there is no AVX-512 VNNI (2026.4): all wrong.
+# zero point of what they put out (2026.4). A convolution of one input channel a group with a zero point reads memory
+# that nothing wrote where its padding is as wide as its kernel (2026.4): FCN pads by 100. A grouped 3-D convolution
+# pads with code 0 instead of the zero point where there is no AVX-512 VNNI (2026.4): all wrong.
 RULES = Rules(
     activations="uint8",
     carriers=frozenset({"max_pool", "concat", "shuffle", "nearest"}),
