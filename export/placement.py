@@ -83,12 +83,9 @@ def place(
     known = {name: _known_range(graph, name, ranges) for name in chosen}
     spans = {name: _span(known, group) for name, group in scales.items()}
     pairs: dict[tuple[fx.Node, int], fx.Node] = {}
+    codes = _largest_codes(graph, integer, spans, rules) if rules.pairs_in_16_bits else {}
     for node in integer:
-        pairwise = rules.pairs_in_16_bits and not depthwise(
-            node.target in CONVS, weight_of(graph, node).shape, groups_of(node)
-        )
-        code = _largest_code(_source(node.args[0]), spans, rules) if pairwise else None
-        _quantize_weight(graph, node, pairs, code)
+        _quantize_weight(graph, node, pairs, codes.get(_weight_key(node)))
     for name, span in spans.items():
         if rules.behind_carriers or not _moves_one_grid(graph, name, scales):
             _quantize_tensor(graph, name, span, rules)
@@ -300,8 +297,7 @@ def _quantize_weight(
     Args:
         code: the largest of the layer's input, where sums of pairs must stay within 16 bits.
     """
-    source = _source(node.args[1])
-    axis = 1 if node.target in TRANSPOSED else 0
+    source, axis = _weight_key(node)
     if (source, axis) not in pairs:
         weight_OCT = by_output(graph, node)
         scale = weight_OCT.abs().amax((1, 2)) / 127
@@ -338,6 +334,23 @@ def by_output(graph: fx.GraphModule, node: fx.Node) -> Tensor:
     if node.target not in TRANSPOSED:
         return weight.reshape(*weight.shape[:2], -1)
     return outputs_of_transposed(weight, groups)
+
+
+def _weight_key(node: fx.Node) -> tuple[fx.Node, int]:
+    """What layers that share a quantized weight have in common: the weight, and the axis of its scales."""
+    return _source(node.args[1]), 1 if node.target in TRANSPOSED else 0
+
+
+def _largest_codes(
+    graph: fx.GraphModule, integer: list[fx.Node], spans: Mapping[str, Range], rules: Rules
+) -> dict[tuple[fx.Node, int], int]:
+    """The largest code that each weight is multiplied with in pairs, in whichever of the layers that share it."""
+    codes: dict[tuple[fx.Node, int], int] = {}
+    for node in integer:
+        if not depthwise(node.target in CONVS, weight_of(graph, node).shape, groups_of(node)):
+            key = _weight_key(node)
+            codes[key] = max(codes.get(key, 0), _largest_code(_source(node.args[0]), spans, rules))
+    return codes
 
 
 def _largest_code(source: fx.Node, spans: Mapping[str, Range], rules: Rules) -> int:

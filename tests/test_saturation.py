@@ -177,6 +177,33 @@ def test_matrices_of_every_rank_are_read(shape: tuple[int, ...]) -> None:
     assert found.unsafe == {"layer": int(np.prod(shape)) // 16}
 
 
+class Shared(nn.Module):
+    """One weight behind a gate, whose codes have a bound on the grid they share with more, and behind none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice = nn.Conv2d(8, 8, 3, padding=1)
+        nn.init.uniform_(self.twice.weight, 0.09, 0.1)
+        self.head = nn.Conv2d(16, 2, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        gate = torch.sigmoid(image)
+        logits: Tensor = self.head(torch.cat([self.twice(gate), self.twice(image * 4)], 1))
+        return logits
+
+
+def test_a_shared_weight_fits_the_largest_codes_of_all_its_layers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, seen = Shared().eval(), torch.rand(1, 8, 8, 8)
+    graph = folded_graph(net, seen, ())
+    ranges = calibrated(graph, lambda: [seen], Int8(method="min_max"), 1)
+    (gate,) = (name for name in ranges if "sigmoid" in name)
+    # As if the gate lay on a grid twice as wide, of which it needs half of the codes.
+    found = Quantized(graph, {**ranges, gate: (0.0, 2.0)}, ())
+    artifact = to_onnx(found.placed(onnxruntime.RULES), seen, tmp_path / "net.onnx")
+    assert artifact.made["pair_sums"]["unsafe"] == {}
+
+
 class Hostile(nn.Module):
     """Bright images, and neighbours that add up: what real networks do a little, all the time."""
 
