@@ -27,7 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import BackendError
 from export.layers import attribute
-from export.saturation import LARGEST_CODE, LARGEST_SUM
+from export.saturation import LARGEST_CODE, LARGEST_SUM, depthwise
 
 Array = NDArray[Any]
 Values = dict[str, Array]
@@ -134,17 +134,16 @@ def _layer(node: onnx.NodeProto, stored: Mapping[str, Array], opened: Opened, na
     weight = stored[node.input[3]]
     if node.op_type == "QLinearConv":
         outputs, channels, *taps = weight.shape
-        if channels == 1 and attribute(node, "group", 1) == outputs:
-            # The depthwise kernel multiplies in 32 bits.
+        if attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+            raise BackendError(f"{node.name}: padding that depends on the image's size (auto_pad) is not emulated")
+        if depthwise(True, weight.shape, attribute(node, "group", 1)):
             return None
         weight_OK = np.moveaxis(weight, 1, -1).reshape(outputs, math.prod(taps) * channels)
-        pairs = Pairs.of(weight_OK)
-        return (
-            _Convolution.of(node, stored, pairs if narrow else NONE, opened) if len(pairs.first) or not narrow else None
-        )
+        pairs = Pairs.of(weight_OK) if narrow else NONE
+        return None if narrow and not len(pairs.first) else _Convolution.of(node, stored, pairs, opened)
     transposed = node.op_type == "QGemm" and attribute(node, "transB", 0) == 1
     pairs = Pairs.of(weight if transposed else weight.T) if narrow else NONE
-    return _Product.of(node, stored, pairs, transposed) if len(pairs.first) or not narrow else None
+    return None if narrow and not len(pairs.first) else _Product.of(node, stored, pairs, transposed)
 
 
 @dataclass(frozen=True)
