@@ -23,6 +23,7 @@ from torch.fx import config as fx_config
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from export.errors import ExportError
+from export.functional import in_functions, named_as_traced
 from export.graph import Dynamic, drop_empty, fold_weights
 
 _REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
@@ -42,7 +43,12 @@ def capture(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) ->
     """
     program = exported(net, example, dynamic)
     with quiet():
-        module: Any = program.run_decompositions({}).module(check_guards=False)
+        fast = in_functions(program)
+        # Taken from what torch.export gave, whose numbering its names have.
+        program = program if fast else exported(net, example, dynamic).run_decompositions({})
+        module: Any = program.module(check_guards=False)
+    if fast:
+        module.graph = named_as_traced(module.graph)
     (output,) = (node for node in module.graph.nodes if node.op == "output")
     output.args = (output.args[0][0],)
     # An ordinary module: one tensor in, one out, and eval() allowed.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,13 +19,14 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as ir_passes
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from export.artifact import Artifact, Infer, Port
 from export.capture import exported, quiet
 from export.errors import ExportError
 from export.files import write_bytes
+from export.functional import as_translated, in_functions
 from export.graph import Dynamic
 from export.quantize import TRANSLATION, store_integers
 from export.saturation import pair_sums
@@ -86,17 +87,23 @@ def to_onnx(
 
 def _translated(net: nn.Module, example: Tensor, style: Style) -> ir.Model:
     _read_operators_once()
-    if isinstance(net, fx.GraphModule):
-        # It was captured, so it holds functional operations already: taking them apart again is half of the time, and
-        # changes nothing unless one of them has no translation.
-        with contextlib.suppress(ExportError):
-            return _from_program(net, _as_it_is(exported(net, example, style.dynamic)), style)
-    return _from_program(net, exported(net, example, style.dynamic), style)
+    program = exported(net, example, style.dynamic)
+    if in_functions(program):
+        # Taking it apart is more than half of the time, and changes nothing unless an operation has no translation.
+        with contextlib.suppress(ExportError), _as_it_is(program):
+            return _from_program(net, program, style)
+    return _from_program(net, program, style)
 
 
-def _as_it_is(program: ExportedProgram) -> ExportedProgram:
+@contextlib.contextmanager
+def _as_it_is(program: ExportedProgram) -> Iterator[None]:
+    """The program in the operations that ONNX's translations know, and not to be taken apart any more."""
+    as_translated(program)
     program.run_decompositions = lambda *_: program
-    return program
+    try:
+        yield
+    finally:
+        del program.run_decompositions
 
 
 def _from_program(net: nn.Module, program: ExportedProgram, style: Style) -> ir.Model:

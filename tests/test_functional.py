@@ -1,0 +1,111 @@
+"""Programs of torch.export written in functional operations without being traced a second time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from zoo import example, made
+
+from export.backends.onnxruntime import OnnxRuntime
+from export.capture import capture, exported, quiet
+from export.functional import in_functions, named_as_traced
+from export.to_onnx import to_onnx
+
+
+def listed(graph: fx.Graph) -> list[tuple[str, ...]]:
+    return [(node.name, node.op, str(node.target), str(node.args), str(node.kwargs)) for node in graph.nodes]
+
+
+@pytest.mark.parametrize("name", ["unet", "transposed in groups", "projection", "volume"])
+def test_what_is_written_is_what_tracing_again_gives_under_the_same_names(name: str) -> None:
+    net, image = made(name), example(name)
+    program = exported(net, image)
+    with quiet():
+        traced = exported(net, image).run_decompositions({}).module(check_guards=False)
+    assert in_functions(program)
+    written = named_as_traced(program.module(check_guards=False).graph)
+    assert listed(written) == listed(traced.graph)
+
+
+class Module(nn.Module):
+    """A function of one image, as a network."""
+
+    def __init__(self, of: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.of = of
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.of(image)
+
+
+def read_before_and_after(x: Tensor) -> Tensor:
+    y = x * 2
+    before = y + 1
+    y.add_(3)
+    return before + y
+
+
+def changed_through_a_view(x: Tensor) -> Tensor:
+    y = x * 2
+    y[:, 0].relu_()
+    return y
+
+
+def changed_under_a_view(x: Tensor) -> Tensor:
+    y = x * 2
+    seen = y.flatten(2)
+    y.neg_()
+    return y + seen.view(x.shape)
+
+
+def changed_under_a_dropout(x: Tensor) -> Tensor:
+    y = x * 2
+    same = F.dropout(y, training=False)
+    y.mul_(3)
+    return same + y
+
+
+def changed_twice(x: Tensor) -> Tensor:
+    y = F.relu_(x + 1)
+    y.mul_(2).sub_(1)
+    return y * y
+
+
+def the_same_memory_by_another_type(x: Tensor) -> Tensor:
+    y = x - 0.5
+    same = y.to(torch.float32)
+    y.relu_()
+    return same + y
+
+
+FUNCTIONS = (
+    read_before_and_after,
+    changed_through_a_view,
+    changed_under_a_view,
+    changed_under_a_dropout,
+    changed_twice,
+    the_same_memory_by_another_type,
+)
+
+
+@pytest.mark.parametrize("of", FUNCTIONS, ids=lambda of: of.__name__)
+def test_what_changes_a_tensor_in_place_means_the_same_in_a_graph_and_in_a_file(
+    of: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
+    image = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    right = of(image.clone())
+    net = Module(of)
+    assert torch.equal(capture(net, image)(image.clone()), right)
+    with OnnxRuntime().open(to_onnx(net, image, tmp_path / "net.onnx")) as infer:
+        np.testing.assert_allclose(infer(image.numpy()), right, atol=1e-6)
+
+
+def test_a_batch_norm_that_learns_is_left_to_torch() -> None:
+    program = exported(nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)), torch.zeros(1, 3, 4, 4))
+    assert not in_functions(program)
