@@ -6,6 +6,7 @@ Legend: B batch, C channels, K classes, H height, W width.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -126,14 +127,24 @@ def _from_program(net: nn.Module, program: ExportedProgram, style: Style) -> ir.
 
 
 def _read_operators_once() -> None:
-    """Keep what torch's exporter asks onnxscript for: at every export it parses the source of 500 operators again.
+    """Keep the table of translations that torch reads at every export from the source of 500 operators.
 
-    No public call takes a list that is there already; where a version of torch has this one elsewhere, nothing is kept.
+    No public call takes a table that is there already; where a version of torch has this one elsewhere, none is kept.
     """
-    apis: Any = getattr(sys.modules.get("torch.onnx._internal.exporter._registration"), "onnxscript_apis", None)
-    ask = getattr(apis, "get_torchlib_ops", None)
-    if ask is not None and not hasattr(ask, "cache_info"):
-        apis.get_torchlib_ops = functools.cache(ask)
+    registry: Any = getattr(sys.modules.get("torch.onnx._internal.exporter._registration"), "ONNXRegistry", None)
+    read = getattr(registry, "from_torchlib", None)
+    if read is None or not hasattr(registry(), "functions") or hasattr(read, "table"):
+        return
+    table = functools.cache(read)
+
+    def from_torchlib(opset_version: int) -> Any:
+        copied = copy.copy(table(opset_version))
+        # Custom translations are added to each export's own.
+        copied.functions = {target: list(known) for target, known in copied.functions.items()}
+        return copied
+
+    from_torchlib.table = table  # type: ignore[attr-defined]
+    registry.from_torchlib = staticmethod(from_torchlib)
 
 
 def _reason(error: BaseException) -> str:

@@ -36,6 +36,17 @@ def peaks_cost_nothing() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def plots_cost_nothing() -> Iterator[None]:
+    """Drawing a report's plots takes longer than most tiny runs.
+
+    tests/test_report.py draws them, and so does the shipped recipe that tests/test_recipes.py runs whole.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("compress.report.html.plots", lambda _: dict.fromkeys(("steps", "latency", "size", "scatter")))
+        yield
+
+
 def blob(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A noisy 32x32 image with a bright square (class 1) and a dark disc (class 2), and its mask."""
     mask = np.zeros((SIZE, SIZE), np.uint8)

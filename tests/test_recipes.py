@@ -14,6 +14,7 @@ from conftest import write_recipe, write_volumes
 from compress.cli import check
 from compress.kept import Kept
 from compress.recipe import load
+from compress.report.plots import plots
 from compress.run import first_key, run
 from compress.stages import baseline, chain
 from compress.train.start import train
@@ -86,7 +87,8 @@ def toy(path: Path, place: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", TOYS, ids=lambda path: path.stem)
-def test_a_shipped_recipe_runs_at_toy_size(path: Path, tmp_path: Path) -> None:
+def test_a_shipped_recipe_runs_at_toy_size(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compress.report.html.plots", plots)
     recipe = toy(path, tmp_path)
     recipe["latency"] = {"samples": 10, "seconds": 0.1, "warm_up": 0, "threads": 1}
     if path.stem not in SLOW:
@@ -97,6 +99,7 @@ def test_a_shipped_recipe_runs_at_toy_size(path: Path, tmp_path: Path) -> None:
     assert {row.backend for row in measured} == {"torch", "onnxruntime", "openvino"}
     assert all(row.scores is not None and row.latency_ms is not None for row in measured)
     assert {gate.name for gate in report.gates} == {next(iter(gate)) for gate in recipe["gates"]}
+    assert "<svg" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_the_passes_of_a_shipped_recipe_follow_each_other_at_toy_size(tmp_path: Path) -> None:

@@ -143,10 +143,14 @@ def test_gates_hold_fail_or_are_inconclusive_with_their_reason(done: tuple[Path,
 def test_the_same_seed_gives_the_same_report_but_for_times(
     done: tuple[Path, dict], tmp_path: Path, recipe: dict
 ) -> None:
-    text = done[1]["recipe"]
+    # Without the card: an engine holds nothing that depends on the seed, and building it takes longest.
+    text = {**done[1]["recipe"], "devices": ["cpu"]}
     again = run(load(write_recipe(tmp_path, text)), tmp_path / "again", say=quiet)
     ours, theirs = json.loads(json.dumps(again.as_dict())), json.loads(json.dumps(done[1]))
+    theirs["recipe"] = text
     for report in (ours, theirs):
+        for what in ("rows", "gates"):
+            report[what] = [one for one in report[what] if one["device"] != "rtx_40"]
         for row in report["rows"]:
             for key in TIMES:
                 row.pop(key)
