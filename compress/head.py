@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from compress.errors import RecipeError, WeightsError
 from compress.networks.word import multiples
+from compress.swap import put
 
 Layout = Literal["channels_first", "channels_last"]
 Activation = Literal["none", "sigmoid", "softmax"]
@@ -151,7 +152,7 @@ def headed(door: Door) -> nn.Module:
     reading = reading_of(door)
     net = _built(door)
     for name in reading.removed:
-        net.set_submodule(name, nn.Identity())
+        put(net, [name], nn.Identity())
     if not reading.plain:
         net = Headed(net, reading)
     note_on(net, *reading.notes)

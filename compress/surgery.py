@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from compress.errors import PassError, WeightsError
-from compress.swap import Branches
+from compress.swap import Branches, put
 
 _CONV: Final = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 _NORM: Final = ("num_features", "eps", "momentum", "affine", "track_running_stats")
@@ -82,7 +82,7 @@ def rebuilt(options: Mapping[str, Any], build: Build) -> nn.Module:
     resized: dict[int, tuple[Tensor, Tensor]] = {}
     for name, layer in options["layers"].items():
         if "new" in layer:
-            net.set_submodule(name, written_out(layer["new"]))
+            put(net, [name], written_out(layer["new"]))
         elif name not in modules:
             raise WeightsError(
                 f"the description changes {name}, which the network does not have; was it made by another segpress?"

@@ -28,6 +28,7 @@ from torch import nn
 
 from compress.errors import RecipeError, WeightsError
 from compress.head import Head, fault_of, first_line, headed, reading_of
+from compress.networks.hidden import uncovered
 
 NAMED = "SEGPRESS_CODE"
 """Names the files and modules that the user has named; child processes inherit it."""
@@ -105,7 +106,7 @@ class Python:
             net = make(**self.args)
         if not isinstance(net, nn.Module):
             raise RecipeError(str(place), [f"{self.build} gave a {type(net).__name__}, not an nn.Module"])
-        return net
+        return uncovered(net, str(place))
 
 
 def given(path: str | None, module: str | None) -> tuple[Path, str]:
