@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.errors import RecipeError, WeightsError
+from compress.foreign.named import line_of
 from compress.networks.word import multiples
 from compress.swap import put
 
@@ -169,7 +170,7 @@ def fault_of(door: Door, size: tuple[int, ...]) -> str | None:
         if isinstance(answer, Exception) and not _runs_on_meta(net, door, reading):
             answer = _answer(_asked_on(door, "cpu"), _image(door, size, reading.takes, "cpu"))
         if isinstance(answer, Exception):
-            return first_line(answer)
+            return _reason(answer)
         found = parts(answer)[reading.output]
         shape = _without_channels(found, reading.layout) if reading.channels else tuple(found.shape[1:])
         if reading.size == "own" or reading.resized or shape == tuple(size):
@@ -294,7 +295,7 @@ class _Asking:
                         return net, image, layout, answer
                     reasons.append(answer)
         # What values would say is only said off the meta device.
-        reason = first_line(reasons[len(reasons) // 2])
+        reason = _reason(reasons[len(reasons) // 2])
         tried = ", ".join(_times(size) for size in sizes)
         raise _wrong(
             f"the network answers to no image of {door.in_channels} channels ({reason}); tried {tried}: "
@@ -397,7 +398,7 @@ class _Asking:
         """Every output that training learns from, the final one first."""
         answer = _answer(net, image.expand(2, *image.shape[1:]), training=True)
         if isinstance(answer, Exception):
-            self.notes.append(f"the network could not be asked in training ({first_line(answer)})")
+            self.notes.append(f"the network could not be asked in training ({_reason(answer)})")
             return (output,)
         found = dict(_unstacked(parts(answer), self.door.dims))
         fitting = [place for place, part in found.items() if self._fits(part[:1])]
@@ -527,8 +528,9 @@ def _answer(net: nn.Module, image: Tensor, *, training: bool = False) -> Any:
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device(image.device):
             return net.train(training)(image)
-    except Exception as error:  # noqa: BLE001  a stranger's network may raise anything, and the caller tells what
-        return error
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a stranger's network may raise anything; the caller tells
+        ended = RuntimeError("it ends the program").with_traceback(error.__traceback__)
+        return error if isinstance(error, Exception) else ended
 
 
 def _proportional(shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
@@ -568,6 +570,12 @@ def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)[:200].rstrip(".")
+
+
+def _reason(error: BaseException) -> str:
+    """What an error says, in one line, and where in the user's own code it was raised, if there."""
+    theirs = line_of(error)
+    return first_line(error) if theirs is None else f"{theirs}: {type(error).__name__}: {first_line(error)}"
 
 
 def _wrong(sentence: str) -> RecipeError:

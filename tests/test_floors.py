@@ -41,6 +41,7 @@ FLOORS = (
         "compress.peak_memory",
         "compress.processors",
         "compress.head",
+        "compress.foreign",
     ),
     (
         "compress.measure",
@@ -52,6 +53,8 @@ FLOORS = (
         "compress.tiles",
         "compress.dense_crf",
         "compress.cost",
+        "compress.unexpected",
+        "compress.foreign.named",
     ),
     ("compress.errors", "compress"),
     # Below here is ONNX and what runs it.

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compress.errors import RecipeError
-from compress.networks.hidden import uncovered
+from compress.foreign.hidden import uncovered
 from compress.swap import places, put, swap
 
 IMAGE = torch.zeros(1, 2, 8, 8)

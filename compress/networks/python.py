@@ -12,7 +12,6 @@ import importlib
 import importlib.util
 import inspect
 import json
-import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,11 +26,9 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.errors import RecipeError, WeightsError
+from compress.foreign.hidden import uncovered
+from compress.foreign.named import NAMED, add, entries
 from compress.head import Head, fault_of, first_line, headed, reading_of
-from compress.networks.hidden import uncovered
-
-NAMED = "SEGPRESS_CODE"
-"""Names the files and modules that the user has named; child processes inherit it."""
 
 _modules: dict[str, ModuleType] = {}
 """By hash: a class must stay itself when a network is built twice."""
@@ -121,8 +118,7 @@ def given(path: str | None, module: str | None) -> tuple[Path, str]:
     except OSError as error:
         raise RecipeError(str(place), [f"cannot be read ({error.strerror})"]) from None
     entry = str(place) if module is None else module
-    if entry not in _named():
-        os.environ[NAMED] = os.pathsep.join([*_named(), entry])
+    add(entry)
     return place, digest
 
 
@@ -134,7 +130,7 @@ def found(path: str | None, module: str | None, sha256: str) -> Path:
     """
     name = module or str(path)
     changed = None
-    for entry in _named():
+    for entry in entries():
         if entry == module or (path is not None and Path(entry).name == path):
             place = _place(None if module else entry, module)
             if place.is_file() and hashlib.sha256(place.read_bytes()).hexdigest() == sha256:
@@ -168,10 +164,6 @@ def check_described(description: Any) -> None:
     if isinstance(description, Mapping | list):
         for each in inside:
             check_described(each)
-
-
-def _named() -> list[str]:
-    return [entry for entry in os.environ.get(NAMED, "").split(os.pathsep) if entry]
 
 
 def _place(path: str | None, module: str | None) -> Path:
