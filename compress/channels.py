@@ -10,7 +10,6 @@ DepGraph (arXiv 2301.12900), which derives them layer by layer from the autograd
 
 from __future__ import annotations
 
-import copy
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from torch.export import ExportedProgram, default_decompositions
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
+from compress.foreign.copies import copy_of
 from export.capture import exported, quiet
 
 Place = tuple[str, int]
@@ -151,7 +151,7 @@ def answering(net: nn.Module, example: Tensor) -> nn.Module:
 
     What only training reads must still fit when channels are gone: the network is trained on afterwards.
     """
-    both = copy.deepcopy(net).eval()
+    both = copy_of(net).eval()
     both.forward = MethodType(_all_answers, both)
     try:
         answers = _in_training(both, example)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.errors import RecipeError, WeightsError
+from compress.foreign.computed import folded
 from compress.foreign.named import line_of
 from compress.networks.word import multiples
 from compress.swap import put
@@ -152,12 +153,31 @@ def headed(door: Door) -> nn.Module:
     """
     reading = reading_of(door)
     net = _built(door)
+    computed = folded(net)
+    # Their names in a checkpoint are others: where its names do not fit, it is loaded into the network as built.
+    vars(net)["_as_built"] = door if computed else None
     for name in reading.removed:
         put(net, [name], nn.Identity())
     if not reading.plain:
         net = Headed(net, reading)
-    note_on(net, *reading.notes)
+    note_on(net, *reading.notes, *_of_the_computed(computed))
     return net
+
+
+def as_built(net: nn.Module) -> nn.Module | None:
+    """For a network whose computed weights are folded, one in which they are not; None for any other."""
+    door = vars(net).get("_as_built")
+    if door is None:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        return _built(door)
+
+
+def _of_the_computed(computed: Sequence[str]) -> list[str]:
+    if not computed:
+        return []
+    some = ", ".join(computed[:3]) + (f" and {len(computed) - 3} more" if len(computed) > 3 else "")
+    return [f"weights that the network computes before each call are folded into plain ones: {some}"]
 
 
 def fault_of(door: Door, size: tuple[int, ...]) -> str | None:

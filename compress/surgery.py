@@ -8,7 +8,6 @@ is a layer that stands in another's place, written out in full.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from compress.errors import PassError, WeightsError
+from compress.foreign.copies import copy_of
 from compress.swap import Branches, put
 
 _CONV: Final = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
@@ -49,7 +49,7 @@ def copied(net: nn.Module, word: str) -> nn.Module:
 
     if isinstance(net, Quantized):
         raise PassError(f"{word}: the network is in 8-bit integers already; give {word} before int8")
-    return copy.deepcopy(net).eval()
+    return copy_of(net).eval()
 
 
 def described(net: nn.Module, build: Build) -> nn.Module:

@@ -41,7 +41,6 @@ FLOORS = (
         "compress.peak_memory",
         "compress.processors",
         "compress.head",
-        "compress.foreign",
     ),
     (
         "compress.measure",
@@ -54,7 +53,7 @@ FLOORS = (
         "compress.dense_crf",
         "compress.cost",
         "compress.unexpected",
-        "compress.foreign.named",
+        "compress.foreign",
     ),
     ("compress.errors", "compress"),
     # Below here is ONNX and what runs it.
