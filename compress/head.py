@@ -8,6 +8,7 @@ Legend: B batch, C channels, K classes, H height, W width; volumes have a depth 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 from compress.errors import RecipeError, WeightsError
 from compress.foreign.computed import folded
 from compress.foreign.named import line_of
+from compress.foreign.repeatable import draws, why_otherwise
 from compress.networks.word import multiples
 from compress.swap import put
 
@@ -206,6 +208,23 @@ def fault_of(door: Door, size: tuple[int, ...]) -> str | None:
             return multiples(size, step)
     fits = door.input or reading.example
     return f"this network does not take it ({reason}); {_times(fits)} would fit"
+
+
+def check_repeatable(door: Door) -> None:
+    """That a network, its weights not loaded yet, answers the same each time, where it draws random numbers at all.
+
+    Raises:
+        RecipeError: if not, with the lines that draw them.
+    """
+    reading = reading_of(door)
+    with contextlib.suppress(Exception), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        if not draws(_on_meta(door), _image(door, reading.example, reading.takes, "meta")):
+            return
+    net, image = _asked_on(door, "cpu"), _image(door, reading.example, reading.takes, "cpu")
+    with torch.random.fork_rng(devices=[]):
+        why = why_otherwise(net, torch.rand_like(image))
+    if why is not None:
+        raise _wrong(why)
 
 
 def check_logits(net: nn.Module, images: Iterable[np.ndarray], head: Head) -> None:

@@ -144,7 +144,7 @@ def test_a_library_in_a_users_folder_is_not_their_code(tmp_path: Path, monkeypat
     library.parent.mkdir()
     (tmp_path / "net.py").write_text("")
     named.add(str(tmp_path / "net.py"))
-    monkeypatch.setattr(named, "_not_theirs", lambda: iter([library.parent]))
+    monkeypatch.setattr(named, "not_theirs", lambda: iter([library.parent]))
     try:
         exec(compile("1 / 0", str(library), "exec"), {})
     except ZeroDivisionError as error:

@@ -18,8 +18,8 @@ def entries() -> list[str]:
 
 def add(entry: str) -> None:
     """From now on this file or module may run in this process and in those that it starts."""
-    if entry not in entries():
-        os.environ[NAMED] = os.pathsep.join([*entries(), entry])
+    # The one named last is looked at first, where two bear the same name.
+    os.environ[NAMED] = os.pathsep.join([*(each for each in entries() if each != entry), entry])
 
 
 def line_of(error: BaseException) -> str | None:
@@ -53,11 +53,11 @@ def _is_of(file: Path, root: Path) -> bool:
     if file == root:
         return True
     return file.is_relative_to(root) and not any(
-        file.is_relative_to(folder) and not root.is_relative_to(folder) for folder in _not_theirs()
+        file.is_relative_to(folder) and not root.is_relative_to(folder) for folder in not_theirs()
     )
 
 
-def _not_theirs() -> Iterator[Path]:
+def not_theirs() -> Iterator[Path]:
     """Where libraries and we ourselves are, which may lie in a folder of the user's."""
     yield from (Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
     ours = Path(__file__).parents[2]
