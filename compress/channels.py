@@ -10,7 +10,6 @@ DepGraph (arXiv 2301.12900), which derives them layer by layer from the autograd
 
 from __future__ import annotations
 
-import copy
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +24,8 @@ from torch.export import ExportedProgram, default_decompositions
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
+from compress.errors import ExportError
+from compress.foreign.copies import copy_of
 from export.capture import exported, quiet
 
 Place = tuple[str, int]
@@ -58,6 +59,22 @@ _SAME: Final = frozenset(
         *("softmax", "_softmax", "log_softmax", "_log_softmax", "dropout", "native_dropout", "feature_dropout"),
         *("alpha_dropout", "clone", "contiguous", "alias", "detach", "lift_fresh_copy", "to", "_to_copy", "type_as"),
         "cumsum",
+    )
+)
+# Elementwise, whatever torch's tags say: those of several operations, or of one of their overloads, lack "pointwise".
+_POINTWISE: Final = frozenset(
+    (
+        *(
+            "hardswish",
+            "log_sigmoid",
+            "log_sigmoid_forward",
+            "masked_fill",
+            "rsub",
+            "special_expit",
+            "isclose",
+            "rrelu",
+        ),
+        *("true_divide", "floor_divide", "ldexp", "rrelu_with_noise"),
     )
 )
 _REDUCTIONS: Final = frozenset(
@@ -137,6 +154,7 @@ def traced(net: nn.Module, example: Tensor) -> tuple[list[Bundle], Flow]:
     """
     net = answering(net, example)
     program = exported(net, example)
+    _check_sizes(program)
     composed = _composed(program)
     if composed is not None:
         with quiet():
@@ -145,13 +163,25 @@ def traced(net: nn.Module, example: Tensor) -> tuple[list[Bundle], Flow]:
     return whole.bundles(), Flow(channels=_Trace(net, program, ties=False).places())
 
 
+def _check_sizes(program: ExportedProgram) -> None:
+    """Refuse a network within which something is as large as the values of its input make it."""
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        lengths = value.shape if isinstance(value, Tensor) else [value]
+        if any(isinstance(length, torch.SymInt | torch.SymBool | torch.SymFloat) for length in lengths):
+            what = getattr(node.target, "__name__", str(node.target))
+            raise ExportError(
+                f"the size of what {what} gives depends on the values of the input: no channel is followed"
+            )
+
+
 @torch.no_grad()
 def answering(net: nn.Module, example: Tensor) -> nn.Module:
     """The network, or, if it has more answers in training than after it (deep supervision), a copy that gives all.
 
     What only training reads must still fit when channels are gone: the network is trained on afterwards.
     """
-    both = copy.deepcopy(net).eval()
+    both = copy_of(net).eval()
     both.forward = MethodType(_all_answers, both)
     try:
         answers = _in_training(both, example)
@@ -523,7 +553,8 @@ class _Trace:
         return torch.zeros([1] * len(_shape(node)), dtype=torch.int64)
 
     def _pointwise(self, node: Any, name: str) -> Any:
-        shape = torch.Size(_shape(node))
+        value = node.meta["val"]
+        shape = torch.Size(value.shape if isinstance(value, Tensor) else value[0].shape)
         parts = []
         for source in node.all_input_nodes:
             labels = self._of(source)
@@ -542,7 +573,20 @@ class _Trace:
                 continue
             self.labels.unite(labels, result)
             result = torch.where(result == _NOBODY, labels, result)
-        return self._compact(result)
+        return self._compact(result) if isinstance(value, Tensor) else [self._compact(result), None]
+
+    def _where(self, node: Any, name: str) -> Any:
+        return self._pointwise(node, name) if len(node.args) > 1 else self._unknown(node, name)
+
+    def _glu(self, node: Any, name: str) -> Tensor:
+        """Each channel of the first half is multiplied with one of the second: both go together."""
+        labels = self._of(node.args[0])
+        axis = (node.args[1] if len(node.args) > 1 else -1) % labels.dim()
+        if labels.shape[axis] == 1:
+            return labels
+        values, gates = labels.chunk(2, axis)
+        self.labels.unite(values, gates)
+        return self._compact(values)
 
     def _prelu(self, node: Any, name: str) -> Tensor:
         source, weight = node.args
@@ -774,6 +818,9 @@ _RULES: Final[Sequence[tuple[Callable[[str], Any], _Rule]]] = (
     (_SAME.__contains__, _Trace._same),
     (_REDUCTIONS.__contains__, _Trace._reduction),
     (_CONSTANT.__contains__, _Trace._constant),
+    ("where".__eq__, _Trace._where),
+    ("glu".__eq__, _Trace._glu),
+    (_POINTWISE.__contains__, _Trace._pointwise),
     (_SPATIAL.search, _Trace._spatial),
 )
 

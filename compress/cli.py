@@ -1,13 +1,17 @@
 """The command line: words in, exit code out.
 
 0 every gate holds; 1 a gate fails; 2 the recipe or the input is wrong; 3 nothing fails, but
-something is inconclusive or was not measured; 4 the surroundings failed; 130 stopped by Ctrl-C.
+something is inconclusive or was not measured; 4 the surroundings failed, or something that nobody foresaw; 130 stopped
+by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,13 +22,28 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Compress a trained segmentation network, build it for its device, and prove what it cost.",
 )
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 DataRoot = Annotated[Path | None, typer.Option("--data", help="Use this data folder instead of the recipe's.")]
 Out = Annotated[Path, typer.Option(help="Where the run's folder is made.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"segpress {version('segpress')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.", show_default=False)
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; forget what is kept.")]
+
+
+@app.callback()
+def compress(asked: Version = False) -> None:
+    """Compress a trained segmentation network, build it for its device, and prove what it cost."""
 
 
 @app.command()
@@ -163,7 +182,8 @@ def _console() -> Any:
     from rich.console import Console
 
     # A pipe has no width of its own, and 80 columns break the tables.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return Console(highlight=False, width=None if terminal else 110)
 
 
 @app.command()
@@ -177,26 +197,63 @@ def schema() -> None:
 
 
 def main() -> None:
-    """The console script."""
-    from compress.errors import SegpressError
-    from export.files import cannot_write
-
+    """The console script: every way out of it is an exit code, and where something is wrong a sentence."""
     # Read once, when torch is imported. Its OpenMP threads otherwise spin for milliseconds behind every operator: where
     # another process or runtime wants the CPU too, a network takes up to ten times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    sys.exit(_code(sys.argv[1:]))
+
+
+def _code(words: list[str]) -> int:
+    from compress.unexpected import stoppable, told
+
     try:
-        app()
-    except SegpressError as error:
-        sys.exit(_refuse(str(error), error.exit_code))
-    except OSError as error:
-        if error.errno is None:
-            raise
-        told = cannot_write(Path(error.filename or "a file"), error)
-        sys.exit(_refuse(str(told), told.exit_code))
-    except KeyboardInterrupt:
-        sys.exit(_refuse("stopped; the same command goes on from the last finished step", 130))
+        with stoppable():
+            _speaking()
+            code = _command(words)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return code
+    except BaseException as error:  # noqa: BLE001  the one place where everything ends that nothing else took
+        text, code = told(error)
+        return _refuse(text, code)
+
+
+def _command(words: list[str]) -> int:
+    """Not `app()`, which makes exit codes of its own of Ctrl-C, a closed pipe and a full disk."""
+    command = typer.main.get_command(app)
+    # What typer raises over words it cannot read; typer names only one of its kinds.
+    usage: Any = typer.BadParameter.__bases__[0]
+    try:
+        with command.make_context("compress", words) as context:
+            command.invoke(context)
+    except typer.Exit as done:
+        return done.exit_code
+    except usage as error:
+        error.show()
+        return int(error.exit_code)
+    return 0
+
+
+def _speaking() -> None:
+    """What a terminal has no letters for is written as numbers; it ends nothing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _refuse(text: str, code: int) -> int:
-    sys.stderr.write(f"compress: {text}\n")
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:
+            sys.stderr.write(f"compress: {text}\n")
+            sys.stderr.flush()
+    _let_go()
     return code
+
+
+def _let_go() -> None:
+    """Python would try once more to print what nobody takes, say so, and exit with a code of its own."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

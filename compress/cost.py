@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from compress.foreign.copies import copy_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ def macs_of(net: nn.Module, example: Tensor) -> int:
 
 def dead_parameters(net: nn.Module, example: Tensor) -> dict[str, int]:
     """The parameters that no gradient of the answer reaches, counted for each module that has any of its own."""
-    copied = copy.deepcopy(net).eval().requires_grad_(True)
+    copied = copy_of(net).eval().requires_grad_(True)
     named = dict(copied.named_parameters())
     with torch.enable_grad():
         answers = [leaf for leaf in tree_leaves(copied(example)) if isinstance(leaf, Tensor) and leaf.requires_grad]

@@ -8,6 +8,7 @@ Legend: B batch, C channels, K classes, H height, W width; volumes have a depth 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
@@ -20,7 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.errors import RecipeError, WeightsError
+from compress.foreign.computed import folded
+from compress.foreign.named import line_of
+from compress.foreign.repeatable import draws, why_otherwise
 from compress.networks.word import multiples
+from compress.swap import put
 
 Layout = Literal["channels_first", "channels_last"]
 Activation = Literal["none", "sigmoid", "softmax"]
@@ -150,12 +155,31 @@ def headed(door: Door) -> nn.Module:
     """
     reading = reading_of(door)
     net = _built(door)
+    computed = folded(net)
+    # Their names in a checkpoint are others: where its names do not fit, it is loaded into the network as built.
+    vars(net)["_as_built"] = door if computed else None
     for name in reading.removed:
-        net.set_submodule(name, nn.Identity())
+        put(net, [name], nn.Identity())
     if not reading.plain:
         net = Headed(net, reading)
-    note_on(net, *reading.notes)
+    note_on(net, *reading.notes, *_of_the_computed(computed))
     return net
+
+
+def as_built(net: nn.Module) -> nn.Module | None:
+    """For a network whose computed weights are folded, one in which they are not; None for any other."""
+    door = vars(net).get("_as_built")
+    if door is None:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        return _built(door)
+
+
+def _of_the_computed(computed: Sequence[str]) -> list[str]:
+    if not computed:
+        return []
+    some = ", ".join(computed[:3]) + (f" and {len(computed) - 3} more" if len(computed) > 3 else "")
+    return [f"weights that the network computes before each call are folded into plain ones: {some}"]
 
 
 def fault_of(door: Door, size: tuple[int, ...]) -> str | None:
@@ -168,7 +192,7 @@ def fault_of(door: Door, size: tuple[int, ...]) -> str | None:
         if isinstance(answer, Exception) and not _runs_on_meta(net, door, reading):
             answer = _answer(_asked_on(door, "cpu"), _image(door, size, reading.takes, "cpu"))
         if isinstance(answer, Exception):
-            return first_line(answer)
+            return _reason(answer)
         found = parts(answer)[reading.output]
         shape = _without_channels(found, reading.layout) if reading.channels else tuple(found.shape[1:])
         if reading.size == "own" or reading.resized or shape == tuple(size):
@@ -184,6 +208,23 @@ def fault_of(door: Door, size: tuple[int, ...]) -> str | None:
             return multiples(size, step)
     fits = door.input or reading.example
     return f"this network does not take it ({reason}); {_times(fits)} would fit"
+
+
+def check_repeatable(door: Door) -> None:
+    """That a network, its weights not loaded yet, answers the same each time, where it draws random numbers at all.
+
+    Raises:
+        RecipeError: if not, with the lines that draw them.
+    """
+    reading = reading_of(door)
+    with contextlib.suppress(Exception), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        if not draws(_on_meta(door), _image(door, reading.example, reading.takes, "meta")):
+            return
+    net, image = _asked_on(door, "cpu"), _image(door, reading.example, reading.takes, "cpu")
+    with torch.random.fork_rng(devices=[]):
+        why = why_otherwise(net, torch.rand_like(image))
+    if why is not None:
+        raise _wrong(why)
 
 
 def check_logits(net: nn.Module, images: Iterable[np.ndarray], head: Head) -> None:
@@ -293,7 +334,7 @@ class _Asking:
                         return net, image, layout, answer
                     reasons.append(answer)
         # What values would say is only said off the meta device.
-        reason = first_line(reasons[len(reasons) // 2])
+        reason = _reason(reasons[len(reasons) // 2])
         tried = ", ".join(_times(size) for size in sizes)
         raise _wrong(
             f"the network answers to no image of {door.in_channels} channels ({reason}); tried {tried}: "
@@ -396,7 +437,7 @@ class _Asking:
         """Every output that training learns from, the final one first."""
         answer = _answer(net, image.expand(2, *image.shape[1:]), training=True)
         if isinstance(answer, Exception):
-            self.notes.append(f"the network could not be asked in training ({first_line(answer)})")
+            self.notes.append(f"the network could not be asked in training ({_reason(answer)})")
             return (output,)
         found = dict(_unstacked(parts(answer), self.door.dims))
         fitting = [place for place, part in found.items() if self._fits(part[:1])]
@@ -526,8 +567,9 @@ def _answer(net: nn.Module, image: Tensor, *, training: bool = False) -> Any:
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device(image.device):
             return net.train(training)(image)
-    except Exception as error:  # noqa: BLE001  a stranger's network may raise anything, and the caller tells what
-        return error
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a stranger's network may raise anything; the caller tells
+        ended = RuntimeError("it ends the program").with_traceback(error.__traceback__)
+        return error if isinstance(error, Exception) else ended
 
 
 def _proportional(shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
@@ -567,6 +609,12 @@ def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)[:200].rstrip(".")
+
+
+def _reason(error: BaseException) -> str:
+    """What an error says, in one line, and where in the user's own code it was raised, if there."""
+    theirs = line_of(error)
+    return first_line(error) if theirs is None else f"{theirs}: {type(error).__name__}: {first_line(error)}"
 
 
 def _wrong(sentence: str) -> RecipeError:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import export
-from compress.errors import SegpressError
+from compress.errors import SurroundingsError
+from compress.unexpected import traced
 from export.files import PARTIAL, cannot_write, make_folder, write_json
 
 _LIBRARIES = (
@@ -100,7 +101,8 @@ def claimed(folder: Path, *, fresh: bool) -> Iterator[None]:
     """The run's folder, made and held for this process; what a killed run left half-written is removed.
 
     Raises:
-        SegpressError: if another run holds the folder, or it cannot be written.
+        SurroundingsError: if another run holds the folder.
+        SegpressError: if it cannot be written.
     """
     make_folder(folder)
     try:
@@ -110,8 +112,12 @@ def claimed(folder: Path, *, fresh: bool) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SegpressError(f"{folder}: another run is writing there; wait for it, or choose --out") from None
+        except BlockingIOError:
+            raise SurroundingsError(f"{folder}: another run is writing there; wait for it, or choose --out") from None
+        except OSError as error:
+            raise SurroundingsError(
+                f"{folder}: its file system has no locks ({error.strerror}); choose --out"
+            ) from None
         for half in folder.rglob(f"*{PARTIAL}"):
             half.unlink(missing_ok=True)
         if fresh:
@@ -120,4 +126,5 @@ def claimed(folder: Path, *, fresh: bool) -> Iterator[None]:
                     shutil.rmtree(entry)
                 elif entry.name != ".lock":
                     entry.unlink()
-        yield
+        with traced(folder / "log.txt"):
+            yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MethodType
@@ -13,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compress.channels import REFUSALS, Bundle, Flow, Group, Place, answering, goes_across, removed_flow, traced
 from compress.errors import ExportError
+from compress.foreign.copies import copy_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Trial:
     @torch.no_grad()
     def size(self, cuts: Sequence[Cut] = ()) -> tuple[int, int]:
         """Parameters, and multiply-accumulates for one image, of the network that is cut so."""
-        net = without(copy.deepcopy(self.net), cuts)
+        net = without(copy_of(self.net), cuts)
         with FlopCounterMode(display=False) as counter:
             net(self.example)
         return sum(parameter.numel() for parameter in net.parameters()), counter.get_total_flops() // 2
@@ -46,7 +46,7 @@ class Trial:
 @torch.no_grad()
 def trial_of(net: nn.Module, example: Tensor) -> Trial:
     """The network without its values, where its Python runs without them; else a copy."""
-    plain = copy.deepcopy(net).eval()
+    plain = copy_of(net).eval()
     whole = answering(plain, example)
     try:
         light, lighter = _without_values(plain), _without_values(whole)
@@ -57,7 +57,7 @@ def trial_of(net: nn.Module, example: Tensor) -> Trial:
 
 
 def _without_values(net: nn.Module) -> nn.Module:
-    light = copy.deepcopy(net)
+    light = copy_of(net)
     # Module.to() would untie shared weights.
     _exchange(light, [(tensor, tensor.detach().to("meta")) for tensor in (*light.parameters(), *light.buffers())])
     for module in light.modules():
@@ -158,7 +158,7 @@ def positions(cuts: Sequence[Cut]) -> dict[Place, set[int]]:
 @torch.no_grad()
 def _fault(trial: Trial, cuts: Sequence[Cut]) -> str | None:
     try:
-        shape = without(copy.deepcopy(trial.whole), cuts)(trial.example).shape
+        shape = without(copy_of(trial.whole), cuts)(trial.example).shape
     except REFUSALS as error:
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         return f"its code counts on so many channels ({said[:120]})"
@@ -175,7 +175,7 @@ def _together(
             if fault is not None:
                 return {cuts[number - 1].bundle.key: fault}
     try:
-        _, after = traced(without(copy.deepcopy(net), cuts), example)
+        _, after = traced(without(copy_of(net), cuts), example)
     except ExportError as error:
         return {cut.bundle.key: f"without some of its channels, {error}" for cut in cuts}
     wanted = removed_flow(flow, positions(cuts)).channels

@@ -6,7 +6,6 @@ float), so the numbers rank layers; what a whole recipe costs is measured on art
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from compress import progress
 from compress.channels import Bundle
 from compress.data.cases import Case
 from compress.errors import DataError, NotHere, PassError
+from compress.foreign.copies import copy_of
 from compress.gates import paired_drop
 from compress.kept import Kept, claimed, key_of
 from compress.measure import Scores, scores_of
@@ -175,7 +175,7 @@ def _pruned(measure: _Measure, task: Task, bundle: Bundle, ratio: float, step: C
     least = _norms(task.net, bundle).argsort(stable=True)[:goes].tolist()
 
     def make() -> nn.Module:
-        net = without(copy.deepcopy(task.net), [Cut(bundle=bundle, units=tuple(sorted(least)))])
+        net = without(copy_of(task.net), [Cut(bundle=bundle, units=tuple(sorted(least)))])
         try:
             net(task.example)
         except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:

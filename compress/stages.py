@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from compress.cost import Cost, cost_of, macs_of
-from compress.errors import PassError
+from compress.errors import PassError, RecipeError
+from compress.foreign.repeatable import of_the_batch, why_otherwise
 from compress.head import notes_of
 from compress.kept import Kept, key_of
 from compress.passes.word import Pass
@@ -54,9 +55,25 @@ def baseline(task: Task, key: str, kept: Kept, log: Log) -> Stage:
     def came(task: Task) -> nn.Module:
         for line in notes_of(task.net):
             task.note(line)
+        _check_answers(task)
         return task.net
 
     return _stage("baseline", key, came, task, kept, log)
+
+
+def _check_answers(task: Task) -> None:
+    """That the network answers the same each time: every comparison stands on it.
+
+    Raises:
+        RecipeError: if not, with what draws random numbers or changes.
+    """
+    images = [torch.from_numpy(image) for image in task.probes(most=2)]
+    why = why_otherwise(task.net, images[0])
+    if why is not None:
+        raise RecipeError("network", [why])
+    line = of_the_batch(task.net, images)
+    if line is not None:
+        task.note(line)
 
 
 def chain(

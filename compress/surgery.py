@@ -8,7 +8,6 @@ is a layer that stands in another's place, written out in full.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from compress.errors import PassError, WeightsError
-from compress.swap import Branches
+from compress.foreign.copies import copy_of
+from compress.swap import Branches, put
 
 _CONV: Final = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 _NORM: Final = ("num_features", "eps", "momentum", "affine", "track_running_stats")
@@ -49,7 +49,7 @@ def copied(net: nn.Module, word: str) -> nn.Module:
 
     if isinstance(net, Quantized):
         raise PassError(f"{word}: the network is in 8-bit integers already; give {word} before int8")
-    return copy.deepcopy(net).eval()
+    return copy_of(net).eval()
 
 
 def described(net: nn.Module, build: Build) -> nn.Module:
@@ -82,7 +82,7 @@ def rebuilt(options: Mapping[str, Any], build: Build) -> nn.Module:
     resized: dict[int, tuple[Tensor, Tensor]] = {}
     for name, layer in options["layers"].items():
         if "new" in layer:
-            net.set_submodule(name, written_out(layer["new"]))
+            put(net, [name], written_out(layer["new"]))
         elif name not in modules:
             raise WeightsError(
                 f"the description changes {name}, which the network does not have; was it made by another segpress?"

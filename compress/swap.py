@@ -145,24 +145,46 @@ def swap(net: nn.Module, place: Place, new: nn.Module, example: Tensor) -> str |
     then the layer is put back.
     """
     before = answer(net, example)
-    _put(net, place, new)
+    put(net, place.names, new)
     calls: list[torch.Size] = []
     try:
         with watched((new,), lambda _, seen, __: calls.append(seen.shape)):
             after = answer(net, example)
     except REFUSALS as error:
-        _put(net, place, place.module)
+        put(net, place.names, place.module)
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
         return f"the network does not run with another layer in its place ({first})"
     if tuple(calls) != place.inputs or _shapes(before) != _shapes(after):
-        _put(net, place, place.module)
+        put(net, place.names, place.module)
         return "the network runs otherwise with another layer in its place"
     return None
 
 
-def _put(net: nn.Module, place: Place, module: nn.Module) -> None:
-    for name in place.names:
-        net.set_submodule(name, module)
+def put(net: nn.Module, names: Iterable[str], new: nn.Module) -> None:
+    """Put a layer under these names of one that is there, and into the lists beside them that a network keeps of it."""
+    for name in names:
+        old = net.get_submodule(name)
+        net.set_submodule(name, new)
+        for module in net.modules():
+            for key, value in vars(module).items():
+                if not key.startswith("_"):
+                    vars(module)[key] = _with(value, old, new)
+
+
+def _with(value: Any, old: nn.Module, new: nn.Module) -> Any:
+    """What a network keeps in a plain attribute, one layer in it replaced; lists and mappings stay the same objects."""
+    if value is old:
+        return new
+    if isinstance(value, list):
+        value[:] = [_with(one, old, new) for one in value]
+    elif isinstance(value, dict):
+        value.update({key: _with(one, old, new) for key, one in value.items()})
+    elif isinstance(value, tuple):
+        again = tuple.__new__(type(value), (_with(one, old, new) for one in value))
+        if hasattr(value, "__dict__"):
+            vars(again).update(vars(value))
+        return again
+    return value
 
 
 @torch.inference_mode()

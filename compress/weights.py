@@ -30,7 +30,8 @@ from torch import Tensor, nn
 
 from compress.data.cases import Normalization
 from compress.errors import WeightsError
-from compress.head import Headed, note_on
+from compress.foreign.computed import folded
+from compress.head import Headed, as_built, note_on, notes_of
 from compress.networks.python import check_described
 from export.device import named, words
 from export.files import write_bytes, write_json
@@ -225,6 +226,11 @@ def load_weights(net: nn.Module, path: Path) -> None:
     state, notes = _as_ours(_tensors_in(path, own), ours)
     # BatchNorm's step counter is not a weight; old checkpoints lack it.
     counters = {name for name in ours if name.endswith("num_batches_tracked")}
+    whole = None if set(ours) <= {*state, *counters} else as_built(own)
+    if whole is not None:
+        load_weights(whole, path)
+        folded(whole)
+        state, notes = whole.state_dict(), list(notes_of(whole))
     missing = [name for name in ours if name not in state and name not in counters]
     unexpected = [name for name in state if name not in ours]
     wrong = [name for name in ours if name in state and ours[name].shape != state[name].shape]

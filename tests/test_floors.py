@@ -52,6 +52,8 @@ FLOORS = (
         "compress.tiles",
         "compress.dense_crf",
         "compress.cost",
+        "compress.unexpected",
+        "compress.foreign",
     ),
     ("compress.errors", "compress"),
     # Below here is ONNX and what runs it.

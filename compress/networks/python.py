@@ -12,11 +12,9 @@ import importlib
 import importlib.util
 import inspect
 import json
-import os
-import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import field
 from pathlib import Path
 from types import ModuleType
@@ -27,13 +25,13 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.errors import RecipeError, WeightsError
-from compress.head import Head, fault_of, first_line, headed, reading_of
+from compress.foreign.hidden import uncovered
+from compress.foreign.named import NAMED, add, entries
+from compress.foreign.own_code import beside, run_file
+from compress.head import Head, check_repeatable, fault_of, first_line, headed, reading_of
 
-NAMED = "SEGPRESS_CODE"
-"""Names the files and modules that the user has named; child processes inherit it."""
-
-_modules: dict[str, ModuleType] = {}
-"""By hash: a class must stay itself when a network is built twice."""
+_PATH = "set PYTHONPATH to the folder that holds the package"
+_ON_PATH = f"name it by module: (package.file) and {_PATH}"
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -83,12 +81,13 @@ class Python:
         return headed(self)
 
     def check(self) -> None:
-        """Run the file and ask the network once.
+        """Run the file and ask the network, once, or twice where it draws random numbers.
 
         Raises:
             RecipeError: if it cannot be run, gives no network, or one whose answer cannot be read.
         """
         reading_of(self)
+        check_repeatable(self)
 
     def check_size(self, size: tuple[int, ...]) -> str | None:
         """What is wrong with an input of this size, and what would be right; None if nothing."""
@@ -98,14 +97,14 @@ class Python:
         """What the file gives."""
         assert self.sha256 is not None
         place = found(self.path, self.module, self.sha256)
-        with _beside(place), _told(place):
+        with beside(place) if self.module is None else nullcontext(), _told(place):
             module = _run(place, self.module, self.sha256)
             make = _in(module, self.build, place)
             _check_arguments(make, self.args, self.build, place)
             net = make(**self.args)
         if not isinstance(net, nn.Module):
             raise RecipeError(str(place), [f"{self.build} gave a {type(net).__name__}, not an nn.Module"])
-        return net
+        return uncovered(net, str(place))
 
 
 def given(path: str | None, module: str | None) -> tuple[Path, str]:
@@ -120,8 +119,7 @@ def given(path: str | None, module: str | None) -> tuple[Path, str]:
     except OSError as error:
         raise RecipeError(str(place), [f"cannot be read ({error.strerror})"]) from None
     entry = str(place) if module is None else module
-    if entry not in _named():
-        os.environ[NAMED] = os.pathsep.join([*_named(), entry])
+    add(entry)
     return place, digest
 
 
@@ -133,7 +131,7 @@ def found(path: str | None, module: str | None, sha256: str) -> Path:
     """
     name = module or str(path)
     changed = None
-    for entry in _named():
+    for entry in reversed(entries()):
         if entry == module or (path is not None and Path(entry).name == path):
             place = _place(None if module else entry, module)
             if place.is_file() and hashlib.sha256(place.read_bytes()).hexdigest() == sha256:
@@ -169,10 +167,6 @@ def check_described(description: Any) -> None:
             check_described(each)
 
 
-def _named() -> list[str]:
-    return [entry for entry in os.environ.get(NAMED, "").split(os.pathsep) if entry]
-
-
 def _place(path: str | None, module: str | None) -> Path:
     if module is None:
         place = Path(str(path))
@@ -182,28 +176,20 @@ def _place(path: str | None, module: str | None) -> Path:
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError, AttributeError) as error:
-        raise RecipeError(f"module {module}", [f"cannot be found: {first_line(error)}"]) from None
+        raise RecipeError(
+            f"module {module}", [f"cannot be found: {first_line(error)}; where it is yours, {_PATH}"]
+        ) from None
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        raise RecipeError(f"module {module}", ["is not installed here, or is no Python file; path takes a file"])
+        raise RecipeError(
+            f"module {module}",
+            [f"is not installed here, or is no Python file; path takes a file, and where it is yours, {_PATH}"],
+        )
     return Path(spec.origin)
 
 
 def _run(place: Path, name: str | None, sha256: str) -> ModuleType:
-    """The module that the file makes; run once in a process for each content of it."""
-    if name is not None:
-        return importlib.import_module(name)
-    if sha256 not in _modules:
-        module = ModuleType(f"segpress_python_{sha256[:12]}")
-        module.__file__ = str(place)
-        # dataclasses and typing look a class's module up by its name.
-        sys.modules[module.__name__] = module
-        try:
-            exec(compile(place.read_bytes(), str(place), "exec"), module.__dict__)
-        except BaseException:
-            del sys.modules[module.__name__]
-            raise
-        _modules[sha256] = module
-    return _modules[sha256]
+    """The module that the file makes, or the one of this name."""
+    return run_file(place, sha256) if name is None else importlib.import_module(name)
 
 
 def _in(module: ModuleType, name: str, place: Path) -> Any:
@@ -241,18 +227,6 @@ def _check_arguments(make: Any, args: Mapping[str, Any], name: str, place: Path)
         raise RecipeError(str(place), [f"{name}: {first_line(error)}; it takes {takes}: correct args"]) from None
 
 
-@contextmanager
-def _beside(place: Path) -> Iterator[None]:
-    """Files beside the user's own can be imported, as when Python runs it."""
-    folder = str(place.parent)
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
-
-
 class _told:  # noqa: N801  read as a sentence: with _told(place)
     """Whatever a user's code raises becomes one sentence with the line of their file."""
 
@@ -267,7 +241,9 @@ class _told:  # noqa: N801  read as a sentence: with _told(place)
         if isinstance(error, SyntaxError) and error.filename == str(self.place):
             raise RecipeError(str(self.place), [f"line {error.lineno}: not Python: {error.msg}"]) from None
         if isinstance(error, ModuleNotFoundError):
-            what = f"needs the package {error.name}, which is not installed here"
+            what = f"needs the package {error.name}, which is not installed here; where it is yours, {_ON_PATH}"
+        elif isinstance(error, ImportError):
+            what = f"{type(error).__name__}: {first_line(error)}; where it is part of a package, {_ON_PATH}"
         elif isinstance(error, SystemExit):
             what = "ends the program: put what it does when run as a script under if __name__ == '__main__'"
         else:

@@ -6,7 +6,6 @@ Hinton et al. 2015 (arXiv 1503.02531) and, for segmentation, Shu et al. 2021 (CW
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from dataclasses import replace
@@ -20,6 +19,7 @@ from torch import nn
 
 from compress.data.cases import Role
 from compress.errors import PassError
+from compress.foreign.copies import copy_of
 from compress.kept import code_key, key_of
 from compress.surgery import copied
 from compress.train.augment import Augment, PresetOrMore
@@ -154,7 +154,7 @@ class Distill:
         )
         teacher = None
         if terms.ask:
-            net = copy.deepcopy(task.net).eval()
+            net = copy_of(task.net).eval()
             kept = None
             if self.views is not None and not terms.watch:
                 with torch.no_grad():

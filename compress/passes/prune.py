@@ -9,7 +9,6 @@ saying so (benchmarks/pruning.md).
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import difflib
 import math
@@ -29,6 +28,7 @@ from compress.channels import Bundle, Flow, Group, Place
 from compress.data.cases import Role
 from compress.errors import PassError
 from compress.fitting import refit_pruned
+from compress.foreign.copies import copy_of
 from compress.latency import Timing, interleaved
 from compress.peak_memory import backend_for
 from compress.progress import bar
@@ -172,7 +172,7 @@ class Prune:
             if self.ratio is None and number in (1, self.rounds):
                 share = look.share()
             look, cuts = look.settled(share, number)
-            whole = copy.deepcopy(changed) if self.refit else None
+            whole = copy_of(changed) if self.refit else None
             changed = without(changed, cuts)
             if whole is not None and cuts:
                 self._refit(changed, whole, cuts, task)
@@ -394,7 +394,7 @@ class _Look:
 
     def _latency_ms(self, cuts: Sequence[Cut]) -> float:
         """The median time of the artifact of the network that is cut so, batch 1, warm."""
-        net = without(copy.deepcopy(self.net), cuts)
+        net = without(copy_of(self.net), cuts)
         device, threads = find_device(self.options.device), self.options.threads or usable_cpus()
         backend = backend_for(self.options.backend, device, threads)
         image = np.random.default_rng(self.task.seed).standard_normal(self.task.example.shape, dtype=np.float32)

@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from compress.foreign.copies import copy_of
 from compress.train.objective import Batch, Objective
 
 LOWEST, HIGHEST = 1e-5, 1e-1
@@ -38,7 +39,7 @@ def range_test(net: nn.Module, objective: Objective, batches: Iterable[Batch], s
 
     Neither the network nor the objective is changed.
     """
-    net, objective = copy.deepcopy(net).train().to(fabric.device), copy.deepcopy(objective)
+    net, objective = copy_of(net).train().to(fabric.device), copy.deepcopy(objective)
     objective.to(fabric.device)
     optimizer = torch.optim.AdamW([*net.parameters(), *objective.parameters()], lr=LOWEST)
     rates = np.geomspace(LOWEST, HIGHEST, steps)
