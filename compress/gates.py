@@ -44,7 +44,7 @@ patients that the sample happened to miss is less than 5 % likely (0.98^149 < 0.
 COLLAPSE = 0.10
 """A case that loses more Dice than this has collapsed, whatever the mean says."""
 
-_METRIC = {"dice_drop": "dice", "iou_drop": "iou", "hd95_rise": "hd95"}
+DROPS = {"dice_drop": "dice", "iou_drop": "iou", "hd95_rise": "hd95"}
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", populate_by_name=True))
@@ -89,7 +89,7 @@ TAKES: Mapping[str, frozenset[str]] = {
     "fewer_bit_operations": frozenset({"at_least", "device", "backend", "over"}),
 }
 """Which options each gate takes; a drop has no lower limit, a speed-up or a reduction no upper one."""
-_OF_FILE = {"size_mb": "size_mb", "smaller": "size_mb", "fewer_bit_operations": "bit_operations"}
+OF_FILE = {"size_mb": "size_mb", "smaller": "size_mb", "fewer_bit_operations": "bit_operations"}
 """The number of a row that these gates judge; an artifact has it even where it cannot run."""
 
 
@@ -123,7 +123,7 @@ def judge(gates: Sequence[tuple[Name, Gate]], rows: Sequence[Row]) -> list[Verdi
 def _said_where(verdict: Verdict, row: Row) -> Verdict:
     """A verdict on answers that hold on some processors only says so."""
     told = row.processors or {}
-    if verdict.name not in (*_METRIC, "parity") or not told.get("differs_on"):
+    if verdict.name not in (*DROPS, "parity") or not told.get("differs_on"):
         return verdict
     where = f"on {told['measured_on']}; not shown for {', '.join(told['differs_on'])}"
     return replace(verdict, reason=f"{verdict.reason}; {where}" if verdict.reason else where)
@@ -134,11 +134,11 @@ def _applies(gate: Gate, row: Row) -> bool:
 
 
 def _judge_row(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> list[Verdict]:
-    if name in _OF_FILE and row.status != "not measured":
+    if name in OF_FILE and row.status != "not measured":
         return [_judge_file(name, gate, row, rows)]
     if row.status != "measured":
         return [_verdict(name, gate, row, "inconclusive", f"not measured: {row.reason}")]
-    if name in _METRIC:
+    if name in DROPS:
         return _judge_drop(name, gate, row, rows)
     if name == "parity":
         flipped = None if row.parity is None else row.parity["flipped"]
@@ -148,11 +148,11 @@ def _judge_row(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> list[Ve
 
 def _judge_file(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> Verdict:
     """A number of the artifact itself, or how many times smaller it is than that of what it is compared with."""
-    value: float | None = getattr(row, _OF_FILE[name])
+    value: float | None = getattr(row, OF_FILE[name])
     if name == "size_mb" or not value:
         return _plain(name, gate, row, value)
     before, over = _compared(rows, gate, row)
-    was: float | None = None if before is None else getattr(before, _OF_FILE[name])
+    was: float | None = None if before is None else getattr(before, OF_FILE[name])
     if not was:
         return _verdict(name, gate, row, "inconclusive", f"not measured: {over}")
     return _plain(name, gate, row, was / value)
@@ -210,7 +210,7 @@ def _judge_drop(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> list[V
             reason = f"there is no class '{class_name}'; there are {', '.join(now.class_names)}"
             verdicts.append(_verdict(name, gate, row, "inconclusive", reason, class_name=class_name))
             continue
-        drop = paired_drop(was, now, class_name, _METRIC[name])
+        drop = paired_drop(was, now, class_name, DROPS[name])
         ruling, reason = rule(drop, gate.limit)
         if name != "hd95_rise" and drop.collapsed:
             reason += f"; {drop.collapsed} lose more than {COLLAPSE:.2f}"

@@ -289,12 +289,16 @@ class Dataset:
         """
         # An image and its mask may be there once for each tile.
         cases = list({(case.image, case.mask): case for role in roles for case in self.cases[role]}.values())
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            found = pool.map(self._fault, cases)
-            faults = [fault for fault in bar(found, "checking the data", len(cases)) if fault is not None]
+        faults = self.faults(cases)
         if faults:
             more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
             raise DataError(faults[0] + more)
+
+    def faults(self, cases: Sequence[Case]) -> list[str]:
+        """What is wrong with the files of these cases, a sentence for each faulty case; each file is decoded once."""
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            found = pool.map(self._fault, cases)
+            return [fault for fault in bar(found, "checking the data", len(cases)) if fault is not None]
 
     def _fault(self, case: Case) -> str | None:
         try:
