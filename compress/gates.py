@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from scipy.special import stdtrit
 
-from compress.latency import samples_for
+from compress.latency import limits, samples_for
 from compress.measure import Scores
 from compress.report.report import Row, Ruling, Verdict
 
@@ -41,6 +41,8 @@ RESAMPLES = 10_000
 FEWEST, RELEASE = 30, 149
 """Under FEWEST independent cases a drop gate never holds; from RELEASE on, a loss of 2 % of the
 patients that the sample happened to miss is less than 5 % likely (0.98^149 < 0.05)."""
+MOST_CASES = 20_000
+"""More test cases than this nobody has."""
 COLLAPSE = 0.10
 """A case that loses more Dice than this has collapsed, whatever the mean says."""
 
@@ -170,9 +172,28 @@ def _judge_time(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> Verdic
     value = times[0][percentile] if name == "latency_ms" else times[1][percentile] / times[0][percentile]
     fewest, needed = min(time["n"] for time in times), samples_for(gate.percentile)
     if fewest < needed:
-        few = f"{percentile} needs {needed} samples, there are {fewest}: raise latency samples"
-        return _verdict(name, gate, row, "inconclusive", few, value=value)
+        few = f"{percentile} needs {needed} samples, there are {fewest}"
+        excluded = _excluded(gate, times)
+        if excluded:
+            return _verdict(name, gate, row, "fails", f"{few}, which exclude the limit: {excluded}", value=value)
+        return _verdict(name, gate, row, "inconclusive", f"{few}: raise latency samples, or seconds", value=value)
     return _plain(name, gate, row, value)
+
+
+def _excluded(gate: Gate, times: Sequence[Mapping[str, Any]]) -> str | None:
+    """What samples that are too few for a percentile say against the limit all the same; None if nothing.
+
+    Args:
+        times: of the artifact, and where a ratio is judged, of what it is compared with.
+    """
+    # Two limits that must hold together are each allowed half the error.
+    level = 1 - (1 - LEVEL) / len(times)
+    fastest, _ = limits(times[0], gate.percentile, level)
+    if len(times) == 1:
+        return f"p{gate.percentile} is at least {fastest:.4g} ms (95 % confidence)" if fastest > gate.limit else None
+    _, slowest = limits(times[1], gate.percentile, level)
+    most = slowest / fastest if fastest > 0 else math.inf
+    return f"the ratio is at most {most:.3g} (95 % confidence)" if most < gate.limit else None
 
 
 def _compared(rows: Sequence[Row], gate: Gate, row: Row) -> tuple[Row | None, str]:
@@ -221,20 +242,35 @@ def _judge_drop(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> list[V
 
 
 def rule(drop: Drop, margin: float) -> tuple[Ruling, str]:
-    """What may be said of a drop against its margin, and why."""
+    """What may be said of a drop against its margin, and why; of one that is inconclusive, what would decide it."""
     label = "release" if drop.n >= RELEASE else "screening"
     if not math.isfinite(drop.mean):
         return "inconclusive", f"{drop.n} cases have this class"
     if drop.mean > margin:
-        return "fails", f"{label}, {drop.n} cases"
+        sure = ": the lower limit is past the margin too" if drop.lower > margin else ""
+        return "fails", f"{label}, {drop.n} cases{sure}"
     if drop.n < FEWEST:
-        return "inconclusive", f"only {drop.n} cases; {FEWEST} are needed"
+        return "inconclusive", f"only {drop.n} cases; {FEWEST} are needed{_more_cases(drop, margin)}"
     if drop.upper < margin:
         return "holds", f"{label}, {drop.n} cases"
     return (
         "inconclusive",
-        f"{label}, {drop.n} cases: the upper limit is not under the margin; more test cases may decide",
+        f"{label}, {drop.n} cases: the upper limit is not under the margin{_more_cases(drop, margin)}",
     )
+
+
+def _more_cases(drop: Drop, margin: float) -> str:
+    """How many more cases like these would bring the upper limit, which nears the mean as 1/√n, under the margin."""
+    if not math.isfinite(drop.upper):
+        return ""
+    above, room = drop.upper - drop.mean, margin - drop.mean
+    needed = max(FEWEST, drop.n * (above / room) ** 2) if room > 0 else math.inf
+    if needed > MOST_CASES:
+        return f"; the mean, {drop.mean:.4f}, is too near the margin, {margin:g}, for more cases to decide it"
+    # Two digits: the spread is itself an estimate.
+    more = max(1, math.ceil(needed) - drop.n)
+    unit = 10 ** max(0, len(str(more)) - 2)
+    return f"; about {math.ceil(more / unit) * unit} more like these would decide it"
 
 
 def paired_drop(before: Scores, after: Scores, class_name: str | None, metric: str) -> Drop:
