@@ -402,16 +402,15 @@ def _on_cases(infer: Infer, cases: Sequence[Any], task: Task) -> Callable[[int],
 
 
 def worst_cases(builds: Sequence[Build], rows: Sequence[Row], task: Task, most: int = 6) -> list[Overlay]:
-    """The test cases that lost the most Dice from the baseline to the last step's first measured artifact."""
-    by_name = {build.name: build for build in builds}
-    ran = [(by_name[f"{row.step}-{row.backend}-{row.device}"], row) for row in rows if row.status == "measured"]
-    befores = [pair for pair in ran if pair[1].step == "baseline"]
-    afters = [pair for pair in ran if pair[1].step == rows[-1].step]
-    if not befores or not afters:
+    """The test cases that lost the most Dice, from the baseline to that artifact of the last step which lost most."""
+    found = lost_most(rows)
+    if found is None:
         return []
-    (before, before_row), (after, after_row) = befores[0], afters[-1]
-    losses = {case.name: _loss(before_row, after_row, case.name) for case in task.data.cases["test"]}
-    chosen = sorted(task.data.cases["test"], key=lambda case: (-losses[case.name], case.name))[:most]
+    before_row, after_row = found
+    by_name = {build.name: build for build in builds}
+    before, after = (by_name[f"{row.step}-{row.backend}-{row.device}"] for row in found)
+    scored = [case for case in task.data.cases["test"] if case.name in (after_row.scores or {})["per_case"]]
+    chosen = sorted(scored, key=lambda case: (-_loss(before_row, after_row, case.name), case.name))[:most]
     assert before.artifact is not None and after.artifact is not None
     overlays = []
     with before.place.opened().open(before.artifact) as was, after.place.opened().open(after.artifact) as now:
@@ -429,10 +428,28 @@ def worst_cases(builds: Sequence[Build], rows: Sequence[Row], task: Task, most: 
                     after_HW=flat[3],
                     dice_before=_dice(before_row, case.name),
                     dice_after=_dice(after_row, case.name),
-                    after=f"{after_row.step} on {after_row.backend}",
+                    after=f"{after_row.step} on {after_row.backend} ({after_row.device})",
                 )
             )
     return overlays
+
+
+def lost_most(rows: Sequence[Row]) -> tuple[Row, Row] | None:
+    """The baseline that drops are taken from, and the measured artifact of the last step whose mean Dice is farthest
+    below it (the first of several); None where either was not measured.
+    """
+    ran = [row for row in rows if row.status == "measured" and row.scores is not None]
+    befores = sorted((row for row in ran if row.step == "baseline"), key=lambda row: row.backend != "torch")
+    afters = [row for row in ran if row.step == rows[-1].step]
+    if not befores or not afters:
+        return None
+    before = befores[0]
+
+    def loss(row: Row) -> float:
+        assert row.scores is not None
+        return sum(_loss(before, row, case) for case in row.scores["per_case"])
+
+    return before, max(afters, key=loss)
 
 
 def _slice_of_most_error(

@@ -49,6 +49,7 @@ def to_html(report: Mapping[str, Any], overlays: Sequence[Overlay]) -> str:
             *derived.slower_sentences(report),
         ],
         last=derived.last_step(report),
+        many_measured=sum(line.measured for line in derived.last_step(report)) > 1,
         many=len(derived.steps(report)) > 3,
         compared=any(step.compared for step in derived.steps(report)),
         tables={"gates": gates, "steps": steps, "notes": notes, "stages": stages, "classes": classes, "rest": rest},

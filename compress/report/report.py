@@ -122,4 +122,4 @@ class Overlay:
     dice_before: float | None
     dice_after: float | None
     after: str
-    """Which artifact "after" is, such as "01-int8 on openvino"."""
+    """Which artifact "after" is, such as "01-int8 on openvino (cpu)"."""
