@@ -24,6 +24,7 @@ from compress.latency import BLOCK, Timing, interleaved
 from compress.measure import Scoring
 from compress.peak_memory import Command, PeakMemory, backend_for, command
 from compress.processors import processors
+from compress.provenance import hashes
 from compress.report.report import Overlay, Row
 from compress.stages import Stage
 from compress.task import Task
@@ -275,6 +276,7 @@ def measured(
                 status=status,  # type: ignore[arg-type]
                 reason=found["reason"],
                 artifact=None if build.artifact is None else str(build.artifact.path.relative_to(kept.folder)),
+                sha256=None if build.artifact is None else hashes(build.artifact),
                 params=build.stage.params,
                 macs=build.stage.macs,
                 bit_operations=build.bit_operations,

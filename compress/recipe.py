@@ -73,6 +73,8 @@ class Recipe:
     train: Training | None = None
     text: Mapping[str, Any] = field(default_factory=dict)
     """The recipe as run, overrides included, for the report."""
+    source: Path | None = None
+    """The file it was read from."""
 
     def task(self) -> Task:
         """The data and the trained network, checked against each other.
@@ -283,7 +285,7 @@ class _Form:
         if dims != given["data"].dims:
             self.mistakes.append(_other_dims(network[0], dims))
             return None
-        return Recipe(**given, network=network[0], weights=network[1], text=text)
+        return Recipe(**given, network=network[0], weights=network[1], text=text, source=self.path)
 
     def _name(self, text: dict[str, Any]) -> str:
         name = text.get("name", self.path.stem)

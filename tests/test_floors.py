@@ -20,6 +20,7 @@ FLOORS = (
     ("compress.sensitivity", "compress.inspection", "compress.check"),
     ("compress.run", "compress.search", "compress.foreseen"),
     ("compress.builds", "compress.stages", "compress.slower"),
+    ("compress.provenance",),
     ("compress.recipe", "compress.report"),
     (
         "compress.passes",

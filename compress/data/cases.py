@@ -21,6 +21,7 @@ from pydantic import ConfigDict, Field
 from compress.errors import DataError
 from compress.progress import bar
 from compress.tiles import Corner, Size, corners, cut, middle
+from export.files import sha256
 
 Role = Literal["train", "calibration", "val", "test"]
 ROLES: tuple[Role, ...] = ("train", "calibration", "val", "test")
@@ -278,6 +279,18 @@ class Dataset:
             for case in self.cases[role]:
                 stats = [path.stat() for path in (case.image, case.mask)]
                 text.append(repr((role, case, [(stat.st_size, stat.st_mtime_ns) for stat in stats])))
+        return hashlib.sha256("\n".join(text).encode()).hexdigest()
+
+    def sha256(self) -> str:
+        """Of the bytes of every file, with the role and name of its case: the same wherever the data lies."""
+        # A file may be there once for each tile, and a mask once for each of its images.
+        files = {path for cases in self.cases.values() for case in cases for path in (case.image, case.mask)}
+        found = {path: sha256(path) for path in files}
+        text = [
+            repr((role, case.name, case.patient, case.corner, found[case.image], found[case.mask]))
+            for role in ROLES
+            for case in self.cases[role]
+        ]
         return hashlib.sha256("\n".join(text).encode()).hexdigest()
 
     def check(self, roles: Sequence[Role] = ROLES) -> None:
