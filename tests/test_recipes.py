@@ -18,7 +18,7 @@ from compress.run import first_key, run
 from compress.stages import baseline, chain
 from compress.train.start import train
 from compress.weights import Description, build_net, load_weights, save_net
-from export.files import make_folder
+from export.files import make_folder, sha256
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -117,6 +117,30 @@ def test_the_weights_that_a_shipped_recipe_is_committed_with_fit_its_network(pat
     if recipe.weights.parent != ROOT / "recipes" / "weights":
         pytest.skip("its weights are what another recipe trains")
     load_weights(build_net(recipe.network), recipe.weights)
+
+
+WEIGHTS = ROOT / "recipes" / "weights"
+STATED = ("network", "data", "licence of the data", "licence of these weights", "training", "scores", "SHA-256")
+
+
+@pytest.mark.parametrize("path", sorted(WEIGHTS.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_every_committed_network_has_a_model_card(path: Path) -> None:
+    cards = (WEIGHTS / "MODEL_CARDS.md").read_text().split("\n## ")
+    (card,) = (card for card in cards if card.startswith(f"{path.name}\n"))
+    rows = [line.strip("|").split("|", 1) for line in card.splitlines() if line.startswith("| ")]
+    stated = {what.strip(): said.strip() for what, said in rows}
+    assert all(stated.get(what) for what in STATED)
+    assert stated["SHA-256"] == sha256(path), "the card is of these weights"
+    assert "\nLimits: " in card
+    made = json.loads(path.with_suffix(".json").read_text())["made"]
+    for said in (f"seed {made['seed']}", f"{made['epochs']} epochs", f"{made['train_cases']} training"):
+        assert said in card
+    assert f"Dice {made['validation_dice']:.3f} on validation" in card
+
+
+def test_no_committed_network_was_trained_on_what_may_not_be_shipped() -> None:
+    for path in WEIGHTS.glob("*.json"):
+        assert "kvasir" not in path.read_text().lower()
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
