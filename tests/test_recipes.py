@@ -208,3 +208,6 @@ def test_the_readmes_recipes_are_good(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(blocks) == 2
     for block in blocks:
         load(write_recipe(tmp_path, yaml.safe_load(block)))
+    shown, demonstrated = (yaml.safe_load(each) for each in (blocks[0], Path("recipes/unet_int8.yaml").read_text()))
+    assert shown["network"]["unet"].pop("weights") == f"recipes/{demonstrated['network']['unet'].pop('weights')}"
+    assert shown == demonstrated, "what `make demo` runs is the recipe that the README shows"
