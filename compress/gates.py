@@ -181,11 +181,7 @@ def _judge_time(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> Verdic
 
 
 def _excluded(gate: Gate, times: Sequence[Mapping[str, Any]]) -> str | None:
-    """What samples that are too few for a percentile say against the limit all the same; None if nothing.
-
-    Args:
-        times: of the artifact, and where a ratio is judged, of what it is compared with.
-    """
+    """What too few samples (of the artifact, then of what a ratio is over) say against the limit; None if nothing."""
     # Two limits that must hold together are each allowed half the error.
     level = 1 - (1 - LEVEL) / len(times)
     fastest, _ = limits(times[0], gate.percentile, level)
@@ -253,10 +249,8 @@ def rule(drop: Drop, margin: float) -> tuple[Ruling, str]:
         return "inconclusive", f"only {drop.n} cases; {FEWEST} are needed{_more_cases(drop, margin)}"
     if drop.upper < margin:
         return "holds", f"{label}, {drop.n} cases"
-    return (
-        "inconclusive",
-        f"{label}, {drop.n} cases: the upper limit is not under the margin{_more_cases(drop, margin)}",
-    )
+    near = f"the upper limit is not under the margin{_more_cases(drop, margin)}"
+    return "inconclusive", f"{label}, {drop.n} cases: {near}"
 
 
 def _more_cases(drop: Drop, margin: float) -> str:

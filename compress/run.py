@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from compress.builds import Build, Builder, measured, places, worst_cases
+from compress.builds import Build, Builder, measured, places
 from compress.data.cases import ROLES, Role
 from compress.gates import drops, judge, step_drop
 from compress.host import host_facts
@@ -23,6 +23,7 @@ from compress.report.report import Report, Row
 from compress.slower import with_slow_layers
 from compress.stages import Stage, baseline, chain, tidy
 from compress.task import Task
+from compress.worst import worst_cases
 from export.device import usable_cpus
 from export.files import sha256, write_bytes, write_json
 from export.to_onnx import Style

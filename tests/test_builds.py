@@ -9,12 +9,13 @@ import pytest
 from conftest import write_recipe
 
 import compress.builds
-from compress.builds import Builder, lost_most, places
+from compress.builds import Builder, places
 from compress.kept import Kept
 from compress.peak_memory import PeakMemory
 from compress.recipe import load
 from compress.report.report import Row
 from compress.stages import baseline
+from compress.worst import lost_most
 from export.artifact import Artifact
 from export.to_onnx import Style, to_onnx
 

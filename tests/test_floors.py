@@ -19,6 +19,7 @@ FLOORS = (
     ("compress.cli", "compress.__main__"),
     ("compress.sensitivity", "compress.inspection", "compress.check"),
     ("compress.run", "compress.search", "compress.foreseen"),
+    ("compress.worst",),
     ("compress.builds", "compress.stages", "compress.slower"),
     ("compress.provenance",),
     ("compress.recipe", "compress.report"),
