@@ -16,7 +16,7 @@ from torch import nn
 
 from compress import progress
 from compress.bits import bit_operations
-from compress.data.cases import Case, MaskArray
+from compress.data.cases import Case
 from compress.errors import BackendError, ExportError, NotHere
 from compress.host import conditions
 from compress.kept import Kept, key_of, versions
@@ -24,7 +24,8 @@ from compress.latency import BLOCK, Timing, interleaved
 from compress.measure import Scoring
 from compress.peak_memory import Command, PeakMemory, backend_for, command
 from compress.processors import processors
-from compress.report.report import Overlay, Row
+from compress.provenance import hashes
+from compress.report.report import Row
 from compress.stages import Stage
 from compress.task import Task
 from export.artifact import Artifact, Backend, Infer, Port
@@ -275,6 +276,7 @@ def measured(
                 status=status,  # type: ignore[arg-type]
                 reason=found["reason"],
                 artifact=None if build.artifact is None else str(build.artifact.path.relative_to(kept.folder)),
+                sha256=None if build.artifact is None else hashes(build.artifact),
                 params=build.stage.params,
                 macs=build.stage.macs,
                 bit_operations=build.bit_operations,
@@ -399,60 +401,3 @@ def _on_images(infer: Infer, images: Sequence[np.ndarray]) -> Callable[[int], ob
 
 def _on_cases(infer: Infer, cases: Sequence[Any], task: Task) -> Callable[[int], object]:
     return lambda number: task.labels(infer, cases[number % len(cases)])
-
-
-def worst_cases(builds: Sequence[Build], rows: Sequence[Row], task: Task, most: int = 6) -> list[Overlay]:
-    """The test cases that lost the most Dice from the baseline to the last step's first measured artifact."""
-    by_name = {build.name: build for build in builds}
-    ran = [(by_name[f"{row.step}-{row.backend}-{row.device}"], row) for row in rows if row.status == "measured"]
-    befores = [pair for pair in ran if pair[1].step == "baseline"]
-    afters = [pair for pair in ran if pair[1].step == rows[-1].step]
-    if not befores or not afters:
-        return []
-    (before, before_row), (after, after_row) = befores[0], afters[-1]
-    losses = {case.name: _loss(before_row, after_row, case.name) for case in task.data.cases["test"]}
-    chosen = sorted(task.data.cases["test"], key=lambda case: (-losses[case.name], case.name))[:most]
-    assert before.artifact is not None and after.artifact is not None
-    overlays = []
-    with before.place.opened().open(before.artifact) as was, after.place.opened().open(after.artifact) as now:
-        for case in chosen:
-            image, truth = task.shown(case)
-            seen = (image, truth, task.fitted_labels(was, case), task.fitted_labels(now, case))
-            flat, place = (seen, None) if truth.ndim == 2 else _slice_of_most_error(*seen, task.data.ignore)
-            overlays.append(
-                Overlay(
-                    case=case.name,
-                    place=place,
-                    image_HWC=flat[0],
-                    truth_HW=flat[1],
-                    before_HW=flat[2],
-                    after_HW=flat[3],
-                    dice_before=_dice(before_row, case.name),
-                    dice_after=_dice(after_row, case.name),
-                    after=f"{after_row.step} on {after_row.backend}",
-                )
-            )
-    return overlays
-
-
-def _slice_of_most_error(
-    image_DHWC: MaskArray, truth_DHW: MaskArray, before_DHW: MaskArray, after_DHW: MaskArray, ignore: int | None
-) -> tuple[tuple[MaskArray, MaskArray, MaskArray, MaskArray], str]:
-    """The four at the depth where the answer after is wrong most, or at the middle if nowhere; and which that is."""
-    wrong_D = ((after_DHW != truth_DHW) & (truth_DHW != ignore)).sum((1, 2))
-    depth = int(wrong_D.argmax()) if wrong_D.any() else len(wrong_D) // 2
-    flat = (image_DHWC[depth], truth_DHW[depth], before_DHW[depth], after_DHW[depth])
-    return flat, f"slice {depth + 1} of {len(wrong_D)}"
-
-
-def _dice(row: Row, case: str) -> float | None:
-    """Mean Dice of one case over the classes it has."""
-    assert row.scores is not None
-    per_class = row.scores["per_case"][case]
-    values = [scores["dice"] for name, scores in per_class.items() if name != "patient" and scores["dice"] is not None]
-    return float(np.mean(values)) if values else None
-
-
-def _loss(before: Row, after: Row, case: str) -> float:
-    was, now = _dice(before, case), _dice(after, case)
-    return (1.0 if was is None else was) - (1.0 if now is None else now)

@@ -74,13 +74,29 @@ def train(recipe: RecipePath, data: DataRoot = None, out: Out = Path("runs"), fr
 
 
 @app.command()
-def check(recipe: RecipePath, data: DataRoot = None) -> None:
-    """Check a recipe without running it."""
-    from compress.recipe import load
+def check(
+    recipe: RecipePath,
+    data: DataRoot = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Look at the recipe alone, at no file that it names.")] = False,
+) -> None:
+    """Look, in seconds, at all that can be seen before a run: recipe, weights, data, baseline, devices, gates."""
+    from compress.errors import RecipeError
+    from compress.recipe import read
 
-    loaded = load(recipe, data)
+    loaded, mistakes = read(recipe, data)
+    warnings: list[str] = []
+    if loaded is not None and not quick:
+        from compress.check import check as look
+
+        found = look(loaded, say=lambda line: typer.echo(f"{line} ...", err=True))
+        mistakes, warnings = [*mistakes, *found.mistakes], found.warnings
+        for line in (*found.facts, *(f"warning: {warning}" for warning in warnings)):
+            typer.echo(line)
+    if mistakes or loaded is None:
+        raise RecipeError(str(recipe), mistakes)
     steps = " -> ".join(word for word, _ in loaded.passes) or "no pass"
-    typer.echo(f"{recipe}: good ({steps}; {len(loaded.gates)} gates; on {', '.join(loaded.devices)})")
+    but = f", but for {len(warnings)} warning{'s' * (len(warnings) > 1)}" if warnings else ""
+    typer.echo(f"{recipe}: good ({steps}; {len(loaded.gates)} gates; on {', '.join(loaded.devices)}){but}")
 
 
 @app.command()

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from scipy.special import stdtrit
 
-from compress.latency import samples_for
+from compress.latency import limits, samples_for
 from compress.measure import Scores
 from compress.report.report import Row, Ruling, Verdict
 
@@ -41,10 +41,12 @@ RESAMPLES = 10_000
 FEWEST, RELEASE = 30, 149
 """Under FEWEST independent cases a drop gate never holds; from RELEASE on, a loss of 2 % of the
 patients that the sample happened to miss is less than 5 % likely (0.98^149 < 0.05)."""
+MOST_CASES = 20_000
+"""More test cases than this nobody has."""
 COLLAPSE = 0.10
 """A case that loses more Dice than this has collapsed, whatever the mean says."""
 
-_METRIC = {"dice_drop": "dice", "iou_drop": "iou", "hd95_rise": "hd95"}
+DROPS = {"dice_drop": "dice", "iou_drop": "iou", "hd95_rise": "hd95"}
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", populate_by_name=True))
@@ -89,7 +91,7 @@ TAKES: Mapping[str, frozenset[str]] = {
     "fewer_bit_operations": frozenset({"at_least", "device", "backend", "over"}),
 }
 """Which options each gate takes; a drop has no lower limit, a speed-up or a reduction no upper one."""
-_OF_FILE = {"size_mb": "size_mb", "smaller": "size_mb", "fewer_bit_operations": "bit_operations"}
+OF_FILE = {"size_mb": "size_mb", "smaller": "size_mb", "fewer_bit_operations": "bit_operations"}
 """The number of a row that these gates judge; an artifact has it even where it cannot run."""
 
 
@@ -123,7 +125,7 @@ def judge(gates: Sequence[tuple[Name, Gate]], rows: Sequence[Row]) -> list[Verdi
 def _said_where(verdict: Verdict, row: Row) -> Verdict:
     """A verdict on answers that hold on some processors only says so."""
     told = row.processors or {}
-    if verdict.name not in (*_METRIC, "parity") or not told.get("differs_on"):
+    if verdict.name not in (*DROPS, "parity") or not told.get("differs_on"):
         return verdict
     where = f"on {told['measured_on']}; not shown for {', '.join(told['differs_on'])}"
     return replace(verdict, reason=f"{verdict.reason}; {where}" if verdict.reason else where)
@@ -134,11 +136,11 @@ def _applies(gate: Gate, row: Row) -> bool:
 
 
 def _judge_row(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> list[Verdict]:
-    if name in _OF_FILE and row.status != "not measured":
+    if name in OF_FILE and row.status != "not measured":
         return [_judge_file(name, gate, row, rows)]
     if row.status != "measured":
         return [_verdict(name, gate, row, "inconclusive", f"not measured: {row.reason}")]
-    if name in _METRIC:
+    if name in DROPS:
         return _judge_drop(name, gate, row, rows)
     if name == "parity":
         flipped = None if row.parity is None else row.parity["flipped"]
@@ -148,11 +150,11 @@ def _judge_row(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> list[Ve
 
 def _judge_file(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> Verdict:
     """A number of the artifact itself, or how many times smaller it is than that of what it is compared with."""
-    value: float | None = getattr(row, _OF_FILE[name])
+    value: float | None = getattr(row, OF_FILE[name])
     if name == "size_mb" or not value:
         return _plain(name, gate, row, value)
     before, over = _compared(rows, gate, row)
-    was: float | None = None if before is None else getattr(before, _OF_FILE[name])
+    was: float | None = None if before is None else getattr(before, OF_FILE[name])
     if not was:
         return _verdict(name, gate, row, "inconclusive", f"not measured: {over}")
     return _plain(name, gate, row, was / value)
@@ -170,9 +172,24 @@ def _judge_time(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> Verdic
     value = times[0][percentile] if name == "latency_ms" else times[1][percentile] / times[0][percentile]
     fewest, needed = min(time["n"] for time in times), samples_for(gate.percentile)
     if fewest < needed:
-        few = f"{percentile} needs {needed} samples, there are {fewest}: raise latency samples"
-        return _verdict(name, gate, row, "inconclusive", few, value=value)
+        few = f"{percentile} needs {needed} samples, there are {fewest}"
+        excluded = _excluded(gate, times)
+        if excluded:
+            return _verdict(name, gate, row, "fails", f"{few}, which exclude the limit: {excluded}", value=value)
+        return _verdict(name, gate, row, "inconclusive", f"{few}: raise latency samples, or seconds", value=value)
     return _plain(name, gate, row, value)
+
+
+def _excluded(gate: Gate, times: Sequence[Mapping[str, Any]]) -> str | None:
+    """What too few samples (of the artifact, then of what a ratio is over) say against the limit; None if nothing."""
+    # Two limits that must hold together are each allowed half the error.
+    level = 1 - (1 - LEVEL) / len(times)
+    fastest, _ = limits(times[0], gate.percentile, level)
+    if len(times) == 1:
+        return f"p{gate.percentile} is at least {fastest:.4g} ms (95 % confidence)" if fastest > gate.limit else None
+    _, slowest = limits(times[1], gate.percentile, level)
+    most = slowest / fastest if fastest > 0 else math.inf
+    return f"the ratio is at most {most:.3g} (95 % confidence)" if most < gate.limit else None
 
 
 def _compared(rows: Sequence[Row], gate: Gate, row: Row) -> tuple[Row | None, str]:
@@ -210,7 +227,7 @@ def _judge_drop(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> list[V
             reason = f"there is no class '{class_name}'; there are {', '.join(now.class_names)}"
             verdicts.append(_verdict(name, gate, row, "inconclusive", reason, class_name=class_name))
             continue
-        drop = paired_drop(was, now, class_name, _METRIC[name])
+        drop = paired_drop(was, now, class_name, DROPS[name])
         ruling, reason = rule(drop, gate.limit)
         if name != "hd95_rise" and drop.collapsed:
             reason += f"; {drop.collapsed} lose more than {COLLAPSE:.2f}"
@@ -221,20 +238,33 @@ def _judge_drop(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> list[V
 
 
 def rule(drop: Drop, margin: float) -> tuple[Ruling, str]:
-    """What may be said of a drop against its margin, and why."""
+    """What may be said of a drop against its margin, and why; of one that is inconclusive, what would decide it."""
     label = "release" if drop.n >= RELEASE else "screening"
     if not math.isfinite(drop.mean):
         return "inconclusive", f"{drop.n} cases have this class"
     if drop.mean > margin:
-        return "fails", f"{label}, {drop.n} cases"
+        sure = ": the lower limit is past the margin too" if drop.lower > margin else ""
+        return "fails", f"{label}, {drop.n} cases{sure}"
     if drop.n < FEWEST:
-        return "inconclusive", f"only {drop.n} cases; {FEWEST} are needed"
+        return "inconclusive", f"only {drop.n} cases; {FEWEST} are needed{_more_cases(drop, margin)}"
     if drop.upper < margin:
         return "holds", f"{label}, {drop.n} cases"
-    return (
-        "inconclusive",
-        f"{label}, {drop.n} cases: the upper limit is not under the margin; more test cases may decide",
-    )
+    near = f"the upper limit is not under the margin{_more_cases(drop, margin)}"
+    return "inconclusive", f"{label}, {drop.n} cases: {near}"
+
+
+def _more_cases(drop: Drop, margin: float) -> str:
+    """How many more cases like these would bring the upper limit, which nears the mean as 1/√n, under the margin."""
+    if not math.isfinite(drop.upper):
+        return ""
+    above, room = drop.upper - drop.mean, margin - drop.mean
+    needed = max(FEWEST, drop.n * (above / room) ** 2) if room > 0 else math.inf
+    if needed > MOST_CASES:
+        return f"; the mean, {drop.mean:.4f}, is too near the margin, {margin:g}, for more cases to decide it"
+    # Two digits: the spread is itself an estimate.
+    more = max(1, math.ceil(needed) - drop.n)
+    unit = 10 ** max(0, len(str(more)) - 2)
+    return f"; about {math.ceil(more / unit) * unit} more like these would decide it"
 
 
 def paired_drop(before: Scores, after: Scores, class_name: str | None, metric: str) -> Drop:

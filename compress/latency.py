@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import pydantic
 from pydantic import ConfigDict, Field
+from scipy.stats import binom
 
 BLOCK = 10
 """Timed runs in a block."""
@@ -52,6 +53,7 @@ class Samples:
         times = np.asarray(self.times_ms)
         percentiles = {f"p{p}": round(float(np.percentile(times, p)), 3) for p in (50, 90, 95, 99)}
         return {
+            "min": round(float(times.min()), 3),
             **percentiles,
             "max": round(float(times.max()), 3),
             "n": len(times),
@@ -63,6 +65,31 @@ class Samples:
 def samples_for(percentile: float) -> int:
     """How many samples bound a percentile: the fewest of which one lies above it with 99 % probability."""
     return math.ceil(math.log(0.01) / math.log(percentile / 100))
+
+
+def limits(record: Mapping[str, Any], percentile: float, level: float) -> tuple[float, float]:
+    """Between which two times (ms) a percentile lies, each with this confidence; 0 and infinity where n is too small.
+
+    Distribution-free, from order statistics: of n samples, the number below the percentile is binomial, so that the
+    k-th smallest lies below it with the probability that at least k are (David & Nagaraja 2003, Order Statistics, 7.1).
+    A record keeps some of them only; a quantile between two of its samples is taken for the worse of both.
+
+    Args:
+        record: `Samples.as_dict()`.
+    """
+    n, share = int(record["n"]), percentile / 100
+    lower, upper = 0.0, math.inf
+    for name, quantile in (("min", 0.0), ("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)):
+        if name not in record:
+            continue
+        place = (n - 1) * quantile
+        # It is no larger than the sample of the one rank, and no smaller than that of the other.
+        below, above = math.ceil(place) + 1, math.floor(place) + 1
+        if binom.sf(below - 1, n, share) >= level:
+            lower = max(lower, float(record[name]))
+        if binom.cdf(above - 1, n, share) >= level:
+            upper = min(upper, float(record[name]))
+    return lower, upper
 
 
 def interleaved(

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from torch import nn
 
 from compress.data.cases import Dataset, Normalization
 from compress.data.folder import class_names
@@ -72,6 +73,8 @@ class Recipe:
     train: Training | None = None
     text: Mapping[str, Any] = field(default_factory=dict)
     """The recipe as run, overrides included, for the report."""
+    source: Path | None = None
+    """The file it was read from."""
 
     def task(self) -> Task:
         """The data and the trained network, checked against each other.
@@ -80,6 +83,14 @@ class Recipe:
             WeightsError: if the weights are missing, damaged, or of another network.
             DataError: if the data is not what the network needs.
         """
+        return self.task_of(self.trained(), self.dataset(stored=self.stored_normalization()))
+
+    def trained(self) -> nn.Module:
+        """The network with its weights, in evaluation mode.
+
+        Raises:
+            WeightsError: if the weights are missing, damaged, or of another network.
+        """
         if self.weights is None:
             raise WeightsError(f"{self.name}: the network has no weights; train it (compress train), then give weights")
         described = read_description(self.weights)
@@ -87,12 +98,21 @@ class Recipe:
             _check_described(self.network, described.network, self.weights)
         net = build_net(self.network)
         load_weights(net, self.weights)
-        data = self.dataset(stored=described.normalization if described else None)
-        if described is not None and described.classes and getattr(self.data, "classes", ()) is None:
-            names = class_names(described.classes, len(data.class_names), str(self.weights))
-            data = dataclasses.replace(data, class_names=names)
-        task = Task(data=data, net=net.eval(), seed=self.seed, dynamic=self.dynamic)
-        if described is None:
+        return net.eval()
+
+    def stored_normalization(self) -> Normalization | None:
+        """The one stored with the weights, if any."""
+        described = None if self.weights is None else read_description(self.weights)
+        return described.normalization if described else None
+
+    def task_of(self, net: nn.Module, data: Dataset) -> Task:
+        """The task of this trained network on this data; classes have the names stored with the weights.
+
+        Raises:
+            WeightsError: if what the network answers cannot be logits.
+        """
+        task = Task(data=self.named(data), net=net, seed=self.seed, dynamic=self.dynamic)
+        if self.weights is None or read_description(self.weights) is None:
             note_on(
                 net, f"the weights tell no classes and no normalization: that of {self.normalization_from()} is used"
             )
@@ -100,6 +120,14 @@ class Recipe:
             if head is not None:
                 check_logits(net, task.probes(most=2), head)
         return task
+
+    def named(self, data: Dataset) -> Dataset:
+        """The data under the class names stored with the weights, where the recipe gives none."""
+        described = None if self.weights is None else read_description(self.weights)
+        if described is None or not described.classes or getattr(self.data, "classes", ()) is not None:
+            return data
+        names = class_names(described.classes, len(data.class_names), str(self.weights))
+        return dataclasses.replace(data, class_names=names)
 
     def normalization_from(self) -> str:
         """Whose normalization the network gets: a wrong one costs more than any compression."""
@@ -117,6 +145,10 @@ class Recipe:
         fault = shape.check_size(data.fit.size)
         if fault:
             raise RecipeError(self.name, [f"data: input is {by(data.fit.size)}; {fault}"])
+        return self.normalized(data, stored)
+
+    def normalized(self, data: Dataset, stored: Normalization | None) -> Dataset:
+        """The data under the recipe's normalization, else the one stored with the weights, else the one measured."""
         if self.data.normalization is not None:
             return data
         if stored is None and not data.cases["train"]:
@@ -141,15 +173,25 @@ def load(path: Path, data_root: Path | None = None) -> Recipe:
     Raises:
         RecipeError: with every mistake found, each with its place.
     """
-    read = _read_yaml(path)
-    text = {key: value for key, value in read.items() if value is not None}
+    recipe, mistakes = read(path, data_root)
+    if mistakes or recipe is None:
+        raise RecipeError(str(path), mistakes)
+    return recipe
+
+
+def read(path: Path, data_root: Path | None = None) -> tuple[Recipe | None, list[str]]:
+    """A recipe without what is wrong in it, and its mistakes; None where its network or its data is wrong.
+
+    Raises:
+        RecipeError: if it cannot be read at all.
+    """
+    given = _read_yaml(path)
+    text = {key: value for key, value in given.items() if value is not None}
     if data_root is not None:
         text = _with_root(path, text, data_root)
     form = _Form(path)
     recipe = form.recipe(text)
-    if form.mistakes or recipe is None:
-        raise RecipeError(str(path), form.mistakes)
-    return recipe
+    return recipe, form.mistakes
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -237,13 +279,13 @@ class _Form:
             "train": self._options(Training, text["train"], "train") if "train" in text else None,
         }
         network = self._network(text)
-        if self.mistakes or network is None:
+        if network is None or given["data"] is None:
             return None
         dims = shape_of(network[0]).dims
         if dims != given["data"].dims:
             self.mistakes.append(_other_dims(network[0], dims))
             return None
-        return Recipe(**given, network=network[0], weights=network[1], text=text)
+        return Recipe(**given, network=network[0], weights=network[1], text=text, source=self.path)
 
     def _name(self, text: dict[str, Any]) -> str:
         name = text.get("name", self.path.stem)
@@ -295,7 +337,8 @@ class _Form:
             if chosen is not None:
                 word, options = chosen
                 made = self._options(named("compress.passes", word), options, f"{where}[{place}] ({word})")
-                passes.append((word, made))
+                if made is not None:
+                    passes.append((word, made))
         return passes
 
     def _compare(self, text: dict[str, Any]) -> dict[str, list[tuple[str, Any]]]:

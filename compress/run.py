@@ -11,17 +11,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from compress.builds import Build, Builder, measured, places, worst_cases
+from compress.builds import Build, Builder, measured, places
 from compress.data.cases import ROLES, Role
 from compress.gates import drops, judge, step_drop
 from compress.host import host_facts
 from compress.kept import Kept, claimed, code_key, key_of, versions
 from compress.peak_memory import PeakMemory
+from compress.provenance import dated
 from compress.recipe import Recipe
 from compress.report.report import Report, Row
 from compress.slower import with_slow_layers
 from compress.stages import Stage, baseline, chain, tidy
 from compress.task import Task
+from compress.worst import worst_cases
 from export.device import usable_cpus
 from export.files import sha256, write_bytes, write_json
 from export.to_onnx import Style
@@ -39,7 +41,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
         kept = Kept(folder)
         task = recipe.task()
         log(f"normalization is that of {recipe.normalization_from()}: {task.data.normalization}")
-        _check_data(task, kept)
+        content = _check_data(task, kept)
 
         begun = baseline(task, first_key(recipe, task), kept, log)
         stages = chain(recipe.passes, begun, task, kept, log)
@@ -70,7 +72,9 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
             steps=_steps(begun, stages, beside, recipe),
             rows=rows,
             gates=judge(recipe.gates, rows),
+            hashes={"data": content, "weights": sha256(weights_of(recipe))},
         )
+        report = dated(report, recipe.source, kept)
         publish(report, builds, task, kept)
         return report
 
@@ -108,19 +112,25 @@ def with_drops(rows: list[Row], stages: Sequence[Stage]) -> list[Row]:
 
 def first_key(recipe: Recipe, task: Task) -> str:
     """What every step depends on: our code, the libraries, the network, its weights, the data, the seed."""
-    assert recipe.weights is not None
-    weights = sha256(recipe.weights)
+    weights = sha256(weights_of(recipe))
     return key_of(code_key(), versions(), recipe.network, weights, task.data.fingerprint(), recipe.seed, recipe.dynamic)
 
 
-def _check_data(task: Task, kept: Kept) -> None:
-    """Look at every file once, before hours are spent on what the last file would have refused."""
+def weights_of(recipe: Recipe) -> Path:
+    """The file of the recipe's weights, which a task cannot be made without."""
+    assert recipe.weights is not None
+    return recipe.weights
 
-    def check() -> bool:
+
+def _check_data(task: Task, kept: Kept) -> str:
+    """Look at every file once, before hours are spent on what the last file would have refused; the data's SHA-256."""
+
+    def check() -> str:
         task.check()
-        return True
+        return task.data.sha256()
 
-    kept.value("data", key_of(code_key(), task.data.fingerprint()), check)
+    content: str = kept.value("data", key_of(code_key(), task.data.fingerprint()), check)
+    return content
 
 
 def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:

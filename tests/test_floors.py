@@ -17,9 +17,11 @@ ROOT = Path(__file__).parent.parent
 # From the top down; a module may import from its own floor and from those below.
 FLOORS = (
     ("compress.cli", "compress.__main__"),
-    ("compress.sensitivity", "compress.inspection"),
-    ("compress.run", "compress.search"),
+    ("compress.sensitivity", "compress.inspection", "compress.check"),
+    ("compress.run", "compress.search", "compress.foreseen"),
+    ("compress.worst",),
     ("compress.builds", "compress.stages", "compress.slower"),
+    ("compress.provenance",),
     ("compress.recipe", "compress.report"),
     (
         "compress.passes",
@@ -41,6 +43,7 @@ FLOORS = (
         "compress.peak_memory",
         "compress.processors",
         "compress.head",
+        "compress.normal",
     ),
     (
         "compress.measure",

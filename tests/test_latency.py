@@ -54,6 +54,7 @@ def test_twice_the_delay_is_twice_the_time() -> None:
 def test_percentiles_are_those_of_the_times() -> None:
     found = Samples(times_ms=[float(time) for time in range(1, 101)], settled=True).as_dict()
     assert found == {
+        "min": 1.0,
         "p50": 50.5,
         "p90": 90.1,
         "p95": 95.05,

@@ -625,3 +625,18 @@ def test_a_step_that_is_slower_than_the_one_before_is_named_with_the_layers_that
     assert f"{line.title} is slower than 02-depthwise there (0.60x) (most of it in up.0 0.500 to 3.25 ms)." in " ".join(
         derived.slower_sentences(found)
     )
+
+
+@pytest.mark.parametrize("render", [to_markdown, page], ids=["markdown", "html"])
+def test_it_says_when_it_was_made_from_what(render: Any) -> None:
+    digest, commit = "0123456789abcdef" * 4, "fedcba98" * 5
+    made = {"date": "2026-11-29T21:43:05+00:00", "commit": f"{commit}-dirty"}
+    found = report() | {"made": made, "hashes": {"data": digest, "weights": digest[::-1]}}
+    found["rows"][4]["sha256"] = {"onnxruntime.onnx": digest}
+    text = seen(render, found)
+    assert "2026-11-29 21:43 UTC · segpress 0.1.0 · recipe at commit fedcba98fedc with uncommitted changes" in text
+    for said in (f"SHA-256 {digest}", f"SHA-256 {digest[::-1]}", f"commit {commit}-dirty", "01-int8/onnxruntime.onnx"):
+        assert said in text
+    without = seen(render, report() | {"made": {**made, "commit": None}})
+    assert "commit" not in without
+    assert "SHA-256" not in seen(render, report())

@@ -151,6 +151,7 @@ def test_the_same_seed_gives_the_same_report_but_for_times(
     for report in (ours, theirs):
         for what in ("rows", "gates"):
             report[what] = [one for one in report[what] if one["device"] != "rtx_40"]
+        assert set(report.pop("made")) == {"date", "commit"}
         for row in report["rows"]:
             for key in TIMES:
                 row.pop(key)
@@ -172,10 +173,14 @@ def test_the_same_run_twice_is_answered_from_what_is_kept(
     monkeypatch.setattr(compress.builds, "interleaved", never)
     monkeypatch.setattr(compress.builds, "to_onnx", never)
     monkeypatch.setattr(compress.passes.int8, "calibrated", never)
-    before = (done[0] / "report.json").read_bytes()
+    # Another day and another commit are no reason for another report.
+    monkeypatch.setattr("compress.provenance.now", lambda: "2030-01-01T00:00:00+00:00")
+    monkeypatch.setattr("compress.provenance.commit_of", lambda _: "0" * 40)
+    names = ("report.json", "report.md", "report.html")
+    before = [((done[0] / name).read_bytes(), (done[0] / name).stat().st_mtime_ns) for name in names]
     recipe = load(write_recipe(done[0], done[1]["recipe"]))
     report = run(recipe, done[0], say=quiet)
-    assert (done[0] / "report.json").read_bytes() == before
+    assert [((done[0] / name).read_bytes(), (done[0] / name).stat().st_mtime_ns) for name in names] == before
     assert report.as_dict()["rows"] == done[1]["rows"]
 
 

@@ -21,6 +21,7 @@ from pydantic import ConfigDict, Field
 from compress.errors import DataError
 from compress.progress import bar
 from compress.tiles import Corner, Size, corners, cut, middle
+from export.files import sha256
 
 Role = Literal["train", "calibration", "val", "test"]
 ROLES: tuple[Role, ...] = ("train", "calibration", "val", "test")
@@ -280,6 +281,18 @@ class Dataset:
                 text.append(repr((role, case, [(stat.st_size, stat.st_mtime_ns) for stat in stats])))
         return hashlib.sha256("\n".join(text).encode()).hexdigest()
 
+    def sha256(self) -> str:
+        """Of the bytes of every file, with the role and name of its case: the same wherever the data lies."""
+        # A file may be there once for each tile, and a mask once for each of its images.
+        files = {path for cases in self.cases.values() for case in cases for path in (case.image, case.mask)}
+        found = {path: sha256(path) for path in files}
+        text = [
+            repr((role, case.name, case.patient, case.corner, found[case.image], found[case.mask]))
+            for role in ROLES
+            for case in self.cases[role]
+        ]
+        return hashlib.sha256("\n".join(text).encode()).hexdigest()
+
     def check(self, roles: Sequence[Role] = ROLES) -> None:
         """Decode every image and mask of these roles once, so that nothing is found out half-way.
 
@@ -289,12 +302,16 @@ class Dataset:
         """
         # An image and its mask may be there once for each tile.
         cases = list({(case.image, case.mask): case for role in roles for case in self.cases[role]}.values())
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            found = pool.map(self._fault, cases)
-            faults = [fault for fault in bar(found, "checking the data", len(cases)) if fault is not None]
+        faults = self.faults(cases)
         if faults:
             more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
             raise DataError(faults[0] + more)
+
+    def faults(self, cases: Sequence[Case]) -> list[str]:
+        """What is wrong with the files of these cases, a sentence for each faulty case; each file is decoded once."""
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            found = pool.map(self._fault, cases)
+            return [fault for fault in bar(found, "checking the data", len(cases)) if fault is not None]
 
     def _fault(self, case: Case) -> str | None:
         try:

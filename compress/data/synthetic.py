@@ -13,9 +13,10 @@ import io
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from scipy import ndimage
 
-from compress.data.cases import Dataset, MaskArray, Normalization
+from compress.data.cases import ROLES, Dataset, MaskArray, Normalization
 from compress.data.folder import Folder
 from compress.progress import bar
 from export.files import write_bytes
@@ -77,6 +78,11 @@ class Synthetic:
             batch=self.batch,
         )
         return read(channels=channels, classes=classes)
+
+    def few(self, most: int, root: Path) -> Self:
+        """The same phantoms, at most so many of each role, kept under `root`."""
+        counts = {role: min(getattr(self, role), most) for role in ROLES}
+        return replace(self, root=root, **counts)
 
     def _counts(self) -> str:
         return f"{self.train}-{self.calibration}-{self.val}-{self.test}"

@@ -294,6 +294,24 @@ def _name(gate: Json) -> str:
     return f"{gate_name(gate)}{of}{f' on {place(gate)}' if place(gate) else ''}"
 
 
+def made(report: Json) -> str:
+    """When the report was made, with which version, and from which commit of the recipe's repository."""
+    told, version = report.get("made") or {}, report["versions"].get("segpress")
+    date = str(told.get("date") or "")
+    parts = (
+        date and f"{date[:10]} {date[11:16]} UTC",
+        version and f"segpress {version}",
+        told.get("commit") and f"recipe at commit {_short_commit(told['commit'])}",
+    )
+    return " · ".join(part for part in parts if part)
+
+
+def _short_commit(commit: str) -> str:
+    """Its first twelve digits, and that the working tree has changed since."""
+    number, _, dirty = commit.partition("-")
+    return f"{number[:12]}{' with uncommitted changes' if dirty else ''}"
+
+
 def baseline_sentence(report: Json) -> str:
     """The Dice that everything else is compared with."""
     found = baseline(report)

@@ -18,6 +18,7 @@ from PIL import Image
 from compress.report import derived
 from compress.report.derived import COLLAPSE, NOTHING
 from compress.report.markdown import tables
+from compress.report.plots import legend as legend_of_steps
 from compress.report.plots import plots
 from compress.report.report import Overlay
 
@@ -36,7 +37,7 @@ def to_html(report: Mapping[str, Any], overlays: Sequence[Overlay]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.globals.update(derived=derived, collapse=COLLAPSE, reach=reach)
+    pages.globals.update(derived=derived, collapse=COLLAPSE, nothing=NOTHING, reach=reach, longest=longest)
     gates, steps, notes, stages, classes, *rest = tables(report)
     names = derived.class_names(report)
     return pages.get_template("report.html.j2").render(
@@ -49,10 +50,12 @@ def to_html(report: Mapping[str, Any], overlays: Sequence[Overlay]) -> str:
             *derived.slower_sentences(report),
         ],
         last=derived.last_step(report),
+        many_measured=sum(line.measured for line in derived.last_step(report)) > 1,
         many=len(derived.steps(report)) > 3,
         compared=any(step.compared for step in derived.steps(report)),
         tables={"gates": gates, "steps": steps, "notes": notes, "stages": stages, "classes": classes, "rest": rest},
         plots=plots(report),
+        places=legend_of_steps(report),
         legend=[(name, _color(place), _dash(place)) for place, name in enumerate(names)],
         cases=[_case(overlay, len(names)) for overlay in overlays],
         recipe=json.dumps(report["recipe"], indent=2, ensure_ascii=False),
@@ -62,6 +65,11 @@ def to_html(report: Mapping[str, Any], overlays: Sequence[Overlay]) -> str:
 def reach(row: Sequence[str], start: int) -> int:
     """How many columns a cell can take: its own, and the empty ones behind it."""
     return 1 + sum(1 for _ in takewhile(lambda cell: cell == NOTHING, row[start + 1 :]))
+
+
+def longest(text: str) -> int:
+    """The letters of its longest word: a hash or a path must be broken where there is little room, a number never."""
+    return max(map(len, text.split()), default=0)
 
 
 def _color(place: int) -> str:

@@ -34,6 +34,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     recipe = json.dumps(report["recipe"], indent=2, ensure_ascii=False)
     parts = [
         f"# {escape(report['name'])}",
+        *([escape(derived.made(report))] if derived.made(report) else []),
         f"**Verdict: {verdict.word}.** {escape(verdict.sentence)}",
         "\n".join(f"- {escape(sentence)}" for sentence in _summary(report)),
         *(_section(table) for table in tables(report)),
@@ -73,6 +74,7 @@ def tables(report: Json) -> list[Table]:
         class_table(report),
         case_table(report),
         artifact_table(report),
+        *hash_tables(report),
         *processor_tables(report),
         _pairs("Host", report["host"]),
         _pairs("Versions", report["versions"]),
@@ -269,6 +271,20 @@ def artifact_table(report: Json) -> Table:
     return Table(
         title="Artifacts and flags", head=("artifact", "file", "convolutions", "flags"), align="llll", rows=rows
     )
+
+
+def hash_tables(report: Json) -> list[Table]:
+    """What exactly was measured: the recipe's commit, the data, the weights, every artifact; none for older reports."""
+    own: Json = report.get("hashes") or {}
+    commit = (report.get("made") or {}).get("commit")
+    rows = [(f"the {what}", f"SHA-256 {value}") for what, value in own.items()]
+    rows += [("the recipe", f"commit {commit}")] if commit else []
+    for row in report["rows"]:
+        folder = str(row.get("artifact") or "").rpartition("/")[0]
+        rows += [(f"{folder}/{name}", f"SHA-256 {value}") for name, value in (row.get("sha256") or {}).items()]
+    note = "The data's is of every file that was used, with its role; an artifact's sidecar has its own too."
+    table = Table(title="Hashes", head=("of", "hash"), align="ll", rows=list(dict.fromkeys(rows)), note=note)
+    return [table] if rows else []
 
 
 def processor_tables(report: Json) -> list[Table]:

@@ -12,7 +12,6 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from compress.report import derived
@@ -20,6 +19,15 @@ from compress.report.derived import COLLAPSE, Json, Line, Pairs, Step
 
 _BASELINE, *_STEPS = ("#8b95a5", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _MARKERS = "o^sDvP"
+_OUTLINES = {
+    "o": "M6 2a4 4 0 1 1 0 8a4 4 0 1 1 0-8Z",
+    "^": "M6 1.5L10.5 10.5H1.5Z",
+    "s": "M2.5 2.5H9.5V9.5H2.5Z",
+    "D": "M6 1L11 6L6 11L1 6Z",
+    "v": "M6 10.5L10.5 1.5H1.5Z",
+    "P": "M4.5 1.5H7.5V4.5H10.5V7.5H7.5V10.5H4.5V7.5H1.5V4.5H4.5Z",
+}
+"""Matplotlib's markers as SVG paths in a square of 12 by 12."""
 
 # Matplotlib knows no CSS variables: these stand in for them, so that plots follow light and dark.
 _INK, _FAINT, _PAPER = "#010203", "#040506", "#070809"
@@ -48,7 +56,10 @@ _STYLE = {
 
 
 def plots(report: Json) -> dict[str, Markup | None]:
-    """Every plot by name; None where nothing was measured that it could show."""
+    """Every plot by name; None where nothing was measured that it could show.
+
+    "steps" and "scatter" are several drawings, each in a `div` of class "panel": the page lays them out as it has room.
+    """
     with matplotlib.style.context(["default", _STYLE]):
         return {
             "steps": _waterfall(report),
@@ -56,6 +67,10 @@ def plots(report: Json) -> dict[str, Markup | None]:
             "size": _size(report),
             "scatter": _scatter(report),
         }
+
+
+def _panels(drawings: Sequence[Markup]) -> Markup:
+    return Markup("\n").join(Markup('<div class="panel">{}</div>').format(each) for each in drawings)
 
 
 # The waterfall: one panel for each quantity, the steps from left to right.
@@ -66,12 +81,12 @@ _ROOM = 0.085
 
 
 def _waterfall(report: Json) -> Markup | None:
-    steps = [step for step in derived.steps(report) if step.lines or not step.compared]
+    steps = _drawn(report)
     if len(steps) < 2:
         return None
-    places = list(dict.fromkeys((line.backend, line.device) for step in steps for line in step.lines))
-    figure = Figure(figsize=(12.2, 6.6), layout=ConstrainedLayoutEngine(h_pad=0.09, w_pad=0.06))
-    panels = figure.subplots(2, 3)
+    places = _places(steps)
+    figures = [(Figure(figsize=(4.1, 3.1), layout="constrained")) for _ in range(6)]
+    panels = [figure.subplots() for figure in figures]
     everywhere: list[tuple[str, _Value]] = [
         ("latency, p50 in ms", lambda _, line: line.p50_ms),
         ("size on disk, MB", lambda _, line: line.size_mb),
@@ -81,19 +96,28 @@ def _waterfall(report: Json) -> Markup | None:
         ("parameters", lambda step, _: step.params),
         ("MACs", lambda step, _: step.macs),
     ]
-    _lost(panels.flat[0], steps, places)
-    for axes, (title, value) in zip(panels.flat[1:], [*everywhere[:2], *alike, everywhere[2]], strict=True):
+    _lost(panels[0], steps, places)
+    for axes, (title, value) in zip(panels[1:], [*everywhere[:2], *alike, everywhere[2]], strict=True):
         shown = places if (title, value) in everywhere else [None]
         _factors(axes, title, steps, [(place, _series(steps, place, value)) for place in shown])
-    for axes in panels.flat:
+    for axes in panels:
         _step_axis(axes, steps)
-    handles = [
-        axes_line
-        for place in places
-        for axes_line in panels.flat[0].plot([], [], **_look(places, place), label=f"{place[0]} ({place[1]})")
-    ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=1.6, columnspacing=1.8)
-    return _svg(figure)
+    return _panels([_svg(figure) for figure in figures])
+
+
+def _drawn(report: Json) -> list[Step]:
+    return [step for step in derived.steps(report) if step.lines or not step.compared]
+
+
+def _places(steps: Sequence[Step]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((line.backend, line.device) for step in steps for line in step.lines))
+
+
+def legend(report: Json) -> list[tuple[str, str, str]]:
+    """What the lines of "steps" stand for: name, colour, and the outline of the mark in a square of 12 by 12."""
+    places = _places(_drawn(report))
+    looks = [(f"{backend} ({device})", _look(places, (backend, device))) for backend, device in places]
+    return [(name, look["color"], _OUTLINES[look["marker"]]) for name, look in looks]
 
 
 def _series(steps: Sequence[Step], place: tuple[str, str] | None, value: _Value) -> list[float | None]:
@@ -284,15 +308,12 @@ def _scatter(report: Json) -> Markup | None:
     names = derived.class_names(report)
     if not after or not names:
         return None
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure = Figure(figsize=(4.7 * columns, 4.7 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for axes in panels.flat[len(names) :]:
-        axes.set_visible(False)
-    for axes, name in zip(panels.flat, names, strict=False):
-        _panel(axes, name, [(line.title, derived.pairs_of(report, line.row, name)) for line in after])
-    return _svg(figure)
+    found = []
+    for name in names:
+        figure = Figure(figsize=(4.7, 4.7 + 0.2 * len(after)), layout="constrained")
+        _panel(figure.subplots(), name, [(line.title, derived.pairs_of(report, line.row, name)) for line in after])
+        found.append(_svg(figure))
+    return _panels(found)
 
 
 def _panel(axes: Axes, name: str, found: Sequence[tuple[str, Pairs]]) -> None:

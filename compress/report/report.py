@@ -26,6 +26,8 @@ class Row:
     """Why it was not measured."""
     artifact: str | None = None
     """Path relative to the run's folder."""
+    sha256: Mapping[str, str] | None = None
+    """Of each of the artifact's files, by name."""
     params: int
     macs: int
     """Multiply-accumulates of one image."""
@@ -94,9 +96,13 @@ class Report:
     `chain` is None for the recipe's own passes, else the title of the chain that they are compared with."""
     rows: Sequence[Row]
     gates: Sequence[Verdict]
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the "data" (every file that is used, and its role) and of the "weights"."""
+    made: Mapping[str, Any] = field(default_factory=dict)
+    """The "date", and the "commit" of the recipe's repository: what two runs of one seed may differ in beside times."""
 
     def as_dict(self) -> dict[str, Any]:
-        plain = ("name", "seed", "recipe", "versions", "host", "cases", "data", "steps")
+        plain = ("name", "made", "seed", "recipe", "versions", "host", "cases", "data", "hashes", "steps")
         record = {key: getattr(self, key) for key in plain}
         return {**record, "rows": [asdict(row) for row in self.rows], "gates": [gate.as_dict() for gate in self.gates]}
 
@@ -122,4 +128,4 @@ class Overlay:
     dice_before: float | None
     dice_after: float | None
     after: str
-    """Which artifact "after" is, such as "01-int8 on openvino"."""
+    """Which artifact "after" is, such as "01-int8 on openvino (cpu)"."""

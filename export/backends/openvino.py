@@ -51,6 +51,15 @@ _WARM = 5
 """Runs before those that are profiled."""
 
 
+def check_installed() -> None:
+    """Whether OpenVINO is there to build with.
+
+    Raises:
+        MissingExtra: if not, with how to install it.
+    """
+    _openvino()
+
+
 @dataclass(frozen=True, kw_only=True)
 class OpenVino:
     """Converts to OpenVINO's IR (.xml and .bin) and runs it in the precision the file states."""

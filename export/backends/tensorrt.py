@@ -38,6 +38,15 @@ RULES = Rules(
 )
 
 
+def check_installed() -> None:
+    """Whether TensorRT is there to build with.
+
+    Raises:
+        MissingExtra: if not, with how to install it.
+    """
+    _tensorrt()
+
+
 @dataclass(frozen=True, kw_only=True)
 class TensorRt:
     """Builds an engine; runs it where there is a driver. TensorRT itself goes before TensorRT-RTX."""
