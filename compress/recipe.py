@@ -14,7 +14,6 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from compress.data.cases import Dataset, Normalization
-from compress.data.folder import class_names
 from compress.errors import RecipeError, SegpressError, WeightsError
 from compress.gates import TAKES, Gate, Name
 from compress.head import check_logits, note_on
@@ -24,7 +23,7 @@ from compress.passes.word import Pass
 from compress.task import Task
 from compress.tiles import by
 from compress.train.training import Training
-from compress.weights import build_net, load_weights, read_description, shape_of
+from compress.weights import Description, build_net, load_weights, read_description, shape_of
 from export.device import named, words
 from export.graph import Dynamic
 
@@ -87,10 +86,7 @@ class Recipe:
             _check_described(self.network, described.network, self.weights)
         net = build_net(self.network)
         load_weights(net, self.weights)
-        data = self.dataset(stored=described.normalization if described else None)
-        if described is not None and described.classes and getattr(self.data, "classes", ()) is None:
-            names = class_names(described.classes, len(data.class_names), str(self.weights))
-            data = dataclasses.replace(data, class_names=names)
+        data = self._named(described).dataset(stored=described.normalization if described else None)
         task = Task(data=data, net=net.eval(), seed=self.seed, dynamic=self.dynamic)
         if described is None:
             note_on(
@@ -100,6 +96,12 @@ class Recipe:
             if head is not None:
                 check_logits(net, task.probes(most=2), head)
         return task
+
+    def _named(self, described: Description | None) -> Recipe:
+        """The recipe with the class names that the weights tell, where its data gives none."""
+        if described is None or not described.classes or getattr(self.data, "classes", ()) is not None:
+            return self
+        return dataclasses.replace(self, data=dataclasses.replace(self.data, classes=tuple(described.classes)))
 
     def normalization_from(self) -> str:
         """Whose normalization the network gets: a wrong one costs more than any compression."""
@@ -179,6 +181,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: list[Any] = []
+        node.value = [(self._as_text(place), value) for place, value in node.value]
         for place, _ in node.value:
             if place.tag == "tag:yaml.org,2002:merge":
                 fault = "a recipe repeats what it needs: '<<' is not taken"
@@ -188,6 +191,13 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"'{key}' is given twice", place.start_mark)
             keys.append(key)
         return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
+
+    def _as_text(self, key: yaml.Node) -> yaml.Node:
+        """A key that is a list, such as the colour [255, 0, 0], as its text; Python's keys cannot be lists."""
+        if not isinstance(key, yaml.SequenceNode):
+            return key
+        text = str(self.construct_object(key, deep=True))
+        return yaml.ScalarNode("tag:yaml.org,2002:str", text, key.start_mark, key.end_mark)
 
 
 # YAML 1.1 wants a dot in a float's mantissa and a sign in its exponent; people write 3e-4.

@@ -18,6 +18,8 @@ import pydantic
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
+from compress.data.faults import Look, faults
+from compress.data.masks import NotIndices
 from compress.errors import DataError
 from compress.progress import bar
 from compress.tiles import Corner, Size, corners, cut, middle
@@ -155,8 +157,8 @@ class Reader(Protocol):
         """Class indices (HW, uint8) at the original size."""
         ...
 
-    def checked(self, case: Case) -> MaskArray:
-        """The mask, once both files were read whole and found to belong together."""
+    def checked(self, case: Case) -> tuple[MaskArray, bool]:
+        """The mask, once both files are read whole and belong together; and whether the image is of one value."""
         ...
 
 
@@ -280,8 +282,11 @@ class Dataset:
                 text.append(repr((role, case, [(stat.st_size, stat.st_mtime_ns) for stat in stats])))
         return hashlib.sha256("\n".join(text).encode()).hexdigest()
 
-    def check(self, roles: Sequence[Role] = ROLES) -> None:
+    def check(self, roles: Sequence[Role] = ROLES) -> Mapping[Role, Sequence[tuple[Case, Look]]]:
         """Decode every image and mask of these roles once, so that nothing is found out half-way.
+
+        Returns:
+            What was seen of each case, by role.
 
         Raises:
             DataError: naming the first file (in split order) that is damaged, does not match its
@@ -290,25 +295,21 @@ class Dataset:
         # An image and its mask may be there once for each tile.
         cases = list({(case.image, case.mask): case for role in roles for case in self.cases[role]}.values())
         with ThreadPoolExecutor(max_workers=2) as pool:
-            found = pool.map(self._fault, cases)
-            faults = [fault for fault in bar(found, "checking the data", len(cases)) if fault is not None]
-        if faults:
-            more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
-            raise DataError(faults[0] + more)
+            found = list(bar(pool.map(self._looked_at, cases), "checking the data", len(cases)))
+        told = faults(cases, found, self.class_names)
+        if told:
+            raise DataError(told[0] + (f" (and {len(told) - 1} more files)" if len(told) > 1 else ""))
+        seen = {(case.image, case.mask): look for case, look in zip(cases, found, strict=True)}
+        return {role: [(case, seen[case.image, case.mask]) for case in self.cases[role]] for role in roles}
 
-    def _fault(self, case: Case) -> str | None:
+    def _looked_at(self, case: Case) -> Look:
         try:
-            mask_HW = self.reader.checked(case)
+            mask_HW, constant = self.reader.checked(case)
+        except NotIndices as error:
+            return Look(fault=error.advised(self.class_names))
         except DataError as error:
-            return str(error)
-        indices = set(np.unique(mask_HW).tolist()) - {self.ignore}
-        wrong = sorted(index for index in indices if index >= len(self.class_names))
-        if wrong:
-            return (
-                f"{case.mask}: class {wrong[0]} is outside the {len(self.class_names)} classes "
-                f"0..{len(self.class_names) - 1}; correct the mask, the number of classes, or set ignore: {wrong[0]}"
-            )
-        return None
+            return Look(fault=str(error))
+        return Look(values=frozenset(np.unique(mask_HW).tolist()) - {self.ignore}, constant=constant)
 
 
 def tiled(cases: Mapping[Role, Sequence[Case]], fit: Fit, reader: Reader) -> dict[Role, list[Case]]:
