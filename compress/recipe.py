@@ -337,11 +337,14 @@ class _Form:
             wrong = [key for key in options if key not in TAKES[name]]
             for key in wrong:
                 self.mistakes.append(f"{where}: no option '{key}'{_nearest(key, TAKES[name])}")
-            bound = "at_least" if "at_least" in TAKES[name] else "at_most"
+            bound = next(key for key in ("at_least", "at_most", "dice") if key in TAKES[name])
             if bound not in options and not wrong:
                 self.mistakes.append(f"{where}: lacks the option '{bound}'")
             # The limit that is missing or misspelt has been told of; the other options are still checked.
-            taken = {bound: 0, **{key: value for key, value in options.items() if key not in wrong}}
+            taken = {
+                bound: {"at_least": 0} if bound == "dice" else 0,
+                **{key: value for key, value in options.items() if key not in wrong},
+            }
             gate = self._options(Gate, taken, where)
             if gate is not None:
                 self._known(gate.device, words("export.devices"), f"{where}: no device")

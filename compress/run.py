@@ -13,12 +13,14 @@ from typing import Any
 
 from compress.builds import Build, Builder, measured, places, worst_cases
 from compress.data.cases import ROLES, Role
-from compress.gates import drops, judge, step_drop
+from compress.gates import READ_SCORES, drops, judge, step_drop
+from compress.head import note_on
 from compress.host import host_facts
 from compress.kept import Kept, claimed, code_key, key_of, versions
 from compress.peak_memory import PeakMemory
 from compress.recipe import Recipe
 from compress.report.report import Report, Row
+from compress.skill import refuse_without
 from compress.slower import with_slow_layers
 from compress.stages import Stage, baseline, chain, tidy
 from compress.task import Task
@@ -39,7 +41,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
         kept = Kept(folder)
         task = recipe.task()
         log(f"normalization is that of {recipe.normalization_from()}: {task.data.normalization}")
-        _check_data(task, kept)
+        note_on(task.net, *_checked(task, recipe, kept, log))
 
         begun = baseline(task, first_key(recipe, task), kept, log)
         stages = chain(recipe.passes, begun, task, kept, log)
@@ -113,14 +115,29 @@ def first_key(recipe: Recipe, task: Task) -> str:
     return key_of(code_key(), versions(), recipe.network, weights, task.data.fingerprint(), recipe.seed, recipe.dynamic)
 
 
-def _check_data(task: Task, kept: Kept) -> None:
-    """Look at every file once, before hours are spent on what the last file would have refused."""
+def _checked(task: Task, recipe: Recipe, kept: Kept, log: Log) -> list[str]:
+    """Look at every file once, and at whether the baseline finds anything, before hours are spent on what either would
+    have refused; returns what is odd.
+    """
+    judged = any(name in READ_SCORES for name, _ in recipe.gates)
 
-    def check() -> bool:
-        task.check()
+    def skill() -> bool:
+        refuse_without(task, judged, log)
         return True
 
-    kept.value("data", key_of(code_key(), task.data.fingerprint()), check)
+    notes: list[str] = kept.value("data", key_of(code_key(), task.data.fingerprint()), task.check)
+    kept.value("skill", key_of(first_key(recipe, task), judged), skill)
+    return [*notes, *_on_restoring(task)]
+
+
+def _on_restoring(task: Task) -> list[str]:
+    """How answers get back to the size of images that are of another size than the network's input."""
+    fit, case = task.data.fit, task.data.cases["test"][0]
+    original = task.data.size_of(case)
+    if fit.inner(original, task.data.spacing_of(case)) == original:
+        return []
+    how = {"probabilities": "by its probabilities, interpolated linearly", "labels": "by its labels, the nearest"}
+    return [f"its answer is brought back to the size of the image {how[fit.restored_from]}"]
 
 
 def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
@@ -136,6 +153,8 @@ def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
         "classes": list(task.data.class_names),
         "unit": task.data.reader.unit,
         "tolerance": task.data.tolerance,
+        "restore": task.data.fit.restored_from,
+        "logits": task.logits,
         "roles": {
             "train": used("train", "not used by this run: no pass trains"),
             "calibration": f"{used('calibration', 'set aside, not used')}, and to compare artifacts with torch; "

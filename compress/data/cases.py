@@ -22,6 +22,7 @@ from compress.data.faults import Look, faults
 from compress.data.masks import NotIndices
 from compress.errors import DataError
 from compress.progress import bar
+from compress.restore import Way
 from compress.tiles import Corner, Size, corners, cut, middle
 
 Role = Literal["train", "calibration", "val", "test"]
@@ -82,6 +83,8 @@ class Fit:
     """The share of a tile's length that its neighbour covers too."""
     spacing: Spacing | None = None
     """What the pixels of an image in tiles are resampled to first; None leaves them as they are."""
+    restored_from: Way = "probabilities"
+    """What is brought back to an image's own size: probabilities (linearly, then the largest), or labels (nearest)."""
 
     def inner(self, original: Size, spacing: Spacing | None = None) -> Size:
         """The size at which the network sees an image of this size and spacing, without what is padded around it."""
@@ -109,9 +112,18 @@ class Fit:
 
     def restore(self, labels_HW: MaskArray, original: Size) -> MaskArray:
         """Labels of the network's size, brought back to the original one."""
-        if self.how == "pad":
-            labels_HW = labels_HW[tuple(map(slice, self.inner(original)))]
-        return _nearest(labels_HW, original)
+        return _nearest(self.unpadded(labels_HW, original), original)
+
+    def unpadded(self, pixels: NDArray[Pixels], original: Size) -> NDArray[Pixels]:
+        """What `padded` was given (..., H, W)."""
+        inside: Any = (..., *map(slice, self.inner(original)))
+        return pixels[inside] if self.how == "pad" else pixels
+
+    @property
+    def padding(self) -> str | None:
+        """What is added around an image of another shape, in words; None where nothing is."""
+        words = {"pad": "0 (before normalization) at the end of each axis", "tile": "the image, mirrored"}
+        return words.get(self.how)
 
 
 def _nearest(labels_HW: MaskArray, size: Size) -> MaskArray:
@@ -139,6 +151,15 @@ class Reader(Protocol):
     @property
     def unit(self) -> str:
         """What distances are in: "mm", or "px" where the spacing is not known."""
+        ...
+
+    @property
+    def resize(self) -> str:
+        """How an image gets another size, in words: a device must do the same."""
+        ...
+
+    def channel_order(self, channels: int) -> str:
+        """What the channels of an image are, such as "RGB"."""
         ...
 
     def size(self, path: Path) -> Size:

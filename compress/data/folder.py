@@ -14,6 +14,7 @@ from compress.data.cases import Case, Dataset, Fit, How, Normalization, Role, ti
 from compress.data.images import Images
 from compress.data.masks import mask_values, names_of, parsed_masks
 from compress.errors import DataError
+from compress.restore import Way
 
 SPLITS = ("train", "calibration", "val", "test")
 
@@ -49,6 +50,9 @@ class Folder:
     """How many train cases to set aside for calibration."""
     spacing: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
     """Height and width of one pixel of the original images in mm."""
+    restore: Way = "probabilities"
+    """How answers get back to the size of the image: by their probabilities, interpolated linearly, or by their labels,
+    each pixel that of the nearest."""
     tolerance: Annotated[float, Field(gt=0)] = 2.0
     """Surface distance that still counts as agreement, in mm (pixels where spacing is not given)."""
 
@@ -69,7 +73,7 @@ class Folder:
             DataError: if a file is missing, the split is empty or lists a file twice, or the
                 number of class names does not match the network.
         """
-        fit = Fit(size=self.size, how=self.fit)
+        fit = Fit(size=self.size, how=self.fit, restored_from=self.restore)
         fit = fit if self.overlap is None else replace(fit, overlap=self.overlap)
         names = class_names(names_of(self.masks, self.classes, classes), classes, f"{self.root}")
         masks = mask_values(self.masks, names, self.ignore, f"{self.root}")

@@ -47,10 +47,14 @@ class Images:
     """Which class each stored value or colour of a mask is; None where they are class indices."""
     axes: ClassVar[str] = "HW"
     scale: ClassVar[str] = "pixel / largest pixel value"
+    resize: ClassVar[str] = "bilinear, antialiased when made smaller (Pillow's BILINEAR), before scaling to 0..1"
 
     @property
     def unit(self) -> str:
         return "px" if self.known_spacing is None else "mm"
+
+    def channel_order(self, channels: int) -> str:
+        return {1: "gray (0.299 R + 0.587 G + 0.114 B)", 3: "RGB"}.get(channels, f"{channels} of the file")
 
     def size(self, path: Path) -> Size:
         """Height and width, from the header alone."""

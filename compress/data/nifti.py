@@ -25,6 +25,7 @@ from compress.data.cases import Case, Dataset, Fit, FloatArray, How, MaskArray, 
 from compress.data.folder import class_names, normalized, only_of_tiles, read_split, with_calibration
 from compress.data.masks import MaskValues, as_indices, mask_values, names_of, parsed_masks, whole_numbers
 from compress.errors import DataError, MissingExtra
+from compress.restore import Way
 from compress.tiles import Size, by
 
 Side = Annotated[int, Field(ge=4)]
@@ -60,6 +61,9 @@ class Nifti:
     """The share of a patch's length that its neighbour covers too (fit: tile); None is a quarter."""
     spacing: tuple[Length, Length, Length] | None = None
     """Voxels are resampled to this many mm first (fit: tile); None leaves them as they are."""
+    restore: Way = "probabilities"
+    """How answers get back to the size of the image: by their probabilities, interpolated linearly, or by their labels,
+    each pixel that of the nearest."""
     axes: str = "RAS"
     """What D, H and W run towards: R or L (right, left), A or P (front, back), S or I (head, feet), each pair once.
     Volumes are turned and flipped so, by their header, whatever their own order is."""
@@ -114,7 +118,7 @@ class Nifti:
             raise DataError(
                 f"{self.root}: the network takes {channels} channels, but a NIfTI volume has one; set in_channels: 1"
             )
-        fit = Fit(size=self.size, how=self.fit, spacing=self.spacing)
+        fit = Fit(size=self.size, how=self.fit, spacing=self.spacing, restored_from=self.restore)
         fit = fit if self.overlap is None else replace(fit, overlap=self.overlap)
         names = class_names(names_of(self.masks, self.classes, classes), classes, f"{self.root}")
         masks = mask_values(self.masks, names, self.ignore, f"{self.root}")
@@ -139,6 +143,7 @@ class Volumes:
     """Reads NIfTI volumes, their axes in one order and direction."""
 
     unit: ClassVar[str] = "mm"
+    resize: ClassVar[str] = "trilinear, antialiased when made smaller, after scaling to 0..1"
     axes: str
     intensity: Intensity
     window: tuple[float, float] | None = None
@@ -158,6 +163,9 @@ class Volumes:
             )
         assert self.window is not None
         return f"voxels clipped to {self.window[0]:g}..{self.window[1]:g}, these to 0 and 1"
+
+    def channel_order(self, channels: int) -> str:
+        return "one volume"
 
     def size(self, path: Path) -> Size:
         """The three sides in the order of `axes`, from the header alone."""
