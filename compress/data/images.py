@@ -211,7 +211,8 @@ def _turned(image: Image.Image, path: Path) -> int:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The image while its file is open; what goes wrong meanwhile is told of the file."""
     try:
-        with Image.open(path) as image:
+        # Not by its name: Pillow 13 maps an uncompressed TIFF into memory as if it were not turned.
+        with path.open("rb") as file, Image.open(file) as image:
             yield image
     except DataError:
         raise
