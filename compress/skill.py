@@ -26,6 +26,8 @@ NONE = 0.05
 """A Dice below this is near 0: chance alone reaches it."""
 TRIED = 12
 """Test cases with foreground on which a baseline must find something before passes are begun."""
+SURE = 5
+"""On fewer a fair network may find nothing by chance; no gate on a drop holds on so few anyway."""
 REASONS = (
     "likely another normalization than in training, turned or mirrored images or masks (EXIF, axes), another order of "
     "the classes, or masks that hold something else (data masks, ignore)"
@@ -68,7 +70,7 @@ def refuse_without(task: Task, judged: bool, log: Callable[[str], None]) -> None
     """Stop before any pass if the baseline finds nothing of what there is on the first few test cases.
 
     Args:
-        judged: whether a gate reads its Dice; where none does, it is only told.
+        judged: whether a gate reads its Dice; where none does, or cases are few (`SURE`), it is only told.
 
     Raises:
         DataError: if its Dice is 0 on each of them.
@@ -84,7 +86,7 @@ def refuse_without(task: Task, judged: bool, log: Callable[[str], None]) -> None
         return
     told = f"the baseline's Dice is 0 on all of {tried} test cases with foreground, so no drop from it says anything"
     likely = f"{told}; {REASONS}{f'; {THRESHOLD}' if task.logits == 1 else ''}"
-    if judged:
+    if judged and tried >= SURE:
         raise DataError(f"{task.data.source}: {likely}")
     log(likely)
 
