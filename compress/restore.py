@@ -52,7 +52,11 @@ def _probabilities(logits_Khw: NDArray[np.float32]) -> Tensor:
         return torch.sigmoid(logits.double()).float()
     highest = logits.amax(0)
     powers = torch.stack([torch.exp((one - highest).double()).float() for one in logits])
-    return powers.div_(powers.sum(0))
+    total = powers[0].clone()
+    for one in powers[1:]:
+        # In this order on every processor.
+        total += one
+    return powers.div_(total)
 
 
 def _interpolated(values_hw: Tensor, size: Size) -> Tensor:

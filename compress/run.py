@@ -132,9 +132,9 @@ def _checked(task: Task, recipe: Recipe, kept: Kept, log: Log) -> list[str]:
 
 def _on_restoring(task: Task) -> list[str]:
     """How answers get back to the size of images that are of another size than the network's input."""
-    fit, case = task.data.fit, task.data.cases["test"][0]
-    original = task.data.size_of(case)
-    if fit.inner(original, task.data.spacing_of(case)) == original:
+    data, fit = task.data, task.data.fit
+    sizes = ((data.size_of(case), data.spacing_of(case)) for case in data.cases["test"])
+    if all(fit.inner(original, spacing) == original for original, spacing in sizes):
         return []
     how = {"probabilities": "by its probabilities, interpolated linearly", "labels": "by its labels, the nearest"}
     return [f"its answer is brought back to the size of the image {how[fit.restored_from]}"]

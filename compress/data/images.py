@@ -5,6 +5,7 @@ Shape legend: C channels, H height, W width.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ COLOUR = ("RGB", "RGBX", "CMYK", "YCbCr", *ALPHA)
 ORIENTATION, PHOTOMETRIC = 0x0112, 262
 """Tags of EXIF and TIFF."""
 WHITE_IS_ZERO = 0
+TELLING = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
+"""Where Pillow keeps what may hold an orientation."""
 LAST_UPRIGHT = 4
 """Orientations above this swap height and width."""
 
@@ -199,12 +202,25 @@ def _turned(image: Image.Image, path: Path) -> int:
 
     Of a TIFF Pillow applies it by itself.
     """
-    late = (b"eXIf", b"Raw profile type", b"tiff:Orientation")
-    if image.format == "PNG" and "exif" not in image.info and not any(mark in path.read_bytes() for mark in late):
+    if image.format == "PNG" and not (TELLING & set(image.info) or _tells_late(path)):
         # Pillow would decode all of a PNG to look for EXIF data behind its pixels.
         return 0
     orientation: Any = 0 if image.format == "TIFF" else image.getexif().get(ORIENTATION)
     return int(orientation) if orientation in range(2, 9) else 0
+
+
+def _tells_late(path: Path) -> bool:
+    """Whether a PNG has chunks behind its pixels that may hold an orientation."""
+    behind = False
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            kind = head[4:]
+            if behind and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            behind = behind or kind == b"IDAT"
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return False
 
 
 @contextmanager
