@@ -29,6 +29,7 @@ from compress.errors import SegpressError
 from compress.measure import DICE
 from compress.progress import bar
 from compress.recipe import Recipe
+from compress.skill import LITTLE
 from compress.task import Task
 from compress.tiles import by
 from compress.weights import shape_of
@@ -55,8 +56,6 @@ SCORED = 8
 """Test cases that the uncompressed network is scored on."""
 SECONDS = 6.0
 """Scoring ends after so long, whatever it has got to; of two cases at least."""
-SKILL = 0.3
-"""A baseline with less Dice has hardly learnt the class: what compression takes from it says nothing."""
 
 
 @dataclass(kw_only=True)
@@ -128,7 +127,7 @@ def _size_fits(recipe: Recipe, found: Found) -> bool:
 @contextmanager
 def _data(recipe: Recipe, found: Found, say: Say) -> Iterator[Dataset | None]:
     """The data, nothing of it read yet; of phantoms a few, drawn for the check and gone after it."""
-    shape, kind = shape_of(recipe.network), recipe.data
+    shape, kind = shape_of(recipe.network), recipe.named().data
     with TemporaryDirectory() as folder:
         if isinstance(kind, Synthetic):
             say("drawing a few phantoms")
@@ -136,7 +135,7 @@ def _data(recipe: Recipe, found: Found, say: Say) -> Iterator[Dataset | None]:
         data: Dataset | None = found.tried(lambda: kind(channels=shape.in_channels, classes=shape.classes))
         if data is not None and isinstance(kind, Synthetic):
             data = replace(data, source="phantoms")
-        yield None if data is None else found.tried(lambda: recipe.named(data))
+        yield data
 
 
 def _roles(recipe: Recipe, data: Dataset, found: Found) -> None:
@@ -288,10 +287,10 @@ def _judge_baseline(task: Task, dice: dict[str, float], there: bool, found: Foun
             f"class indices of the masks ({', '.join(f'{n} {name}' for n, name in enumerate(task.data.class_names))})"
         )
         return
-    weak = [f"{name} {value:.3f}" for name, value in known.items() if value < SKILL]
+    weak = [f"{name} {value:.3f}" for name, value in known.items() if value < LITTLE]
     if there and weak:
         found.warnings.append(
-            f"baseline: Dice is under {SKILL} ({', '.join(weak)}): a drop from so little says little; was the network "
+            f"baseline: Dice is under {LITTLE} ({', '.join(weak)}): a drop from so little says little; was the network "
             "trained on such images, with this normalization and these class indices?"
         )
 

@@ -22,6 +22,7 @@ from scipy.special import stdtrit
 from compress.latency import limits, samples_for
 from compress.measure import Scores
 from compress.report.report import Row, Ruling, Verdict
+from compress.skill import lacking
 
 Name = Literal[
     "dice_drop",
@@ -33,6 +34,7 @@ Name = Literal[
     "size_mb",
     "smaller",
     "fewer_bit_operations",
+    "baseline",
 ]
 Values = NDArray[np.float64]
 
@@ -47,6 +49,15 @@ COLLAPSE = 0.10
 """A case that loses more Dice than this has collapsed, whatever the mean says."""
 
 DROPS = {"dice_drop": "dice", "iou_drop": "iou", "hd95_rise": "hd95"}
+READ_SCORES = (*DROPS, "baseline")
+"""The gates that read how well the baseline does."""
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Floor:
+    """The least that a score may be."""
+
+    at_least: Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", populate_by_name=True))
@@ -61,6 +72,8 @@ class Gate:
     """None judges the artifacts of every backend."""
     class_name: Annotated[str | None, Field(alias="class")] = None
     """None judges every foreground class; each must hold."""
+    dice: Floor | None = None
+    """The Dice that the baseline itself must have (`baseline`)."""
     percentile: Literal[50, 90, 95, 99] = 50
     over: str | None = None
     """What a speed-up or a reduction is over: a backend (its baseline), a step of the recipe or a chain of its
@@ -68,12 +81,14 @@ class Gate:
 
     @model_validator(mode="after")
     def _one_bound(self) -> Gate:
-        if (self.at_most is None) == (self.at_least is None):
+        if sum(limit is not None for limit in (self.at_most, self.at_least, self.dice)) != 1:
             raise ValueError("needs one limit: at_most or at_least")
         return self
 
     @property
     def limit(self) -> float:
+        if self.dice is not None:
+            return self.dice.at_least
         limit = self.at_least if self.at_most is None else self.at_most
         assert limit is not None
         return limit
@@ -89,6 +104,7 @@ TAKES: Mapping[str, frozenset[str]] = {
     "size_mb": frozenset({"at_most", "device", "backend"}),
     "smaller": frozenset({"at_least", "device", "backend", "over"}),
     "fewer_bit_operations": frozenset({"at_least", "device", "backend", "over"}),
+    "baseline": frozenset({"dice", "class"}),
 }
 """Which options each gate takes; a drop has no lower limit, a speed-up or a reduction no upper one."""
 OF_FILE = {"size_mb": "size_mb", "smaller": "size_mb", "fewer_bit_operations": "bit_operations"}
@@ -112,6 +128,9 @@ def judge(gates: Sequence[tuple[Name, Gate]], rows: Sequence[Row]) -> list[Verdi
     """One verdict for each gate on each artifact of the last step (and each class, for a drop)."""
     verdicts = []
     for name, gate in gates:
+        if name == "baseline":
+            verdicts += _judge_baseline(gate, rows)
+            continue
         judged = [row for row in rows if row.step == rows[-1].step and _applies(gate, row)]
         if not judged:
             asked = [f"{what} '{word}'" for what, word in (("device", gate.device), ("backend", gate.backend)) if word]
@@ -120,6 +139,29 @@ def judge(gates: Sequence[tuple[Name, Gate]], rows: Sequence[Row]) -> list[Verdi
         for row in judged:
             verdicts += [_said_where(verdict, row) for verdict in _judge_row(name, gate, row, rows)]
     return verdicts
+
+
+def _judge_baseline(gate: Gate, rows: Sequence[Row]) -> list[Verdict]:
+    """Whether the network that all drops are taken from can do its task: each class, under torch where it was run."""
+    measured = [row for row in rows if row.step == "baseline" and row.scores is not None]
+    row = next((row for row in measured if row.backend == "torch"), next(iter(measured), None))
+    if row is None or row.scores is None:
+        return [_verdict("baseline", gate, None, "inconclusive", "not measured: the baseline has no scores")]
+    scores = Scores.from_dict(dict(row.scores))
+    verdicts = []
+    for class_name in scores.class_names if gate.class_name is None else (gate.class_name,):
+        if class_name not in scores.class_names:
+            value, reason = math.nan, _no_class(class_name, scores)
+        else:
+            value, reason = scores.class_mean(class_name, "dice"), "no test case has this class"
+        holds: Ruling = "inconclusive" if math.isnan(value) else "holds" if value >= gate.limit else "fails"
+        reason = reason if holds == "inconclusive" else ""
+        verdicts.append(_verdict("baseline", gate, row, holds, reason, value=value, class_name=class_name))
+    return verdicts
+
+
+def _no_class(class_name: str, scores: Scores) -> str:
+    return f"there is no class '{class_name}'; there are {', '.join(scores.class_names)}"
 
 
 def _said_where(verdict: Verdict, row: Row) -> Verdict:
@@ -224,11 +266,13 @@ def _judge_drop(name: Name, gate: Gate, row: Row, rows: Sequence[Row]) -> list[V
     verdicts = []
     for class_name in classes:
         if class_name not in now.class_names:
-            reason = f"there is no class '{class_name}'; there are {', '.join(now.class_names)}"
+            reason = _no_class(class_name, now)
             verdicts.append(_verdict(name, gate, row, "inconclusive", reason, class_name=class_name))
             continue
         drop = paired_drop(was, now, class_name, DROPS[name])
         ruling, reason = rule(drop, gate.limit)
+        if (lack := lacking(was, class_name)) is not None:
+            ruling, reason = "inconclusive", lack
         if name != "hd95_rise" and drop.collapsed:
             reason += f"; {drop.collapsed} lose more than {COLLAPSE:.2f}"
         verdicts.append(
@@ -351,7 +395,7 @@ def _verdict(
         return None if number is None or not math.isfinite(number) else round(number, 6)
 
     return Verdict(
-        name=name,
+        name="baseline dice" if name == "baseline" else name,
         bound="at_least" if gate.at_most is None else "at_most",
         limit=gate.limit,
         value=finite(value),

@@ -15,7 +15,6 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from compress.data.cases import Dataset, Normalization
-from compress.data.folder import class_names
 from compress.errors import RecipeError, SegpressError, WeightsError
 from compress.gates import TAKES, Gate, Name
 from compress.head import check_logits, note_on
@@ -83,7 +82,7 @@ class Recipe:
             WeightsError: if the weights are missing, damaged, or of another network.
             DataError: if the data is not what the network needs.
         """
-        return self.task_of(self.trained(), self.dataset(stored=self.stored_normalization()))
+        return self.task_of(self.trained(), self.named().dataset(stored=self.stored_normalization()))
 
     def trained(self) -> nn.Module:
         """The network with its weights, in evaluation mode.
@@ -106,12 +105,12 @@ class Recipe:
         return described.normalization if described else None
 
     def task_of(self, net: nn.Module, data: Dataset) -> Task:
-        """The task of this trained network on this data; classes have the names stored with the weights.
+        """The task of this trained network on this data.
 
         Raises:
             WeightsError: if what the network answers cannot be logits.
         """
-        task = Task(data=self.named(data), net=net, seed=self.seed, dynamic=self.dynamic)
+        task = Task(data=data, net=net, seed=self.seed, dynamic=self.dynamic)
         if self.weights is None or read_description(self.weights) is None:
             note_on(
                 net, f"the weights tell no classes and no normalization: that of {self.normalization_from()} is used"
@@ -121,13 +120,12 @@ class Recipe:
                 check_logits(net, task.probes(most=2), head)
         return task
 
-    def named(self, data: Dataset) -> Dataset:
-        """The data under the class names stored with the weights, where the recipe gives none."""
+    def named(self) -> Recipe:
+        """The recipe with the class names stored with the weights, where its data gives none."""
         described = None if self.weights is None else read_description(self.weights)
         if described is None or not described.classes or getattr(self.data, "classes", ()) is not None:
-            return data
-        names = class_names(described.classes, len(data.class_names), str(self.weights))
-        return dataclasses.replace(data, class_names=names)
+            return self
+        return dataclasses.replace(self, data=dataclasses.replace(self.data, classes=tuple(described.classes)))
 
     def normalization_from(self) -> str:
         """Whose normalization the network gets: a wrong one costs more than any compression."""
@@ -221,6 +219,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: list[Any] = []
+        node.value = [(self._as_text(place), value) for place, value in node.value]
         for place, _ in node.value:
             if place.tag == "tag:yaml.org,2002:merge":
                 fault = "a recipe repeats what it needs: '<<' is not taken"
@@ -230,6 +229,13 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"'{key}' is given twice", place.start_mark)
             keys.append(key)
         return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
+
+    def _as_text(self, key: yaml.Node) -> yaml.Node:
+        """A key that is a list, such as the colour [255, 0, 0], as its text; Python's keys cannot be lists."""
+        if not isinstance(key, yaml.SequenceNode):
+            return key
+        text = str(self.construct_object(key, deep=True))
+        return yaml.ScalarNode("tag:yaml.org,2002:str", text, key.start_mark, key.end_mark)
 
 
 # YAML 1.1 wants a dot in a float's mantissa and a sign in its exponent; people write 3e-4.
@@ -370,11 +376,14 @@ class _Form:
             wrong = [key for key in options if key not in TAKES[name]]
             for key in wrong:
                 self.mistakes.append(f"{where}: no option '{key}'{_nearest(key, TAKES[name])}")
-            bound = "at_least" if "at_least" in TAKES[name] else "at_most"
+            bound = next(key for key in ("at_least", "at_most", "dice") if key in TAKES[name])
             if bound not in options and not wrong:
                 self.mistakes.append(f"{where}: lacks the option '{bound}'")
             # The limit that is missing or misspelt has been told of; the other options are still checked.
-            taken = {bound: 0, **{key: value for key, value in options.items() if key not in wrong}}
+            taken = {
+                bound: {"at_least": 0} if bound == "dice" else 0,
+                **{key: value for key, value in options.items() if key not in wrong},
+            }
             gate = self._options(Gate, taken, where)
             if gate is not None:
                 self._known(gate.device, words("export.devices"), f"{where}: no device")

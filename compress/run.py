@@ -13,13 +13,15 @@ from typing import Any
 
 from compress.builds import Build, Builder, measured, places
 from compress.data.cases import ROLES, Role
-from compress.gates import drops, judge, step_drop
+from compress.gates import READ_SCORES, drops, judge, step_drop
+from compress.head import note_on
 from compress.host import host_facts
 from compress.kept import Kept, claimed, code_key, key_of, versions
 from compress.peak_memory import PeakMemory
 from compress.provenance import dated
 from compress.recipe import Recipe
 from compress.report.report import Report, Row
+from compress.skill import refuse_without
 from compress.slower import with_slow_layers
 from compress.stages import Stage, baseline, chain, tidy
 from compress.task import Task
@@ -41,7 +43,8 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
         kept = Kept(folder)
         task = recipe.task()
         log(f"normalization is that of {recipe.normalization_from()}: {task.data.normalization}")
-        content = _check_data(task, kept)
+        content, notes = _checked(task, recipe, kept, log)
+        note_on(task.net, *notes)
 
         begun = baseline(task, first_key(recipe, task), kept, log)
         stages = chain(recipe.passes, begun, task, kept, log)
@@ -122,15 +125,33 @@ def weights_of(recipe: Recipe) -> Path:
     return recipe.weights
 
 
-def _check_data(task: Task, kept: Kept) -> str:
-    """Look at every file once, before hours are spent on what the last file would have refused; the data's SHA-256."""
+def _checked(task: Task, recipe: Recipe, kept: Kept, log: Log) -> tuple[str, list[str]]:
+    """Look at every file once, and at whether the baseline finds anything, before hours are spent on what either would
+    have refused; returns the data's SHA-256 and what is odd.
+    """
+    judged = any(name in READ_SCORES for name, _ in recipe.gates)
 
-    def check() -> str:
-        task.check()
-        return task.data.sha256()
+    def look() -> tuple[str, list[str]]:
+        notes = task.check()
+        return task.data.sha256(), notes
 
-    content: str = kept.value("data", key_of(code_key(), task.data.fingerprint()), check)
-    return content
+    def skill() -> bool:
+        refuse_without(task, judged, log)
+        return True
+
+    content, notes = kept.value("data", key_of(code_key(), task.data.fingerprint()), look)
+    kept.value("skill", key_of(first_key(recipe, task), judged), skill)
+    return content, [*notes, *_on_restoring(task)]
+
+
+def _on_restoring(task: Task) -> list[str]:
+    """How answers get back to the size of images that are of another size than the network's input."""
+    data, fit = task.data, task.data.fit
+    sizes = ((data.size_of(case), data.spacing_of(case)) for case in data.cases["test"])
+    if all(fit.inner(original, spacing) == original for original, spacing in sizes):
+        return []
+    how = {"probabilities": "by its probabilities, interpolated linearly", "labels": "by its labels, the nearest"}
+    return [f"its answer is brought back to the size of the image {how[fit.restored_from]}"]
 
 
 def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
@@ -146,6 +167,8 @@ def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
         "classes": list(task.data.class_names),
         "unit": task.data.reader.unit,
         "tolerance": task.data.tolerance,
+        "restore": task.data.fit.restored_from,
+        "logits": task.logits,
         "roles": {
             "train": used("train", "not used by this run: no pass trains"),
             "calibration": f"{used('calibration', 'set aside, not used')}, and to compare artifacts with torch; "

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.data.cases import Case, Dataset, MaskArray, Spacing
+from compress.data.oddities import oddities
 from compress.errors import DataError, NotHere
 from compress.measure import Ruler, Scores, score_case, scores_of
+from compress.restore import labels_at
 from compress.tiles import Size, blended, central
 from export.artifact import Infer
 from export.graph import Dynamic
@@ -50,15 +52,18 @@ class Task:
         """A network input of the right shape: zeros, 1CHW."""
         return torch.zeros(1, self.data.channels, *self.data.fit.size)
 
-    def check(self) -> None:
-        """Look at every file of the roles that passes and measurements use, and that there are test cases.
+    def check(self) -> list[str]:
+        """Look at every file of the roles that passes and measurements use, and that test cases can be scored.
+
+        Returns:
+            What is odd but not wrong, one sentence each.
 
         Raises:
             DataError: naming the file or the split that is wrong.
         """
         if not self.data.cases["test"]:
             raise DataError(f"{self.data.source}: the split 'test' is empty, so nothing can be measured")
-        self.data.check()
+        return oddities(self.data, self.data.check())
 
     def measure(self, infer: Infer, step: Step = lambda: None, cases: Sequence[Case] | None = None) -> Scores:
         """Score a network, in whatever form it runs, on every test case, or on those given.
@@ -92,28 +97,46 @@ class Task:
 
     def labels(self, infer: Infer, case: Case) -> MaskArray:
         """The network's answer at the image's original size (HW): what end-to-end latency times, all tiles included."""
-        if self.data.fit.how == "tile":
-            return self.data.fit.restore(self._tiled(infer, case), self.data.size_of(case))
-        labels_HW = labels_of(infer, self.data.image(case)[None])
-        truth_size = self.data.size_of(case)
-        if labels_HW.shape != self.data.fit.size:
-            return labels_HW
-        return self.data.fit.restore(labels_HW, truth_size)
+        logits_KHW = self._logits(infer, case)
+        if self._is_partial(logits_KHW):
+            return labels_from_logits(logits_KHW[None])[0]
+        return self._restored(logits_KHW, self.data.size_of(case))
 
-    def _tiled(self, infer: Infer, case: Case) -> MaskArray:
-        """The answer at the size that tiles are taken from."""
+    def _logits(self, infer: Infer, case: Case) -> np.ndarray:
+        """The network's answer (KHW) at its own size, or of tiles at the size that they are taken from."""
+        if self.data.fit.how != "tile":
+            return finite(infer(self.data.image(case)[None]))[0]
+        fit, image_CHW = self.data.fit, self.data.normalization(self.data.whole_pixels(case))
+        return finite(blended(infer, image_CHW, fit.size, self._answer, fit.overlap))[0]
+
+    def _is_partial(self, logits_KHW: np.ndarray) -> bool:
+        """Whether an unpadded network answered for the centre of its input only."""
+        return self.data.fit.how != "tile" and logits_KHW.shape[1:] != self.data.fit.size
+
+    def _restored(self, logits_KHW: np.ndarray, original: Size) -> MaskArray:
+        """Labels of the image's original size (HW)."""
         fit = self.data.fit
-
-        def whole(image_1CHW: np.ndarray) -> np.ndarray:
-            return blended(infer, image_1CHW[0], fit.size, self._answer, fit.overlap)
-
-        return labels_of(whole, self.data.normalization(self.data.whole_pixels(case))[None])
+        inner_KHW = fit.unpadded(logits_KHW, original)
+        if fit.restored_from == "labels" or inner_KHW.shape[1:] == original:
+            return fit.restore(labels_from_logits(logits_KHW[None])[0], original)
+        return labels_at(inner_KHW, original)
 
     @cached_property
+    def logits(self) -> int:
+        """How many logits the network gives for each pixel; 1 is a sigmoid's."""
+        return self._shape[0]
+
+    @property
     def _answer(self) -> Size:
         """The size of what the network says of one tile: all of it, or its middle if it is unpadded."""
-        with torch.inference_mode():
-            return tuple(self.net(self.example).shape[2:])
+        return self._shape[1:]
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
+        """That of the network's answer (KHW)."""
+        # Without gradients only: in inference mode the example, kept, would be of no use to passes that train.
+        with torch.no_grad():
+            return tuple(self.net(self.example).shape[1:])
 
     def probes(self, most: int = 4) -> Iterator[np.ndarray]:
         """A few real inputs (1CHW) to compare two forms of one network on; test cases only if there are no others."""
@@ -130,10 +153,9 @@ class Task:
 
     def fitted_labels(self, infer: Infer, case: Case) -> MaskArray:
         """The network's answer to what is `shown`; around an unpadded network's answer there is background."""
+        labels_HW = labels_from_logits(self._logits(infer, case)[None])[0]
         if self.data.fit.how == "tile":
-            labels_HW = self._tiled(infer, case)
             return _thinned(labels_HW, labels_HW.ndim)
-        labels_HW = labels_of(infer, self.data.image(case)[None])
         whole_HW = np.zeros(self.data.fit.size, np.uint8)
         whole_HW[central(labels_HW.shape, whole_HW.shape)] = labels_HW
         return whole_HW
@@ -145,11 +167,10 @@ class Task:
         only the centre of its input and is compared there; laid side by side as tiles it covers all.
         """
         truth_HW, spacing = self.data.mask(case), self.data.spacing_of(case)
-        if self.data.fit.how == "tile":
-            return self.data.fit.restore(self._tiled(infer, case), truth_HW.shape), truth_HW, spacing
-        labels_HW = labels_of(infer, self.data.image(case)[None])
-        if labels_HW.shape == self.data.fit.size:
-            return self.data.fit.restore(labels_HW, truth_HW.shape), truth_HW, spacing
+        logits_KHW = self._logits(infer, case)
+        if not self._is_partial(logits_KHW):
+            return self._restored(logits_KHW, truth_HW.shape), truth_HW, spacing
+        labels_HW = labels_from_logits(logits_KHW[None])[0]
         fitted_HW = self.data.fitted_mask(case)
         if spacing is not None:
             sides = zip(spacing, truth_HW.shape, fitted_HW.shape, strict=True)
@@ -163,16 +184,15 @@ def _thinned(pixels: MaskArray, axes: int, most: int = 1024) -> MaskArray:
     return pixels[(slice(None, None, step),) * axes]
 
 
-def labels_of(infer: Infer, image_BCHW: np.ndarray) -> MaskArray:
-    """The class of every pixel (HW uint8) for one image.
+def finite(logits_BKHW: np.ndarray) -> np.ndarray:
+    """The logits themselves.
 
     Raises:
-        NotHere: if a logit is NaN or infinite.
+        NotHere: if one is NaN or infinite.
     """
-    logits_BKHW = infer(image_BCHW)
     if not np.isfinite(logits_BKHW).all():
         raise NotHere("its logits are not finite (NaN or infinity)")
-    return labels_from_logits(logits_BKHW)[0]
+    return logits_BKHW
 
 
 def labels_from_logits(logits_BKHW: np.ndarray) -> MaskArray:

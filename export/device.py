@@ -74,7 +74,7 @@ def cuda_capabilities() -> list[str]:
     return found
 
 
-COMMON = ("word", "cases", "images")
+COMMON = ("word", "cases", "images", "masks", "faults", "oddities")
 """Files that say what the others of their folder are, or are made of, and so are no choice."""
 
 

@@ -220,6 +220,8 @@ def with_nan(voxels: np.ndarray) -> np.ndarray:
         (with_nan(VOLUME), MASK, r"images/a\.nii\.gz: holds voxels that are NaN"),
         (VOLUME[..., None], MASK, r"images/a\.nii\.gz: has 4 axes \(6x7x8x1\), but a volume has three"),
         (VOLUME, MASK * 0.5, r"masks/a\.nii\.gz: a mask holds one class index a voxel, but this one has 0\.5"),
+        (VOLUME, MASK * 0.4, r"masks/a\.nii\.gz: a mask holds one class index a voxel, but this one has 0\.4"),
+        (VOLUME, MASK * 1.0021, r"masks/a\.nii\.gz: a mask holds one class index a voxel, but this one has 1\.0021"),
         (VOLUME, MASK * np.int16(-1), r"masks/a\.nii\.gz: class -1 does not fit in 0\.\.255"),
         (VOLUME, with_nan(MASK.astype(np.float32)), r"masks/a\.nii\.gz: holds voxels that are NaN"),
         (VOLUME * 0, MASK, r"images/a\.nii\.gz: nearly all of its voxels are 0, .* by percentiles"),
@@ -230,6 +232,32 @@ def with_nan(voxels: np.ndarray) -> np.ndarray:
 def test_a_case_that_is_wrong_is_refused_by_name(tmp_path: Path, image: Any, mask: Any, told: str) -> None:
     with pytest.raises(DataError, match=told):
         data(one_case(tmp_path, image, mask), fit="resize").check()
+
+
+@pytest.mark.parametrize("stored", [0.99999994, 1.0009, "slope"])
+def test_a_class_that_is_a_whole_number_but_for_rounding_is_that_number(tmp_path: Path, stored: float | str) -> None:
+    root = one_case(tmp_path)
+    if stored == "slope":
+        image = nibabel.Nifti1Image(MASK * 255, PLACED)
+        image.header.set_slope_inter(1 / 255, 0)
+        nibabel.save(image, root / "masks" / "a.nii.gz")
+    else:
+        saved(root / "masks" / "a.nii.gz", MASK * float(stored) - 1e-4, kind="float32")
+    found = data(root)
+    found.check()
+    assert np.array_equal(found.mask(found.cases["test"][0]), MASK)
+
+
+def test_stored_values_of_volumes_become_the_classes_that_masks_names(tmp_path: Path) -> None:
+    root = one_case(tmp_path, mask=MASK.astype(np.int16) * 1003)
+    with pytest.raises(DataError, match=r"class 1003 does not fit .*masks: \{0: background, 1003: class 1\}"):
+        data(root).check()
+    found = data(root, masks={1003: "hippocampus"})
+    found.check()
+    assert found.class_names == ("background", "hippocampus")
+    assert np.array_equal(found.mask(found.cases["test"][0]), MASK)
+    with pytest.raises(ValueError, match="masks names colours, but a volume holds values"):
+        data(root, masks={"#ff0000": "hippocampus"})
 
 
 def test_an_image_and_a_mask_on_different_grids_are_refused(tmp_path: Path) -> None:
@@ -416,6 +444,7 @@ def test_a_whole_run_takes_volumes_to_integers_on_both_runtimes(trained: Path, v
     assert json.loads(told["segpress.normalization"])["scale"] == percentiles().scale
     assert json.loads(told["segpress.size"]) == PATCH
     assert (told["segpress.axes"], told["segpress.fit"], told["segpress.spacing"]) == ("RAS", "tile", "null")
+    assert told["segpress.resize"].startswith("trilinear")
     page = (out / "report.html").read_text()
     assert "slice " in page
     assert page.count("<figure") == 6

@@ -110,6 +110,13 @@ def test_the_onnx_file_tells_classes_and_normalization(done: tuple[Path, dict]) 
     told = metadata_of(path)
     assert json.loads(told["segpress.classes"]) == ["background", "square", "disc"]
     assert json.loads(told["segpress.normalization"])["mean"] == [0.45]
+    assert (told["segpress.fit"], told["segpress.restore"]) == ("resize", "probabilities")
+    assert told["segpress.resize"].startswith("bilinear, antialiased")
+    assert told["segpress.channels"].startswith("gray")
+    assert (told["segpress.activation"], told["segpress.threshold"], told["segpress.padding"]) == (
+        "softmax",
+        *["null"] * 2,
+    )
 
 
 def test_weights_are_stored_as_int8(done: tuple[Path, dict]) -> None:

@@ -18,8 +18,11 @@ import pydantic
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
+from compress.data.faults import Look, faults
+from compress.data.masks import NotIndices
 from compress.errors import DataError
 from compress.progress import bar
+from compress.restore import Way
 from compress.tiles import Corner, Size, corners, cut, middle
 from export.files import sha256
 
@@ -81,6 +84,8 @@ class Fit:
     """The share of a tile's length that its neighbour covers too."""
     spacing: Spacing | None = None
     """What the pixels of an image in tiles are resampled to first; None leaves them as they are."""
+    restored_from: Way = "probabilities"
+    """What is brought back to an image's own size: probabilities (linearly, then the largest), or labels (nearest)."""
 
     def inner(self, original: Size, spacing: Spacing | None = None) -> Size:
         """The size at which the network sees an image of this size and spacing, without what is padded around it."""
@@ -108,9 +113,18 @@ class Fit:
 
     def restore(self, labels_HW: MaskArray, original: Size) -> MaskArray:
         """Labels of the network's size, brought back to the original one."""
-        if self.how == "pad":
-            labels_HW = labels_HW[tuple(map(slice, self.inner(original)))]
-        return _nearest(labels_HW, original)
+        return _nearest(self.unpadded(labels_HW, original), original)
+
+    def unpadded(self, pixels: NDArray[Pixels], original: Size) -> NDArray[Pixels]:
+        """What `padded` was given (..., H, W)."""
+        inside: Any = (..., *map(slice, self.inner(original)))
+        return pixels[inside] if self.how == "pad" else pixels
+
+    @property
+    def padding(self) -> str | None:
+        """What is added around an image of another shape, in words; None where nothing is."""
+        words = {"pad": "0 (before normalization) at the end of each axis", "tile": "the image, mirrored"}
+        return words.get(self.how)
 
 
 def _nearest(labels_HW: MaskArray, size: Size) -> MaskArray:
@@ -140,6 +154,15 @@ class Reader(Protocol):
         """What distances are in: "mm", or "px" where the spacing is not known."""
         ...
 
+    @property
+    def resize(self) -> str:
+        """How an image gets another size, in words: a device must do the same."""
+        ...
+
+    def channel_order(self, channels: int) -> str:
+        """What the channels of an image are, such as "RGB"."""
+        ...
+
     def size(self, path: Path) -> Size:
         """The size of an image, from its header alone."""
         ...
@@ -156,8 +179,8 @@ class Reader(Protocol):
         """Class indices (HW, uint8) at the original size."""
         ...
 
-    def checked(self, case: Case) -> MaskArray:
-        """The mask, once both files were read whole and found to belong together."""
+    def checked(self, case: Case) -> tuple[MaskArray, bool]:
+        """The mask, once both files are read whole and belong together; and whether the image is of one value."""
         ...
 
 
@@ -293,8 +316,11 @@ class Dataset:
         ]
         return hashlib.sha256("\n".join(text).encode()).hexdigest()
 
-    def check(self, roles: Sequence[Role] = ROLES) -> None:
+    def check(self, roles: Sequence[Role] = ROLES) -> Mapping[Role, Sequence[tuple[Case, Look]]]:
         """Decode every image and mask of these roles once, so that nothing is found out half-way.
+
+        Returns:
+            What was seen of each case, by role.
 
         Raises:
             DataError: naming the first file (in split order) that is damaged, does not match its
@@ -302,30 +328,30 @@ class Dataset:
         """
         # An image and its mask may be there once for each tile.
         cases = list({(case.image, case.mask): case for role in roles for case in self.cases[role]}.values())
-        faults = self.faults(cases)
-        if faults:
-            more = f" (and {len(faults) - 1} more files)" if len(faults) > 1 else ""
-            raise DataError(faults[0] + more)
+        looks = self.looks(cases)
+        told = faults(cases, looks, self.class_names)
+        if told:
+            raise DataError(told[0] + (f" (and {len(told) - 1} more files)" if len(told) > 1 else ""))
+        seen = {(case.image, case.mask): look for case, look in zip(cases, looks, strict=True)}
+        return {role: [(case, seen[case.image, case.mask]) for case in self.cases[role]] for role in roles}
 
     def faults(self, cases: Sequence[Case]) -> list[str]:
         """What is wrong with the files of these cases, a sentence for each faulty case; each file is decoded once."""
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            found = pool.map(self._fault, cases)
-            return [fault for fault in bar(found, "checking the data", len(cases)) if fault is not None]
+        return faults(cases, self.looks(cases), self.class_names)
 
-    def _fault(self, case: Case) -> str | None:
+    def looks(self, cases: Sequence[Case]) -> list[Look]:
+        """What is seen of each of these cases when its files are read whole."""
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            return list(bar(pool.map(self._looked_at, cases), "checking the data", len(cases)))
+
+    def _looked_at(self, case: Case) -> Look:
         try:
-            mask_HW = self.reader.checked(case)
+            mask_HW, constant = self.reader.checked(case)
+        except NotIndices as error:
+            return Look(fault=error.advised(self.class_names))
         except DataError as error:
-            return str(error)
-        indices = set(np.unique(mask_HW).tolist()) - {self.ignore}
-        wrong = sorted(index for index in indices if index >= len(self.class_names))
-        if wrong:
-            return (
-                f"{case.mask}: class {wrong[0]} is outside the {len(self.class_names)} classes "
-                f"0..{len(self.class_names) - 1}; correct the mask, the number of classes, or set ignore: {wrong[0]}"
-            )
-        return None
+            return Look(fault=str(error))
+        return Look(values=frozenset(np.unique(mask_HW).tolist()) - {self.ignore}, constant=constant)
 
 
 def tiled(cases: Mapping[Role, Sequence[Case]], fit: Fit, reader: Reader) -> dict[Role, list[Case]]:

@@ -12,7 +12,9 @@ from pydantic.dataclasses import dataclass
 
 from compress.data.cases import Case, Dataset, Fit, How, Normalization, Role, tiled
 from compress.data.images import Images
+from compress.data.masks import mask_values, names_of, parsed_masks
 from compress.errors import DataError
+from compress.restore import Way
 
 SPLITS = ("train", "calibration", "val", "test")
 
@@ -39,12 +41,18 @@ class Folder:
     """The share of a tile's length that its neighbour covers too (fit: tile); None is a quarter."""
     ignore: Annotated[int, Field(ge=1, le=255)] | None = None
     """Mask index whose pixels count neither in training nor in any score."""
+    masks: dict[str | int, str | int] | None = None
+    """Where the masks hold something else than class indices: the class of each stored value or colour, by name or by
+    index, such as {0: background, 255: polyp} or {'#ff0000': polyp}; `ignore` is the class of what counts nowhere."""
     normalization: Normalization | None = None
     """None takes the one stored with the weights, else the one measured on the train cases."""
     calibration: Annotated[int, Field(ge=0)] = 32
     """How many train cases to set aside for calibration."""
     spacing: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
     """Height and width of one pixel of the original images in mm."""
+    restore: Way = "probabilities"
+    """How answers get back to the size of the image: by their probabilities, interpolated linearly, or by their labels,
+    each pixel that of the nearest."""
     tolerance: Annotated[float, Field(gt=0)] = 2.0
     """Surface distance that still counts as agreement, in mm (pixels where spacing is not given)."""
 
@@ -52,8 +60,10 @@ class Folder:
     """Cases in one step of training."""
 
     @model_validator(mode="after")
-    def _overlap_of_tiles(self) -> Self:
+    def _belong_together(self) -> Self:
         only_of_tiles(self.fit, overlap=self.overlap)
+        if self.masks is not None:
+            parsed_masks(self.masks)
         return self
 
     def __call__(self, *, channels: int, classes: int) -> Dataset:
@@ -63,18 +73,20 @@ class Folder:
             DataError: if a file is missing, the split is empty or lists a file twice, or the
                 number of class names does not match the network.
         """
-        fit = Fit(size=self.size, how=self.fit)
+        fit = Fit(size=self.size, how=self.fit, restored_from=self.restore)
         fit = fit if self.overlap is None else replace(fit, overlap=self.overlap)
-        reader = Images(known_spacing=self.spacing)
+        names = class_names(names_of(self.masks, self.classes, classes), classes, f"{self.root}")
+        masks = mask_values(self.masks, names, self.ignore, f"{self.root}")
+        reader = Images(known_spacing=self.spacing, masks=masks)
         cases = with_calibration(read_split(self.root), self.calibration, self.root)
         return Dataset(
             cases=tiled(cases, fit, reader) if self.fit == "tile" else cases,
-            class_names=class_names(self.classes, classes, f"{self.root}"),
+            class_names=names,
             channels=channels,
             fit=fit,
             reader=reader,
             normalization=normalized(self.normalization, channels, reader.scale),
-            ignore=self.ignore,
+            ignore=self.ignore if masks is None else masks.ignored,
             tolerance=self.tolerance,
             batch=self.batch,
             source=str(self.root),

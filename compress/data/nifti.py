@@ -23,7 +23,9 @@ from pydantic.dataclasses import dataclass
 
 from compress.data.cases import Case, Dataset, Fit, FloatArray, How, MaskArray, Normalization, Spacing, tiled
 from compress.data.folder import class_names, normalized, only_of_tiles, read_split, with_calibration
+from compress.data.masks import MaskValues, as_indices, mask_values, names_of, parsed_masks, whole_numbers
 from compress.errors import DataError, MissingExtra
+from compress.restore import Way
 from compress.tiles import Size, by
 
 Side = Annotated[int, Field(ge=4)]
@@ -59,6 +61,9 @@ class Nifti:
     """The share of a patch's length that its neighbour covers too (fit: tile); None is a quarter."""
     spacing: tuple[Length, Length, Length] | None = None
     """Voxels are resampled to this many mm first (fit: tile); None leaves them as they are."""
+    restore: Way = "probabilities"
+    """How answers get back to the size of the image: by their probabilities, interpolated linearly, or by their labels,
+    each pixel that of the nearest."""
     axes: str = "RAS"
     """What D, H and W run towards: R or L (right, left), A or P (front, back), S or I (head, feet), each pair once.
     Volumes are turned and flipped so, by their header, whatever their own order is."""
@@ -69,6 +74,9 @@ class Nifti:
     """The two ends in the file's own unit, such as [-160, 240] in Hounsfield units (intensity: window)."""
     ignore: Annotated[int, Field(ge=1, le=255)] | None = None
     """Mask index whose voxels count neither in training nor in any score."""
+    masks: dict[str | int, str | int] | None = None
+    """Where the masks hold something else than class indices: the class of each stored value, by name or by index, such
+    as {1: necrosis, 2: oedema, 4: enhancing}; `ignore` is the class of what counts nowhere."""
     normalization: Normalization | None = None
     """None takes the one stored with the weights, else the one measured on the train cases."""
     calibration: Annotated[int, Field(ge=0)] = 32
@@ -93,6 +101,8 @@ class Nifti:
             raise ValueError("window and intensity: window belong together; give both or neither")
         if self.window is not None and not self.window[0] < self.window[1]:
             raise ValueError(f"the window {self.window[0]:g}..{self.window[1]:g} is empty; give its lower end first")
+        if self.masks is not None and parsed_masks(self.masks)[1]:
+            raise ValueError("masks names colours, but a volume holds values; name these")
         return self
 
     def __call__(self, *, channels: int, classes: int) -> Dataset:
@@ -108,18 +118,20 @@ class Nifti:
             raise DataError(
                 f"{self.root}: the network takes {channels} channels, but a NIfTI volume has one; set in_channels: 1"
             )
-        fit = Fit(size=self.size, how=self.fit, spacing=self.spacing)
+        fit = Fit(size=self.size, how=self.fit, spacing=self.spacing, restored_from=self.restore)
         fit = fit if self.overlap is None else replace(fit, overlap=self.overlap)
-        reader = Volumes(axes=self.axes, intensity=self.intensity, window=self.window)
+        names = class_names(names_of(self.masks, self.classes, classes), classes, f"{self.root}")
+        masks = mask_values(self.masks, names, self.ignore, f"{self.root}")
+        reader = Volumes(axes=self.axes, intensity=self.intensity, window=self.window, masks=masks)
         cases = with_calibration(read_split(self.root), self.calibration, self.root)
         return Dataset(
             cases=tiled(cases, fit, reader) if self.fit == "tile" else cases,
-            class_names=class_names(self.classes, classes, f"{self.root}"),
+            class_names=names,
             channels=channels,
             fit=fit,
             reader=reader,
             normalization=normalized(self.normalization, channels, reader.scale),
-            ignore=self.ignore,
+            ignore=self.ignore if masks is None else masks.ignored,
             tolerance=self.tolerance,
             batch=self.batch,
             source=str(self.root),
@@ -131,9 +143,12 @@ class Volumes:
     """Reads NIfTI volumes, their axes in one order and direction."""
 
     unit: ClassVar[str] = "mm"
+    resize: ClassVar[str] = "trilinear, antialiased when made smaller, after scaling to 0..1"
     axes: str
     intensity: Intensity
     window: tuple[float, float] | None = None
+    masks: MaskValues | None = None
+    """Which class each stored value of a mask is; None where they are class indices."""
 
     @property
     def scale(self) -> str:
@@ -148,6 +163,9 @@ class Volumes:
             )
         assert self.window is not None
         return f"voxels clipped to {self.window[0]:g}..{self.window[1]:g}, these to 0 and 1"
+
+    def channel_order(self, channels: int) -> str:
+        return "one volume"
 
     def size(self, path: Path) -> Size:
         """The three sides in the order of `axes`, from the header alone."""
@@ -168,7 +186,7 @@ class Volumes:
         """The class indices (DHW)."""
         return self._indices(self._opened(path))
 
-    def checked(self, case: Case) -> MaskArray:
+    def checked(self, case: Case) -> tuple[MaskArray, bool]:
         image, mask = self._opened(case.image), self._opened(case.mask)
         if image.size != mask.size:
             raise DataError(
@@ -180,19 +198,12 @@ class Volumes:
                 f"{case.mask}: its affine puts voxels elsewhere than that of its image {case.image.name}; resample it "
                 "to the image's grid"
             )
-        self._scaled(image.values(), case.image)
-        return self._indices(mask)
+        pixels_DHW = self._scaled(image.values(), case.image)
+        return self._indices(mask), bool((pixels_DHW == pixels_DHW[0, 0, 0]).all())
 
     def _indices(self, file: _File) -> MaskArray:
-        found_DHW = file.values(np.float64)
-        for index in (found_DHW.min(), found_DHW.max()):
-            if not 0 <= index <= 255:
-                raise DataError(f"{file.path}: class {index:g} does not fit in 0..255")
-        mask_DHW = found_DHW.astype(np.uint8)
-        broken = found_DHW[mask_DHW != found_DHW]
-        if len(broken):
-            raise DataError(f"{file.path}: a mask holds one class index a voxel, but this one has {broken[0]:g}")
-        return mask_DHW
+        stored_DHW = whole_numbers(file.values(np.float64), file.path, "voxel")
+        return as_indices(stored_DHW, file.path) if self.masks is None else self.masks.indices(stored_DHW, file.path)
 
     def _scaled(self, voxels_DHW: FloatArray, path: Path) -> FloatArray:
         if self.window is not None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
 
+from compress.skill import LITTLE, REASONS, THRESHOLD
+
 Json = Mapping[str, Any]
 Pairs = Sequence[tuple[float, float]]
 """Dice before and after, case by case."""
@@ -276,6 +278,9 @@ def conclusion(report: Json) -> Conclusion:
         text = f"No gate fails, but {len(unsure)} {of} {verb} inconclusive, which is not a pass: {_named(unsure)}."
         return Conclusion(word="inconclusive", sentence=text)
     text = "The only gate holds." if len(gates) == 1 else f"All {len(gates)} gates hold."
+    first = baseline(report)
+    if first is not None and first.dice is not None and first.dice < LITTLE:
+        text = f"{text[:-1]}, but the baseline has little skill: its mean foreground Dice is {fixed(first.dice)}."
     return Conclusion(word="holds", sentence=text)
 
 
@@ -319,7 +324,15 @@ def baseline_sentence(report: Json) -> str:
         return "The baseline's mean foreground Dice was not measured under torch."
     cases = report["cases"].get("test")
     over = "" if cases is None else f" over {cases} test cases"
-    return f"{found.title}: mean foreground Dice {fixed(found.dice)}{over}."
+    return f"{found.title}: mean foreground Dice {fixed(found.dice)}{over}.{_of_little_skill(report, found.dice)}"
+
+
+def _of_little_skill(report: Json, dice: float) -> str:
+    """A warning behind the baseline's Dice where that is low."""
+    if dice >= LITTLE:
+        return ""
+    one = f"; {THRESHOLD}" if report["data"].get("logits") == 1 else ""
+    return f" Under {LITTLE} a baseline has little skill, and its drop says little: {REASONS}{one}."
 
 
 def drop_text(line: Line) -> str:

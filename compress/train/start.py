@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from compress.data.oddities import oddities
 from compress.errors import DataError, RecipeError
 from compress.kept import claimed, versions
 from compress.recipe import Recipe
@@ -30,7 +31,8 @@ def train(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Callable[[s
         for role in ("train", "val"):
             if not data.cases[role]:
                 raise DataError(f"{data.source}: the split '{role}' is empty, and training needs it")
-        data.check(("train", "val"))
+        for line in oddities(data, data.check(("train", "val"))):
+            say(line)
         torch.manual_seed(recipe.seed)
         net = build_net(recipe.network)
         if recipe.train.widen:
