@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from export.graph import convolutions, layer_name
-from export.placement import Range, float_layers, place
+from export.placement import float_layers, place
 from export.rules import Rules
+from export.scales import Range
 
 # What every runtime has in common: integers into each convolution. For looking at the effect in torch only.
 _SIMULATION = Rules(

@@ -59,6 +59,9 @@ FLOORS = (
     (
         "export.quantized",
         "export.placement",
+        "export.carriers",
+        "export.integer_weights",
+        "export.scales",
         "export.quantize",
         "export.graph",
         "export.capture",

@@ -12,10 +12,11 @@ from zoo import EVERY, ZOO, C, body, conv, example, image, quantized
 from compress.passes.int8 import Int8, calibrated, folded_graph
 from export.backends import onnxruntime, openvino, tensorrt
 from export.graph import LAYERS, TRANSPOSED, aten, constant, convolutions, layer_name
-from export.placement import candidates, grid
+from export.placement import candidates
 from export.quantize import PAIR
 from export.quantized import Quantized
 from export.rules import Rules
+from export.scales import grid
 from export.to_onnx import to_onnx
 
 MOVERS = (

@@ -24,8 +24,9 @@ from compress.mixed import in_float, not_coarser, with_exact, with_float
 from compress.progress import bar
 from export.capture import capture
 from export.graph import fold_batch_norm
-from export.placement import Range, candidates, matches
+from export.placement import candidates, matches
 from export.quantized import Quantized
+from export.scales import Range
 
 if TYPE_CHECKING:
     from compress.task import Task
