@@ -10,7 +10,7 @@ from torch import fx
 from export.graph import aten
 from export.quantize import PAIR
 from export.rules import Carrier, Rules
-from export.scales import Range
+from export.scales import LEVELS, Range, levels
 
 CARRIERS: dict[Any, Carrier] = {
     aten.max_pool2d.default: "max_pool",
@@ -35,33 +35,55 @@ def tensors_into(node: fx.Node) -> list[fx.Node]:
     return list(first) if isinstance(first, list | tuple) else [source_of(first)]  # type: ignore[arg-type]
 
 
-def scale_groups(graph: fx.GraphModule, chosen: set[str], rules: Rules) -> dict[str, frozenset[str]]:
+def scale_groups(
+    graph: fx.GraphModule, chosen: Collection[str], known: Mapping[str, Range], rules: Rules
+) -> dict[str, frozenset[str]]:
     """For every chosen tensor, the tensors whose ranges its own must cover.
 
     Max pooling, shuffling and repeating change no value: their output is quantized exactly as
-    their input. A concatenation's output covers its inputs; under `one_scale_concat` they share.
+    their input. A concatenation's output covers its inputs; under `one_scale_concat` they share,
+    unless that leaves one of them too few levels.
     """
-    parent = {name: name for name in chosen}
-
-    def root(name: str) -> str:
-        while parent[name] != name:
-            name = parent[name]
-        return name
-
-    covers: dict[str, set[str]] = {name: {name} for name in chosen}
-    for node in graph.graph.nodes:
-        carrier = CARRIERS.get(node.target)
-        if node.name not in chosen or carrier not in rules.carriers:
-            continue
-        for source in tensors_into(node):
-            if carrier != "concat" or rules.one_scale_concat:
-                parent[root(node.name)] = root(source.name)
+    groups = _Groups(chosen, known)
+    carriers = [
+        node for node in graph.graph.nodes if node.name in chosen and CARRIERS.get(node.target) in rules.carriers
+    ]
+    concats = [node for node in carriers if node.target is aten.cat.default]
+    for node in carriers:
+        if node not in concats:
+            groups.join(node.name, tensors_into(node)[0].name)
+    for node in concats:
+        # The widest first: it says how many levels are left to the others.
+        for source in sorted(tensors_into(node), key=lambda source: -levels(known[source.name], of=(0.0, 1.0))):
+            if rules.one_scale_concat and groups.all_keep_levels(node.name, source.name):
+                groups.join(node.name, source.name)
             else:
-                covers[node.name].add(source.name)
-    shared: dict[str, set[str]] = {}
-    for name in chosen:
-        shared.setdefault(root(name), set()).update(covers[name])
-    return {node.name: frozenset(shared[root(node.name)]) for node in graph.graph.nodes if node.name in chosen}
+                groups.covers[node.name].add(source.name)
+    return {node.name: groups.covered_by(node.name) for node in graph.graph.nodes if node.name in chosen}
+
+
+class _Groups:
+    """Tensors that share a grid, and what each must cover besides."""
+
+    def __init__(self, chosen: Collection[str], known: Mapping[str, Range]) -> None:
+        self.known = known
+        self.members = {name: {name} for name in chosen}
+        """The same set for all that share."""
+        self.covers = {name: {name} for name in chosen}
+
+    def join(self, name: str, other: str) -> None:
+        joined = self.members[name] | self.members[other]
+        self.members |= dict.fromkeys(joined, joined)
+
+    def all_keep_levels(self, name: str, other: str) -> bool:
+        """Whether each of two groups' tensors keeps levels enough where they share a grid."""
+        joined = self.members[name] | self.members[other]
+        whole = span_of(self.known, joined)
+        spans = [self.known[member] for member in joined]
+        return all(levels(span, of=whole) >= LEVELS or levels(span, of=(0.0, 1.0)) == 0 for span in spans)
+
+    def covered_by(self, name: str) -> frozenset[str]:
+        return frozenset().union(*(self.covers[member] for member in self.members[name]))
 
 
 def moves_one_grid(graph: fx.GraphModule, name: str, scales: Mapping[str, frozenset[str]]) -> bool:

@@ -33,6 +33,7 @@ from export.quantize import PAIR
 from export.rules import Rules
 from export.saturation import depthwise
 from export.scales import Range, grid
+from export.stretch import read_stretched, stretch
 
 # The union of what any rules choose.
 _ANY = Rules(
@@ -59,14 +60,16 @@ def place(
     graph = copy.deepcopy(graph)
     integer = [node for node in convolutions(graph) if not _stays_float(graph, node, ranges, keep_float, rules)]
     transposed_as_convolution(graph, [node for node in integer if _only_as_convolution(graph, node, ranges, rules)])
+    ranges = stretch(graph, _chosen(graph, integer, rules), ranges, rules)
     chosen = _chosen(graph, integer, rules)
-    scales = scale_groups(graph, chosen, rules)
     known = {name: known_range(graph, name, ranges) for name in chosen}
+    scales = scale_groups(graph, chosen, known, rules)
     spans = {name: span_of(known, group) for name, group in scales.items()}
     quantize_weights(graph, integer, spans, rules)
     for name, span in spans.items():
         if rules.behind_carriers or not moves_one_grid(graph, name, scales):
             _quantize_tensor(graph, name, span, rules)
+    read_stretched(graph)
     clean(graph)
     return graph
 

@@ -20,6 +20,10 @@ from export.saturation import LARGEST_CODE
 
 Range = tuple[float, float]
 
+LEVELS = 64
+"""As many of a tensor's 255 steps must be left where it shares another's grid: 6 bits, with at most 4 times the error
+of a grid of its own. (A W-Net whose image kept 11 beside logits lost 0.136 of Dice.)"""
+
 _FINEST = 2.0**-60
 """A tensor that needs a finer step is all but zero; its product with a weight's step would leave float32."""
 _FINEST_SUM = 2.0**-100
@@ -37,6 +41,12 @@ def grid(span: Range, rules: Rules) -> tuple[Tensor, Tensor]:
         scale = _usable((high - low) / 255)
         return torch.tensor(scale), torch.tensor(round(-low / scale), dtype=torch.uint8)
     return torch.tensor(_usable(max(-low, high) / 127)), torch.tensor(0, dtype=torch.int8)
+
+
+def levels(span: Range, of: Range) -> float:
+    """How many steps of a grid that reaches over another range lie in this one, zero included in both."""
+    narrow, wide = (max(high, 0.0) - min(low, 0.0) for low, high in (span, of))
+    return 255 * narrow / wide if wide > 0 else 255.0
 
 
 def _usable(scale: float) -> float:

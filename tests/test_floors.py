@@ -60,6 +60,7 @@ FLOORS = (
         "export.quantized",
         "export.placement",
         "export.carriers",
+        "export.stretch",
         "export.integer_weights",
         "export.scales",
         "export.quantize",

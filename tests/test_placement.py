@@ -13,7 +13,7 @@ from compress.passes.int8 import Int8, calibrated, folded_graph
 from export.backends import onnxruntime, openvino, tensorrt
 from export.graph import LAYERS, TRANSPOSED, aten, constant, convolutions, layer_name
 from export.placement import candidates
-from export.quantize import PAIR
+from export.quantize import PAIR, STRETCHED
 from export.quantized import Quantized
 from export.rules import Rules
 from export.scales import grid
@@ -60,7 +60,7 @@ def in_integers(graph: fx.GraphModule) -> list[str]:
 def on_a_grid(node: fx.Node) -> bool:
     if node.target is aten.cat.default:
         return all(map(on_a_grid, node.args[0]))
-    return node.target is PAIR or (node.target in MOVERS and on_a_grid(node.args[0]))
+    return node.target in (PAIR, STRETCHED) or (node.target in MOVERS and on_a_grid(node.args[0]))
 
 
 @pytest.mark.parametrize("name", EVERY)
