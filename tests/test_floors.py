@@ -40,6 +40,7 @@ FLOORS = (
         "compress.removal",
         "compress.peak_memory",
         "compress.processors",
+        "compress.faithful",
         "compress.head",
     ),
     (
@@ -70,6 +71,7 @@ FLOORS = (
         "export.layers",
         "export.saturation",
         "export.emulation",
+        "export.deviation",
     ),
     ("export.artifact",),
     ("export.device", "export.files", "export.instruction_set"),
