@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import fx, nn
 
 from compress import progress
 from compress.bits import bit_operations
 from compress.data.cases import Case
 from compress.errors import BackendError, ExportError, NotHere
+from compress.faithful import FAITHFUL, fault_of_float, fault_of_integers
 from compress.host import conditions
 from compress.kept import Kept, key_of, versions
 from compress.latency import BLOCK, Timing, interleaved
@@ -38,9 +39,6 @@ from export.to_onnx import Parity, Style, parity, to_onnx
 
 Log = Callable[[str], None]
 LogitsArray = NDArray[np.float32]
-
-FAITHFUL = 1e-2
-"""Relative error above which a float ONNX file does not compute the network it was exported from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,10 +197,7 @@ class Builder:
         with OnnxRuntime(threads=1).open(artifact) as infer:
             found = parity(infer_from_module(self._placed(stage, None)), infer, self.task.probes())
         if not found.relative_error <= FAITHFUL:
-            raise ExportError(
-                f"{artifact.path.name}: ONNX Runtime's logits differ from torch's by {found.relative_error:.1%} on "
-                f"{found.cases} real cases ({found.flipped:.2%} of pixels change class): the export changed the network"
-            )
+            raise ExportError(f"{artifact.path.name}: ONNX Runtime's logits {found}: the export changed the network")
 
     def _metadata(self, stage: Stage) -> dict[str, str]:
         data = self.task.data
@@ -273,7 +268,9 @@ def measured(
     rows = []
     for build in builds:
         found = scored[build.name]
-        status = "measured" if found["reason"] is None else "not measured" if build.artifact is None else "built"
+        # What computes another network is no artifact of this one.
+        artifact = None if found.get("refused") else build.artifact
+        status = "measured" if found["reason"] is None else "not measured" if artifact is None else "built"
         rows.append(
             Row(
                 step=build.stage.name,
@@ -281,12 +278,12 @@ def measured(
                 device=build.place.device.name,
                 status=status,  # type: ignore[arg-type]
                 reason=found["reason"],
-                artifact=None if build.artifact is None else str(build.artifact.path.relative_to(kept.folder)),
-                sha256=None if build.artifact is None else hashes(build.artifact),
+                artifact=None if artifact is None else str(artifact.path.relative_to(kept.folder)),
+                sha256=None if artifact is None else hashes(artifact),
                 params=build.stage.params,
                 macs=build.stage.macs,
                 bit_operations=build.bit_operations,
-                size_mb=None if build.artifact is None else round(build.artifact.size_mb, 6),
+                size_mb=None if artifact is None else round(artifact.size_mb, 6),
                 scores=found["scores"],
                 parity=found["parity"],
                 peak_memory_mb=found["peak_memory_mb"],
@@ -315,17 +312,34 @@ class Answers:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self._last: tuple[tuple[str, Rules | None], list[LogitsArray]] | None = None
+        self._last: tuple[tuple[str, Rules | None], nn.Module, list[LogitsArray]] | None = None
 
     def parity(self, build: Build, infer: Infer) -> Parity:
         """How far this build is from its network in torch."""
+        known = iter(self._answered(build)[1])
+        return parity(lambda image: next(known), infer, self.task.probes())
+
+    def fault(self, build: Build, backend: Backend, found: Parity) -> str | None:
+        """Why this build is not its network in torch; None if it is."""
+        assert build.artifact is not None
+        if build.artifact.format == "torch":
+            return None
+        net, image = self._answered(build)[0], next(iter(self.task.probes(most=1)))
+        word = build.place.backend
+        if isinstance(build.stage.net, Quantized):
+            assert isinstance(net, fx.GraphModule)
+            return fault_of_integers(word, backend, build.artifact, net, image, found)
+        return fault_of_float(word, backend, build.artifact, image, found)
+
+    def _answered(self, build: Build) -> tuple[nn.Module, list[LogitsArray]]:
+        """The build's network in torch, and its logits."""
         net = build.stage.net
         which = build.stage.key, build.place.rules if isinstance(net, Quantized) else None
         if self._last is None or self._last[0] != which:
-            module = infer_from_module(placed(net, build.place.rules))
-            self._last = which, [module(image) for image in self.task.probes()]
-        known = iter(self._last[1])
-        return parity(lambda image: next(known), infer, self.task.probes())
+            module = placed(net, build.place.rules)
+            infer = infer_from_module(module)
+            self._last = which, module, [infer(image) for image in self.task.probes()]
+        return self._last[1:]
 
 
 def _score(
@@ -340,12 +354,16 @@ def _score(
         backend = build.place.opened()
         try:
             with backend.open(build.artifact) as infer:
-                peaks.ahead(build.name, _program(build.place, build.artifact))
                 title = f"{build.stage.name} on {build.place.backend}"
+                found = answers.parity(build, infer)
+                fault = answers.fault(build, backend, found)
+                if fault is not None:
+                    log(f"{title}: refused: {fault}")
+                    return {**nothing, "reason": fault, "refused": True}
+                peaks.ahead(build.name, _program(build.place, build.artifact))
                 with progress.steps(f"scoring {title}", len(cases)) as step:
                     scores = task.measure(infer, step, cases)
                 log(f"{title}: mean foreground Dice {scores.mean('dice'):.4f}")
-                found = answers.parity(build, infer)
         except NotHere as error:
             return {**nothing, "reason": str(error)}
         return {

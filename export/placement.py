@@ -11,13 +11,12 @@ import fnmatch
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
+from export.carriers import CARRIERS, known_range, moves_one_grid, scale_groups, source_of, span_of, tensors_into
 from export.graph import (
     CONVS,
     TRANSPOSED,
-    add_constant,
     aten,
     becomes_convolution,
     clean,
@@ -29,34 +28,17 @@ from export.graph import (
     transposed_as_convolution,
     weight_of,
 )
+from export.integer_weights import grid_constants, quantize_weights
 from export.quantize import PAIR
-from export.rules import Carrier, Rules
-from export.saturation import depthwise, outputs_of_transposed, safe_scale
+from export.rules import Rules
+from export.saturation import depthwise
+from export.scales import Range, grid
+from export.stretch import read_stretched, stretch
 
-Range = tuple[float, float]
-
-_CARRIERS: dict[Any, Carrier] = {
-    aten.max_pool2d.default: "max_pool",
-    aten.max_pool3d.default: "max_pool",
-    aten.cat.default: "concat",
-    aten.pixel_shuffle.default: "shuffle",
-    aten.slice.Tensor: "shuffle",
-    aten.upsample_nearest2d.vec: "nearest",
-    aten.upsample_nearest3d.vec: "nearest",
-}
-_BOUNDS: dict[Any, float] = {
-    aten.relu6.default: 6.0,
-    aten.sigmoid.default: 1.0,
-    aten.hardsigmoid.default: 1.0,
-    aten.tanh.default: 1.0,
-    aten.softmax.int: 1.0,
-    aten._softmax.default: 1.0,
-}
-"""The largest value of operators that have one."""
 # The union of what any rules choose.
 _ANY = Rules(
     activations="uint8",
-    carriers=frozenset(_CARRIERS.values()),
+    carriers=frozenset(CARRIERS.values()),
     behind_carriers=True,
     outputs=True,
     adds="both",
@@ -78,24 +60,18 @@ def place(
     graph = copy.deepcopy(graph)
     integer = [node for node in convolutions(graph) if not _stays_float(graph, node, ranges, keep_float, rules)]
     transposed_as_convolution(graph, [node for node in integer if _only_as_convolution(graph, node, ranges, rules)])
+    ranges = stretch(graph, _chosen(graph, integer, rules), ranges, rules)
     chosen = _chosen(graph, integer, rules)
-    scales = _scale_groups(graph, chosen, rules)
-    known = {name: _known_range(graph, name, ranges) for name in chosen}
-    spans = {name: _span(known, group) for name, group in scales.items()}
-    pairs: dict[tuple[fx.Node, int], fx.Node] = {}
-    codes = _largest_codes(graph, integer, spans, rules) if rules.pairs_in_16_bits else {}
-    for node in integer:
-        _quantize_weight(graph, node, pairs, codes.get(_weight_key(node)))
+    known = {name: known_range(graph, name, ranges) for name in chosen}
+    scales = scale_groups(graph, chosen, known, rules)
+    spans = {name: span_of(known, group) for name, group in scales.items()}
+    quantize_weights(graph, integer, spans, rules)
     for name, span in spans.items():
-        if rules.behind_carriers or not _moves_one_grid(graph, name, scales):
+        if rules.behind_carriers or not moves_one_grid(graph, name, scales):
             _quantize_tensor(graph, name, span, rules)
+    read_stretched(graph)
     clean(graph)
     return graph
-
-
-def _span(known: Mapping[str, Range], group: Collection[str]) -> Range:
-    lows, highs = zip(*(known[member] for member in group), strict=True)
-    return min(lows), max(highs)
 
 
 def float_layers(
@@ -148,7 +124,7 @@ def _padded_beyond_kernel(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 def _zero_point(node: fx.Node, ranges: Mapping[str, Range], rules: Rules) -> bool:
     """Whether zero is not the grid's own zero in what it reads."""
-    return rules.activations == "uint8" and ranges[_source(node.args[0]).name][0] < 0
+    return rules.activations == "uint8" and ranges[source_of(node.args[0]).name][0] < 0
 
 
 def _only_as_convolution(graph: fx.GraphModule, node: fx.Node, ranges: Mapping[str, Range], rules: Rules) -> bool:
@@ -170,7 +146,7 @@ def _channels(graph: fx.GraphModule, node: fx.Node) -> int:
 
 def _chosen(graph: fx.GraphModule, integer: list[fx.Node], rules: Rules) -> set[str]:
     """Names of the tensors that get a pair."""
-    chosen = {_source(node.args[0]).name for node in integer}
+    chosen = {source_of(node.args[0]).name for node in integer}
     if rules.outputs:
         logits = _logits(graph)
         chosen |= {end.name for end in map(fused_end, integer) if end not in logits}
@@ -184,8 +160,8 @@ def _chosen(graph: fx.GraphModule, integer: list[fx.Node], rules: Rules) -> set[
     by_name = {node.name: node for node in graph.graph.nodes}
     while waiting:
         node = by_name[waiting.pop()]
-        if _CARRIERS.get(node.target) in rules.carriers:
-            for source in _tensors_into(node):
+        if CARRIERS.get(node.target) in rules.carriers:
+            for source in tensors_into(node):
                 if source.name not in chosen:
                     chosen.add(source.name)
                     waiting.append(source.name)
@@ -229,166 +205,14 @@ def _logits(graph: fx.GraphModule) -> list[fx.Node]:
     return list(output.all_input_nodes)
 
 
-def _source(argument: Any) -> fx.Node:
-    assert isinstance(argument, fx.Node)
-    return argument
-
-
-def _tensors_into(node: fx.Node) -> list[fx.Node]:
-    first = node.args[0]
-    return list(first) if isinstance(first, list | tuple) else [_source(first)]  # type: ignore[arg-type]
-
-
-def _scale_groups(graph: fx.GraphModule, chosen: set[str], rules: Rules) -> dict[str, frozenset[str]]:
-    """For every chosen tensor, the tensors whose ranges its own must cover.
-
-    Max pooling, shuffling and repeating change no value: their output is quantized exactly as
-    their input. A concatenation's output covers its inputs; under `one_scale_concat` they share.
-    """
-    parent = {name: name for name in chosen}
-
-    def root(name: str) -> str:
-        while parent[name] != name:
-            name = parent[name]
-        return name
-
-    covers: dict[str, set[str]] = {name: {name} for name in chosen}
-    for node in graph.graph.nodes:
-        carrier = _CARRIERS.get(node.target)
-        if node.name not in chosen or carrier not in rules.carriers:
-            continue
-        for source in _tensors_into(node):
-            if carrier != "concat" or rules.one_scale_concat:
-                parent[root(node.name)] = root(source.name)
-            else:
-                covers[node.name].add(source.name)
-    shared: dict[str, set[str]] = {}
-    for name in chosen:
-        shared.setdefault(root(name), set()).update(covers[name])
-    return {node.name: frozenset(shared[root(node.name)]) for node in graph.graph.nodes if node.name in chosen}
-
-
-def _moves_one_grid(graph: fx.GraphModule, name: str, scales: Mapping[str, frozenset[str]]) -> bool:
-    """Whether a tensor is a carrier's output and already lies on its inputs' one grid."""
-    (node,) = (node for node in graph.graph.nodes if node.name == name)
-    if node.target not in _CARRIERS:
-        return False
-    # By now the inputs are read through their pairs.
-    sources = [source.args[0] if source.target is PAIR else source for source in _tensors_into(node)]
-    return all(scales.get(_source(source).name) == scales[name] for source in sources)
-
-
-def _known_range(graph: fx.GraphModule, name: str, ranges: Mapping[str, Range]) -> Range:
-    """The calibrated range of a tensor; what a rewrite shuffled or cropped has its input's."""
-    while name not in ranges:
-        (node,) = (node for node in graph.graph.nodes if node.name == name)
-        assert _CARRIERS.get(node.target) == "shuffle", f"{name} was not calibrated"
-        name = _tensors_into(node)[0].name
-    return ranges[name]
-
-
-def _quantize_weight(
-    graph: fx.GraphModule, node: fx.Node, pairs: dict[tuple[fx.Node, int], fx.Node], code: int | None
-) -> None:
-    """Symmetric int8, one scale an output channel (Krishnamoorthi 2018, arXiv 1806.08342, section 3.1).
-
-    Layers that share a weight share its pair; a layer that reads it along the other axis has its own.
-
-    Args:
-        code: the largest of the layer's input, where sums of pairs must stay within 16 bits.
-    """
-    source, axis = _weight_key(node)
-    if (source, axis) not in pairs:
-        weight_OCT = by_output(graph, node)
-        scale = weight_OCT.abs().amax((1, 2)) / 127
-        # A channel of zeros needs some scale; any keeps it zero.
-        scale = torch.where(scale > torch.finfo(scale.dtype).tiny, scale, 1.0)
-        if code is not None:
-            finest, scale = scale, safe_scale(weight_OCT, scale, code)
-            graph.meta.setdefault("coarser", {})[layer_name(node)] = int((scale > finest).sum())
-        with graph.graph.inserting_after(source):
-            pair = graph.graph.call_function(PAIR)
-        with graph.graph.inserting_before(pair):
-            constants = _constants(graph, str(source.target), scale, torch.zeros_like(scale, dtype=torch.int8))
-        pair.args = (source, *constants, axis)
-        pairs[source, axis] = pair
-    node.update_arg(1, pairs[source, axis])
-
-
 def _quantize_tensor(graph: fx.GraphModule, name: str, span: Range, rules: Rules) -> None:
     (node,) = (node for node in graph.graph.nodes if node.name == name)
     with graph.graph.inserting_after(node):
         pair = graph.graph.call_function(PAIR)
     with graph.graph.inserting_before(pair):
-        constants = _constants(graph, name, *grid(span, rules))
+        constants = grid_constants(graph, name, *grid(span, rules))
     # Who asks for the shape alone needs no integers, and would be one more reader to fuse.
     readers = [user for user in node.users if user.op != "output" and user.target is not aten.sym_size.int]
     pair.args = (node, *constants, 0)
     for reader in readers:
         reader.replace_input_with(node, pair)
-
-
-def by_output(graph: fx.GraphModule, node: fx.Node) -> Tensor:
-    """A layer's weight as (output channels of one scale, input channels of a group, everything else)."""
-    weight, groups = weight_of(graph, node), groups_of(node)
-    if node.target not in TRANSPOSED:
-        return weight.reshape(*weight.shape[:2], -1)
-    return outputs_of_transposed(weight, groups)
-
-
-def _weight_key(node: fx.Node) -> tuple[fx.Node, int]:
-    """What layers that share a quantized weight have in common: the weight, and the axis of its scales."""
-    return _source(node.args[1]), 1 if node.target in TRANSPOSED else 0
-
-
-def _largest_codes(
-    graph: fx.GraphModule, integer: list[fx.Node], spans: Mapping[str, Range], rules: Rules
-) -> dict[tuple[fx.Node, int], int]:
-    """The largest code that each weight is multiplied with in pairs, in whichever of the layers that share it."""
-    codes: dict[tuple[fx.Node, int], int] = {}
-    for node in integer:
-        if not depthwise(node.target in CONVS, weight_of(graph, node).shape, groups_of(node)):
-            key = _weight_key(node)
-            codes[key] = max(codes.get(key, 0), _largest_code(_source(node.args[0]), spans, rules))
-    return codes
-
-
-def _largest_code(source: fx.Node, spans: Mapping[str, Range], rules: Rules) -> int:
-    """The largest code that a quantized tensor can hold, whatever the image.
-
-    Not what calibration saw: other images go beyond it, and are cut off at the last code. Only a bound of the operator
-    itself excludes codes, such as that of a ReLU6 that shares a wider grid.
-    """
-    scale, zero = grid(spans[source.name], rules)
-    bound = _bound(source)
-    last = torch.iinfo(zero.dtype).max
-    return last if bound is None else max(min(round(bound / float(scale)) + int(zero), last), int(zero))
-
-
-def _bound(node: fx.Node) -> float | None:
-    """The largest value that an operator puts out on any input; None if there is none."""
-    if _CARRIERS.get(node.target) is not None:
-        bounds = [_bound(source) for source in _tensors_into(node)]
-        return None if None in bounds else max(bounds)  # type: ignore[type-var]
-    if node.target in (aten.hardtanh.default, aten.clamp.default):
-        last = node.args[2] if len(node.args) > 2 else 1.0 if node.target is aten.hardtanh.default else None
-        return float(last) if isinstance(last, int | float) else None
-    return _BOUNDS.get(node.target)
-
-
-def grid(span: Range, rules: Rules) -> tuple[Tensor, Tensor]:
-    """Scale (float32) and zero point (uint8 or int8) of a tensor with this range; zero is always on the grid."""
-    low, high = min(span[0], 0.0), max(span[1], 0.0)
-    if rules.activations == "uint8":
-        scale = _usable((high - low) / 255)
-        return torch.tensor(scale), torch.tensor(round(-low / scale), dtype=torch.uint8)
-    return torch.tensor(_usable(max(-low, high) / 127)), torch.tensor(0, dtype=torch.int8)
-
-
-def _usable(scale: float) -> float:
-    # A tensor that is all but zero needs some scale; one that float32 cannot hold would divide by zero.
-    return scale if scale > torch.finfo(torch.float32).tiny else 1.0
-
-
-def _constants(graph: fx.GraphModule, stem: str, scale: Tensor, zero: Tensor) -> list[fx.Node]:
-    return [add_constant(graph, f"{stem}_{what}", value) for what, value in (("scale", scale), ("zero", zero))]

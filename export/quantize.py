@@ -41,10 +41,35 @@ def _to_onnx(x: Any, scale: Any, zero_point: Any, axis: int) -> Any:
     return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero_point, axis=axis), scale, zero_point, axis=axis)
 
 
+@torch.library.custom_op("segpress::quantize_stretched", mutates_args=())
+def quantize_stretched(x: Tensor, finer: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Round x to a grid of step `finer` and read its integers with step `scale`: x times their ratio, rounded.
+
+    Args:
+        x: any shape, float32.
+        finer, scale, zero_point: scalars; the dtype of the zero point, uint8 or int8, is the integer type.
+    """
+    limits = torch.iinfo(zero_point.dtype)
+    zero = zero_point.to(x.dtype)
+    return (torch.clamp(torch.round(x / finer) + zero, limits.min, limits.max) - zero) * scale
+
+
+@quantize_stretched.register_fake
+def _(x: Tensor, finer: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _stretched_to_onnx(x: Any, finer: Any, scale: Any, zero_point: Any) -> Any:
+    return op.DequantizeLinear(op.QuantizeLinear(x, finer, zero_point), scale, zero_point)
+
+
 PAIR = torch.ops.segpress.quantize_dequantize.default
 """The op as it appears in a graph."""
 
-TRANSLATION: dict[Callable[..., Any], Callable[..., Any]] = {PAIR: _to_onnx}
+STRETCHED = torch.ops.segpress.quantize_stretched.default
+"""A pair whose two steps differ (export/stretch.py)."""
+
+TRANSLATION: dict[Callable[..., Any], Callable[..., Any]] = {PAIR: _to_onnx, STRETCHED: _stretched_to_onnx}
 """For `torch.onnx.export(custom_translation_table=...)`."""
 
 

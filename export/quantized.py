@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from export.graph import convolutions, layer_name
-from export.placement import Range, float_layers, place
+from export.placement import float_layers, place
 from export.rules import Rules
+from export.scales import Range
+from export.stretch import Narrow, narrow_inputs
 
 # What every runtime has in common: integers into each convolution. For looking at the effect in torch only.
 _SIMULATION = Rules(
@@ -68,6 +70,10 @@ class Quantized(nn.Module):
         """In how many output channels of each layer weights have a coarser step than 8 bits allow, to fit 16 bits."""
         found: dict[str, int] = self.placed(rules).meta.get("coarser", {})
         return {layer: channels for layer, channels in found.items() if channels}
+
+    def narrow(self) -> list[Narrow]:
+        """The inputs of concatenations that would keep too few levels beside the others."""
+        return narrow_inputs(self.graph, self._spans())
 
     def _kept(self, rules: Rules) -> tuple[str, ...]:
         return (*self.keep_float, *self.exact) if rules.pairs_in_16_bits else self.keep_float

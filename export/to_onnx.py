@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -176,10 +177,18 @@ class Parity:
     """How far an artifact's logits are from torch's on the same real cases."""
 
     relative_error: float
-    """Largest absolute difference of a logit, over the largest absolute logit."""
+    """Largest absolute difference of a logit, over the largest absolute logit; infinite where shapes differ."""
     flipped: float
     """Share of pixels whose class changes."""
     cases: int
+
+    def __str__(self) -> str:
+        if math.isinf(self.relative_error):
+            return "have another shape than torch's"
+        return (
+            f"differ from torch's by {self.relative_error:.1%} on {self.cases} real cases "
+            f"({self.flipped:.2%} of pixels change class)"
+        )
 
 
 def parity(torch_net: Infer, artifact: Infer, images: Iterable[np.ndarray]) -> Parity:
@@ -188,6 +197,8 @@ def parity(torch_net: Infer, artifact: Infer, images: Iterable[np.ndarray]) -> P
     flipped = pixels = cases = 0
     for image in images:
         ours, theirs = torch_net(image), artifact(image)
+        if ours.shape != theirs.shape:
+            return Parity(relative_error=math.inf, flipped=1.0, cases=cases + 1)
         worst = max(worst, float(np.abs(ours - theirs).max()))
         largest = max(largest, float(np.abs(ours).max()))
         changed = (ours > 0) != (theirs > 0) if ours.shape[1] == 1 else ours.argmax(1) != theirs.argmax(1)

@@ -12,10 +12,11 @@ from zoo import EVERY, ZOO, C, body, conv, example, image, quantized
 from compress.passes.int8 import Int8, calibrated, folded_graph
 from export.backends import onnxruntime, openvino, tensorrt
 from export.graph import LAYERS, TRANSPOSED, aten, constant, convolutions, layer_name
-from export.placement import candidates, grid
-from export.quantize import PAIR
+from export.placement import candidates
+from export.quantize import PAIR, STRETCHED
 from export.quantized import Quantized
 from export.rules import Rules
+from export.scales import grid
 from export.to_onnx import to_onnx
 
 MOVERS = (
@@ -59,7 +60,7 @@ def in_integers(graph: fx.GraphModule) -> list[str]:
 def on_a_grid(node: fx.Node) -> bool:
     if node.target is aten.cat.default:
         return all(map(on_a_grid, node.args[0]))
-    return node.target is PAIR or (node.target in MOVERS and on_a_grid(node.args[0]))
+    return node.target in (PAIR, STRETCHED) or (node.target in MOVERS and on_a_grid(node.args[0]))
 
 
 @pytest.mark.parametrize("name", EVERY)

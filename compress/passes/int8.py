@@ -8,7 +8,7 @@ matter and is decided when its file is written (export/rules.py).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -24,8 +24,9 @@ from compress.mixed import in_float, not_coarser, with_exact, with_float
 from compress.progress import bar
 from export.capture import capture
 from export.graph import fold_batch_norm
-from export.placement import Range, candidates, matches
+from export.placement import candidates, matches
 from export.quantized import Quantized
+from export.scales import Range
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -77,6 +78,8 @@ class Int8:
         if self.most_drop is not None:
             quantized = with_float(quantized, in_float(quantized, task, self.most_drop))
         quantized = with_exact(quantized, not_coarser(quantized, task))
+        for line in _about_concatenations(quantized):
+            task.note(line)
         quantized.description = {
             "int8": {
                 "net": net.description,
@@ -102,6 +105,24 @@ class Int8:
                 "lower it or raise data calibration"
             )
         return available[: self.calibrate]
+
+
+def _about_concatenations(quantized: Quantized) -> Iterator[str]:
+    """What is done about inputs of concatenations that would keep too few levels beside wider ones."""
+    for stretched, done in (
+        (True, "stretched, exactly and at no cost, with the weights that read them"),
+        (
+            False,
+            "not stretched, because more than convolutions reads them: OpenVINO gets a scale of their own for them",
+        ),
+    ):
+        found = [each for each in quantized.narrow() if each.stretched == stretched]
+        if found:
+            fewest = min(found, key=lambda each: each.levels)
+            yield (
+                f"int8: {len(found)} inputs of concatenations are much narrower than what they are joined with "
+                f"({fewest.name} would keep {fewest.levels:.0f} of 255 levels); they are {done}"
+            )
 
 
 def rebuild(options: Mapping[str, Any], build: Callable[[Mapping[str, Any]], nn.Module]) -> Quantized:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +15,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as pybind
 
 from export.artifact import Artifact, Infer
+from export.deviation import with_outputs
 from export.device import Device
 from export.devices.cpu import CPU
 from export.emulation import Run, emulation
@@ -93,6 +95,30 @@ class OnnxRuntime:
 
         yield infer
 
+    def values(
+        self, artifact: Artifact, image_BCHW: NDArray[np.float32], names: Collection[str]
+    ) -> dict[str, NDArray[Any]]:
+        """What it computes for tensors inside the file, fused as it fuses them: quantized ones by their integers.
+
+        Args:
+            names: outputs of nodes; of a DequantizeLinear, whose own output this runtime does not compute, what its
+                integers stand for.
+        """
+        model = onnx.load(artifact.path)
+        read = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+        stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        inside = {name: read[name].input[0] if name in read else name for name in names}
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "tapped.onnx"
+            path.write_bytes(with_outputs(model, dict.fromkeys(inside.values())).SerializeToString())
+            session = self._session(path, "CPUExecutionProvider")
+        outputs = list(dict.fromkeys(inside.values()))
+        found = dict(zip(outputs, session.run(outputs, {artifact.input.name: image_BCHW}), strict=True))
+        return {
+            name: _dequantized(found[source], read[name], stored) if name in read else found[source]
+            for name, source in inside.items()
+        }
+
     def flags(self) -> dict[str, object]:
         """What was set, for the report."""
         return {"threads": self.threads, "graph_optimization": "all"}
@@ -139,6 +165,11 @@ class OnnxRuntime:
             return ort.InferenceSession(path, options, providers=[provider])
         except _REFUSALS as error:
             raise BackendError(f"ONNX Runtime refuses {path.name}: {_reason(error)}") from None
+
+
+def _dequantized(codes: NDArray[Any], node: onnx.NodeProto, stored: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    scale, zero = (stored[name] for name in node.input[1:3])
+    return (codes.astype(np.float32) - np.float32(zero)) * scale
 
 
 def _runs_of(events: list[dict[str, Any]]) -> list[tuple[float, list[NodeTime]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from export.artifact import Artifact, Infer
+from export.deviation import with_outputs
 from export.device import Device
 from export.devices.cpu import CPU
 from export.errors import BackendError, MissingExtra, SurroundingsError
@@ -104,6 +106,25 @@ class OpenVino:
 
         yield infer
 
+    def values(
+        self, artifact: Artifact, image_BCHW: NDArray[np.float32], names: Collection[str]
+    ) -> dict[str, NDArray[Any]]:
+        """What it computes for tensors inside the ONNX file that lies beside the artifact.
+
+        Args:
+            names: outputs of nodes.
+        """
+        ov = _openvino()
+        model = with_outputs(onnx.load(artifact.path.with_suffix(".onnx")), names)
+        outputs = [output.name for output in model.graph.output]
+        core = ov.Core()
+        read = core.read_model(model.SerializeToString())
+        read.reshape(image_BCHW.shape)
+        answers = core.compile_model(read, "CPU", self._settings()).create_infer_request().infer({0: image_BCHW})
+        # In the file's order; one tensor under two names is one output.
+        found = dict(zip(outputs, (np.array(answers[place]) for place in range(len(outputs))), strict=True))
+        return {name: found[name] for name in names}
+
     def flags(self) -> dict[str, object]:
         """What was set, for the report."""
         return {"threads": self.threads, "inference_precision": "f32", "streams": 1}
@@ -139,16 +160,17 @@ class OpenVino:
             found.append((whole, [_node_time(info, fused) for info in executed]))
         return profile_of(found[_WARM:])
 
-    def _compiled(self, artifact: Artifact, shape: tuple[int, ...], **more: bool) -> openvino.CompiledModel:
-        ov = _openvino()
+    def _settings(self) -> dict[str, Any]:
         # By default OpenVINO computes float layers in bf16 where the CPU has it; precision is the file's matter.
-        settings = {
+        return {
             "INFERENCE_NUM_THREADS": self.threads,
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
-            **more,
         }
+
+    def _compiled(self, artifact: Artifact, shape: tuple[int, ...], **more: bool) -> openvino.CompiledModel:
+        ov = _openvino()
         try:
             core = ov.Core()
             model = core.read_model(artifact.path)
@@ -156,7 +178,7 @@ class OpenVino:
                 # With axes left open, layers whose bias it cannot fuse get another channel's bias (2026.4), and
                 # what reads a shape runs in float.
                 model.reshape(shape)
-            return core.compile_model(model, "CPU", settings)
+            return core.compile_model(model, "CPU", {**self._settings(), **more})
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot compile {artifact.path.name}: {_reason(error)}") from None
 

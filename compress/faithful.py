@@ -1,0 +1,77 @@
+"""Whether an artifact computes the network it was made from; if not, which layer or operator the runtime has otherwise.
+
+A float artifact is held to torch's logits, on every runtime. Of an integer artifact the logits say little, since
+rounding grows from layer to layer: it is held to torch layer by layer, each given what the runtime computed before it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from compress.errors import BackendError
+from export.artifact import Artifact, Backend
+from export.deviation import of_floats, of_integers
+from export.to_onnx import Parity
+
+FAITHFUL = 1e-2
+"""Relative error of the logits above which a float artifact does not compute the network it was made from."""
+_ONNX_RUNTIME = "onnxruntime"
+"""It opens a file in hundredths of a second, so that its integer layers are always looked at."""
+
+Image = NDArray[np.float32]
+
+
+def fault_of_float(word: str, backend: Backend, artifact: Artifact, image_BCHW: Image, found: Parity) -> str | None:
+    """Why a float artifact is not the network, in one sentence; None if it is.
+
+    Args:
+        word: the runtime.
+        found: how far its logits are from torch's.
+    """
+    if found.relative_error <= FAITHFUL:
+        return None
+    operator = _operator(word, backend, artifact, image_BCHW)
+    return (
+        f"{word} computes another network: its logits {found}"
+        + (f", first behind {operator}" if operator else "")
+        + "; write that operator another way in the network, or leave this runtime out"
+    )
+
+
+def _operator(word: str, backend: Backend, artifact: Artifact, image_BCHW: Image) -> str | None:
+    """The first operator that this runtime computes otherwise than ONNX Runtime, which was held to torch."""
+    from export.backends.onnxruntime import OnnxRuntime
+
+    path = artifact.path.with_suffix(".onnx")
+    if word == _ONNX_RUNTIME or not hasattr(backend, "values") or not path.is_file():
+        return None
+    ours = partial(OnnxRuntime().values, Artifact.read(path), image_BCHW)
+    try:
+        return of_floats(onnx.load(path), ours, partial(backend.values, artifact, image_BCHW), FAITHFUL)
+    except BackendError:
+        # With every tensor asked for a runtime may refuse what it takes otherwise: then nothing is named.
+        return None
+
+
+def fault_of_integers(
+    word: str, backend: Backend, artifact: Artifact, net: fx.GraphModule, image_BCHW: Image, found: Parity
+) -> str | None:
+    """Why an integer artifact is not the network, in one sentence; None if nothing says so.
+
+    Args:
+        net: the network in torch, with its pairs where this runtime has them.
+    """
+    if not hasattr(backend, "values") or (word != _ONNX_RUNTIME and found.relative_error <= FAITHFUL):
+        return None
+    model = onnx.load(artifact.path.with_suffix(".onnx"))
+    values = partial(backend.values, artifact, image_BCHW)
+    layer = of_integers(net, model, torch.from_numpy(image_BCHW), values)
+    if layer is None:
+        return None
+    return f"{word} computes another network: of {layer}; keep it in float (int8: keep_float) or write it another way"
