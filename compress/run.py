@@ -101,7 +101,8 @@ def publish(report: Report, builds: list[Build], task: Task, kept: Kept) -> None
         return ["report.json", *pages]
 
     there = all((kept.folder / name).is_file() for name in ("report.json", "report.md", "report.html"))
-    kept.value("report", key_of(report.as_dict(), there or time.time_ns()), write)
+    written = None if there else write()
+    kept.value("report", key_of(report.as_dict()), lambda: written or write())
 
 
 def with_drops(rows: list[Row], stages: Sequence[Stage]) -> list[Row]:
