@@ -84,7 +84,7 @@ def test_check_says_what_the_recipe_would_do(tmp_path: Path, recipe: dict) -> No
 
 def test_misspellings_are_reported_together_with_the_nearest_right_word(tmp_path: Path, recipe: dict) -> None:
     recipe["passes"] = [{"int9": {}}, {"int8": {"calibrat": 8}}, {"int8": {"method": "entropi"}}]
-    done = in_a_process("run", write_recipe(tmp_path, recipe), "--out", tmp_path / "runs")
+    done = compress("run", write_recipe(tmp_path, recipe), "--out", tmp_path / "runs")
     refused(done, "passes[0] (int9)", "'int8'", "passes[1] (int8)", "'calibrate'", "passes[2] (int8)", "'entropy'")
     assert not (tmp_path / "runs").exists()
 

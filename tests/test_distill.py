@@ -213,9 +213,9 @@ def passed(path: Path, folder: Path) -> tuple[nn.Module, list[str]]:
 def test_a_killed_distillation_goes_on_and_ends_where_an_undisturbed_one_ends(
     tmp_path: Path, recipe: dict[str, Any]
 ) -> None:
-    steps = [{"distill": {"epochs": 16, "rate": 2e-3, "views": 3, "patience": 16}}]
+    steps = [{"distill": {"epochs": 10, "rate": 2e-3, "views": 2, "patience": 10}}]
     path = write_recipe(tmp_path, {**recipe, "passes": steps, "devices": ["cpu"]})
-    assert killed(path, tmp_path / "killed", "epoch 4/16") == -signal.SIGKILL
+    assert killed(path, tmp_path / "killed", "epoch 3/10") == -signal.SIGKILL
     resumed, said = passed(path, tmp_path / "killed" / "tiny")
     assert any("going on after epoch" in line for line in said)
     whole, said = passed(path, tmp_path / "whole")

@@ -74,6 +74,7 @@ FLOORS = (
         "export.quantize",
         "export.graph",
         "export.capture",
+        "export.functional",
         "export.rules",
         "export.layers",
         "export.saturation",
