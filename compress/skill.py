@@ -32,6 +32,7 @@ REASONS = (
     "likely another normalization than in training, turned or mirrored images or masks (EXIF, axes), another order of "
     "the classes, or masks that hold something else (data masks, ignore)"
 )
+CHECK = "check its normalization, the orientation, the order of the classes and the masks"
 THRESHOLD = (
     "its one logit is on above 0, a threshold of 0.5: for a network that was trained for a threshold t, add "
     "-log(t / (1 - t)) to the bias of its last layer"
@@ -44,12 +45,10 @@ def lacking(scores: Scores, class_name: str) -> str | None:
     if math.isnan(mean):
         return None
     if mean < NONE:
-        return f"the baseline has no skill: its Dice is {mean:.4f}; {REASONS}"
+        return f"the baseline has no skill: its Dice is {mean:.4f}; {CHECK}"
     without = _of_marking_all(scores, class_name)
     if mean <= without + 1e-3:
-        return (
-            f"the baseline has no skill: its Dice is {mean:.4f}, and marking every pixel has {without:.4f}; {REASONS}"
-        )
+        return f"the baseline has no skill: its Dice is {mean:.4f}, and marking every pixel has {without:.4f}; {CHECK}"
     return None
 
 

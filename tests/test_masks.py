@@ -162,6 +162,9 @@ def test_soft_edges_have_a_sentence_of_their_own(tmp_path: Path, suffix: str, ma
 def test_a_value_that_masks_does_not_name_is_told_with_its_file(tmp_path: Path) -> None:
     said = told(data(tmp_path, OF_THREE, masks={255: "vessel"}))
     assert "masks/0.png: holds the value 128, which masks does not name (it names 0, 255)" in said
+    assert said.endswith("add it with its class, or as ignore")
+    said = told(data(tmp_path, INDEX_HW.clip(0, 1) * 255, masks={254: "vessel"}))
+    assert said.endswith("add it with its class"), "the only foreground is never proposed to be ignored"
     said = told(data(tmp_path, COLOURS[INDEX_HW], masks={"#ff0000": "vessel"}))
     assert "holds the colour '#0000ff', which masks does not name (it names '#000000', '#ff0000')" in said
     said = told(data(tmp_path, INDEX_HW.astype(np.uint16) * 30_000, masks={"#ff0000": "vessel"}))
@@ -208,6 +211,11 @@ def test_masks_that_cannot_be_read_are_a_mistake_of_the_recipe(tmp_path: Path, m
 def test_colours_are_keys_in_yaml() -> None:
     text = "masks: {'#00ff00': a, [255, 0, 0]: b, 255: c}"
     assert yaml.load(text, _Loader) == {"masks": {"#00ff00": "a", "[255, 0, 0]": "b", "255": "c"}}
+
+
+def test_a_value_is_a_class_or_ignored_and_not_both(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="255 has a class in masks, and ignore names it too; drop one"):
+        data(tmp_path, OF_THREE, masks=BY_VALUE, ignore=255)
 
 
 def test_what_masks_says_changes_the_fingerprint(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def gate(name: str, before: Any, after: Any, **options: Any) -> Any:
 def test_no_drop_holds_over_a_baseline_that_finds_nothing(name: str, dice: float) -> None:
     found = gate(name, np.full(200, dice), np.full(200, dice), at_most=1)
     assert found.verdict == "inconclusive"
-    assert found.reason.startswith(f"the baseline has no skill: its Dice is {dice:.4f}; likely another normalization")
+    assert found.reason.startswith(f"the baseline has no skill: its Dice is {dice:.4f}; check its normalization")
     assert gate(name, np.full(200, 0.9), np.full(200, 0.9), at_most=1).verdict == "holds"
 
 

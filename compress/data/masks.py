@@ -60,10 +60,13 @@ class MaskValues:
             index_HW[there_HW] = index
             named_HW |= there_HW
         if not named_HW.all():
-            raise DataError(self._unnamed(stored_HW[~named_HW], path, soft))
+            # Where nothing else is foreground, what is unnamed is likely what is looked for: it is no mark to ignore.
+            foreground = ((index_HW > 0) & (index_HW != IGNORED)).any()
+            remedy = f"add it with its class, or as {IGNORE}" if foreground else "add it with its class"
+            raise DataError(self._unnamed(stored_HW[~named_HW], path, soft, remedy))
         return index_HW
 
-    def _unnamed(self, stored_N: NDArray[Any], path: Path, soft: str) -> str:
+    def _unnamed(self, stored_N: NDArray[Any], path: Path, soft: str, remedy: str) -> str:
         found = np.unique(stored_N).tolist()
         told = [told_as(value, self.colours) for value in found]
         if soft or len(found) > MANY:
@@ -71,10 +74,7 @@ class MaskValues:
         what = "colour" if self.colours else "value"
         known = ", ".join(told_as(value, self.colours) for value, _ in self.values)
         more = f" (and {', '.join(told[1:4])})" if told[1:] else ""
-        return (
-            f"{path}: holds the {what} {told[0]}{more}, which masks does not name (it names {known}); add it with its "
-            f"class, or as {told[0]}: {IGNORE}"
-        )
+        return f"{path}: holds the {what} {told[0]}{more}, which masks does not name (it names {known}); {remedy}"
 
 
 def mask_values(given: Given | None, names: Sequence[str], ignore: int | None, source: str) -> MaskValues | None:
@@ -96,7 +96,11 @@ def mask_values(given: Given | None, names: Sequence[str], ignore: int | None, s
     if 0 not in found.values():
         found.setdefault(0, 0)
     if ignore is not None:
-        found.setdefault(ignore * 0x010101 if colours else ignore, IGNORED)
+        value = ignore * 0x010101 if colours else ignore
+        if found.setdefault(value, IGNORED) != IGNORED:
+            raise DataError(
+                f"{source}: {told_as(value, colours)} has a class in masks, and ignore names it too; drop one"
+            )
     return MaskValues(values=tuple(sorted(found.items())), colours=colours)
 
 
