@@ -41,6 +41,7 @@ FLOORS = (
         "compress.peak_memory",
         "compress.processors",
         "compress.head",
+        "compress.outputs",
     ),
     (
         "compress.measure",
