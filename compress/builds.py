@@ -116,7 +116,8 @@ class Builder:
             return None
         key = key_of(stage.key, place.backend, place.device, place.threads, self.style, versions())
         name = f"build-{name_of(stage, place)}"
-        record = self.kept.value(name, key, lambda: self._record(stage, place, quantized))
+        with progress.at_work(f"building {name_of(stage, place)}"):
+            record = self.kept.value(name, key, lambda: self._record(stage, place, quantized))
         artifact = None if record["artifact"] is None else self._read(stage, self.kept.folder / record["artifact"])
         if artifact is not None and not self._whole(artifact):
             self.log(f"{stage.name} on {place.backend}: the kept artifact is gone or was changed; building it again")

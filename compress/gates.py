@@ -241,7 +241,8 @@ def _compared(rows: Sequence[Row], gate: Gate, row: Row) -> tuple[Row | None, st
         built = ("measured", "built") if gate.over is None else ("measured",)
         return _baseline(rows, backend, row.device, built), f"the baseline on {backend}"
     same = [each for each in rows if (each.step, each.backend, each.device) == (gate.over, row.backend, row.device)]
-    return (same[0] if same else None), f"{gate.over} on {row.backend}"
+    refused = f" ({same[0].reason})" if same and same[0].status == "not measured" and same[0].reason else ""
+    return (same[0] if same else None), f"{gate.over} on {row.backend}{refused}"
 
 
 def _baseline(rows: Sequence[Row], backend: str, device: str, states: tuple[str, ...] = ("measured",)) -> Row | None:

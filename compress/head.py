@@ -110,6 +110,18 @@ class Reading:
         return as_ours and self.output == "" and not self.resized and len(self.training) == 1 and self.training[0] == ""
 
 
+class SeveralOutputs(RecipeError):
+    """Any of several outputs could be the final logits: without weights nothing tells which."""
+
+    def __init__(self, places: tuple[str, ...]) -> None:
+        self.places = places
+        sentence = (
+            f"the network answers with {len(places)} outputs of one size ({', '.join(places)}): say which are the "
+            "final logits with head: {output: ...}"
+        )
+        super().__init__("asked once", [sentence])
+
+
 class Headed(nn.Module):
     """A network that answers with logits_BKHW; in training with a tuple of them where `net` has several."""
 
@@ -354,10 +366,7 @@ class _Asking:
             largest = max(part.numel() for part in fitting.values())
             whole = [place for place, part in fitting.items() if part.numel() == largest]
             if not known and len(whole) > 1:
-                raise _wrong(
-                    f"the network answers with {len(whole)} outputs of one size ({', '.join(whole)}): say which are "
-                    f"the final logits, such as head: {{output: {whole[0]}}}"
-                )
+                raise SeveralOutputs(tuple(whole))
             chosen = (known or whole)[0]
         else:
             (chosen,) = fitting

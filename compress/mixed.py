@@ -159,8 +159,9 @@ def _changed(quantized: Quantized, keep_float: tuple[str, ...], exact: tuple[str
 
 def _dice(net: nn.Module, task: Task, role: Role = "val") -> np.ndarray:
     """The Dice of every case of a role and class; NaN where there is nothing of the class."""
-    infer = infer_from_module(net)
-    return np.stack([task.score(infer, case, surfaces=False)[0][:, DICE] for case in task.data.cases[role]])
+    infer, cases = infer_from_module(net), task.data.cases[role]
+    tried = bar(cases, "int8: Dice of a choice of layers", len(cases))
+    return np.stack([task.score(infer, case, surfaces=False)[0][:, DICE] for case in tried])
 
 
 def _lost(before_NK: np.ndarray, after_NK: np.ndarray) -> float:

@@ -1,5 +1,11 @@
-"""Progress on long work: a bar on a terminal, nothing in a log file."""
+"""Progress on long work: a bar on a terminal; in a pipe or a log a line a minute, of what, how far and how long."""
 
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -9,6 +15,31 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Item = TypeVar("Item")
 Step = Callable[[], None]
+
+EVERY = 60.0
+"""Seconds between two lines where there is no terminal."""
+_open: list[str] = []
+"""The bars on the terminal: rich draws one at a time."""
+
+
+class _Silence:
+    """How long nothing has been said."""
+
+    def __init__(self) -> None:
+        self.since = time.monotonic()
+
+    def end(self, line: str) -> None:
+        self.since = time.monotonic()
+        # Nobody may be listening any more.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+
+    def lasts(self) -> bool:
+        return time.monotonic() - self.since >= EVERY
+
+
+_silence = _Silence()
 
 
 def bar(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
@@ -23,7 +54,59 @@ def bar(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
 def steps(what: str, total: int | None, done: int = 0) -> Iterator[Step]:
     """A bar that moves by one each time the function it gives is called; None has no known end."""
     console = Console(stderr=True)
+    if _open or not console.is_terminal:
+        yield _Counted(what, total, done)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total, completed=done)
-        yield lambda: progress.advance(task)
+    _open.append(what)
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(what, total=total, completed=done)
+            yield lambda: progress.advance(task)
+    finally:
+        _open.remove(what)
+
+
+@contextmanager
+def at_work(what: str) -> Iterator[None]:
+    """While open, a line tells that the work goes on whenever nothing else has been said for a minute."""
+    begun, ended = time.monotonic(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(EVERY / 12):
+            if not _open and _silence.lasts():
+                _silence.end(f"{what}: at work for {_lasted(time.monotonic() - begun)}")
+
+    _silence.since = begun
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join()
+
+
+class _Counted:
+    """Counts steps, and tells of them a line at a time."""
+
+    def __init__(self, what: str, total: int | None, done: int) -> None:
+        self.what, self.total, self.done, self.first = what, total, done, done
+        self.begun = time.monotonic()
+        _silence.since = max(_silence.since, self.begun)
+
+    def __call__(self) -> None:
+        self.done += 1
+        if not _open and _silence.lasts():
+            _silence.end(self._line())
+
+    def _line(self) -> str:
+        took = time.monotonic() - self.begun
+        if self.total is None:
+            return f"{self.what}: {self.done} done in {_lasted(took)}"
+        left = took / (self.done - self.first) * (self.total - self.done)
+        return f"{self.what}: {self.done} of {self.total} in {_lasted(took)}, about {_lasted(left)} left"
+
+
+def _lasted(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} minutes"

@@ -17,9 +17,10 @@ from torch import nn
 from compress.data.cases import Dataset, Normalization
 from compress.errors import RecipeError, SegpressError, WeightsError
 from compress.gates import TAKES, Gate, Name
-from compress.head import check_logits, note_on
+from compress.head import SeveralOutputs, check_logits, note_on
 from compress.latency import Timing
 from compress.measure import Scoring
+from compress.outputs import which_fits
 from compress.passes.word import Pass
 from compress.task import Task
 from compress.tiles import by
@@ -157,6 +158,21 @@ class Recipe:
         return data.normalized_by(stored or data.measured_normalization())
 
 
+def _which_fits(
+    places: Sequence[str], network: Mapping[str, Mapping[str, Any]], weights: Path | None, data: Any
+) -> str:
+    """Which of several outputs is the final one, by its Dice, where weights and data are given."""
+    if weights is None or data is None:
+        return "with the weights and the data given too, each would be scored"
+    ((word, options),) = network.items()
+
+    def task_of(place: str) -> Task:
+        head = {**options["head"], "output": place}
+        return Recipe(name=word, network={word: {**options, "head": head}}, weights=weights, data=data).task()
+
+    return which_fits(places, task_of)
+
+
 def _other_dims(network: Mapping[str, Any], dims: int) -> str:
     takes, gives = ("volumes", "images") if dims == 3 else ("images", "volumes")
     return f"data: gives {gives}, but the network ({next(iter(network))}) takes {takes}; set other data or network"
@@ -284,7 +300,7 @@ class _Form:
             "data": self._data(text),
             "train": self._options(Training, text["train"], "train") if "train" in text else None,
         }
-        network = self._network(text)
+        network = self._network(text, given["data"])
         if network is None or given["data"] is None:
             return None
         dims = shape_of(network[0]).dims
@@ -407,7 +423,7 @@ class _Form:
             options = {**options, "root": str(self._found(options["root"]))}
         return self._options(named("compress.data", word), options, f"data ({word})")
 
-    def _network(self, text: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], Path | None] | None:
+    def _network(self, text: dict[str, Any], data: Any) -> tuple[dict[str, dict[str, Any]], Path | None] | None:
         if "network" not in text:
             return None
         chosen = self._word(text["network"], words("compress.networks"), "network", "network")
@@ -423,16 +439,21 @@ class _Form:
             # An ONNX file brings its weights.
             weights = options["path"] if word == "onnx" and weights is None else weights
         made = self._options(named("compress.networks", word), options, f"network ({word})")
-        if made is None or not self._knows(made, f"network ({word})"):
+        place = None if weights is None else self._found(weights)
+        if made is None or not self._knows(made, word, place, data):
             return None
-        return {word: dataclasses.asdict(made)}, None if weights is None else self._found(weights)
+        return {word: dataclasses.asdict(made)}, place
 
-    def _knows(self, network: Any, where: str) -> bool:
+    def _knows(self, network: Any, word: str, weights: Path | None, data: Any) -> bool:
         """Whether another library, or a user's file, has the network that is asked of it."""
-        check = getattr(network, "check", None)
+        check, where = getattr(network, "check", None), f"network ({word})"
         try:
             if check is not None:
                 check()
+        except SeveralOutputs as error:
+            best = _which_fits(error.places, {word: dataclasses.asdict(network)}, weights, data)
+            self.mistakes.append(f"{where}: {error}; {best}")
+            return False
         except SegpressError as error:
             self.mistakes.append(f"{where}: {error}")
             return False

@@ -11,8 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from compress.builds import Build, Builder, measured, places
+from compress.builds import Build, Builder, Place, measured, places
 from compress.data.cases import ROLES, Role
+from compress.errors import ExportError, NotHere, PassError
 from compress.gates import READ_SCORES, drops, judge, step_drop
 from compress.head import note_on
 from compress.host import host_facts
@@ -48,10 +49,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
 
         begun = baseline(task, first_key(recipe, task), kept, log)
         stages = chain(recipe.passes, begun, task, kept, log)
-        beside: dict[str, list[Stage]] = {}
-        for title, passes in recipe.compare.items():
-            done = [*stages, *(stage for others in beside.values() for stage in others)]
-            beside[title] = chain(passes, begun, task, kept, log, title, done)
+        beside, refused = _compared(recipe, begun, stages, task, kept, log)
         tidy(kept)
 
         threads = recipe.latency.threads or usable_cpus()
@@ -62,7 +60,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
             builds = [build for build in found if build is not None]
             measures = measured(builds, task, recipe.scoring, recipe.latency, peaks, kept, log)
 
-        rows = with_drops(measures, [begun, *stages])
+        rows = with_drops(_with_refused(measures, refused, places(recipe.devices, threads)), [begun, *stages])
         rows = with_slow_layers(rows, builds, [begun, *stages], task, kept)
         report = Report(
             name=recipe.name,
@@ -72,7 +70,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
             host=host_facts(threads),
             cases={role: len(cases) for role, cases in task.data.cases.items()},
             data=_data(recipe, task, rows),
-            steps=_steps(begun, stages, beside, recipe),
+            steps=[*_steps(begun, stages, beside, recipe), *_refused_steps(refused, recipe)],
             rows=rows,
             gates=judge(recipe.gates, rows),
             hashes={"data": content, "weights": sha256(weights_of(recipe))},
@@ -80,6 +78,50 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
         report = dated(report, recipe.source, kept)
         publish(report, builds, task, kept)
         return report
+
+
+def _compared(
+    recipe: Recipe, begun: Stage, stages: Sequence[Stage], task: Task, kept: Kept, log: Log
+) -> tuple[dict[str, list[Stage]], dict[str, str]]:
+    """The chains that the recipe's own is compared with; of those that a pass refuses, why: they cost a row, no run."""
+    beside: dict[str, list[Stage]] = {}
+    refused: dict[str, str] = {}
+    for title, passes in recipe.compare.items():
+        done = [*stages, *(stage for others in beside.values() for stage in others)]
+        try:
+            beside[title] = chain(passes, begun, task, kept, log, title, done)
+        except (PassError, ExportError, NotHere) as error:
+            refused[title] = str(error)
+            log(f"{title}: refused: {error}")
+    return beside, refused
+
+
+def _with_refused(rows: Sequence[Row], refused: Mapping[str, str], at: Sequence[Place]) -> list[Row]:
+    """The rows, after those of the baseline one on every place for each chain that was refused."""
+    absent = [
+        Row(
+            step=title,
+            backend=place.backend,
+            device=place.device.name,
+            status="not measured",
+            reason=why,
+            params=None,
+            macs=None,
+        )
+        for title, why in refused.items()
+        for place in at
+    ]
+    first = [row for row in rows if row.step == "baseline"]
+    return [*first, *absent, *(row for row in rows if row.step != "baseline")]
+
+
+def _refused_steps(refused: Mapping[str, str], recipe: Recipe) -> list[dict[str, Any]]:
+    sizes = dict.fromkeys(("params", "macs", "seconds"))
+    given = {title: recipe.text["compare"][title][-1] for title in refused}
+    return [
+        {"step": title, "chain": title, **_word_of(given[title]), **sizes, "notes": [why]}
+        for title, why in refused.items()
+    ]
 
 
 def publish(report: Report, builds: list[Build], task: Task, kept: Kept) -> None:
@@ -196,17 +238,20 @@ def _steps(
 
 
 def _step(stage: Stage, given: Any, chain: str | None) -> dict[str, Any]:
-    word, options = next(iter(given.items())) if isinstance(given, dict) else (given, None)
     return {
         "step": stage.name,
         "chain": chain,
-        "word": word,
-        "options": options or {},
+        **_word_of(given),
         "params": stage.params,
         "macs": stage.macs,
         "seconds": stage.seconds,
         "notes": list(stage.notes),
     }
+
+
+def _word_of(given: Any) -> dict[str, Any]:
+    word, options = next(iter(given.items())) if isinstance(given, dict) else (given, None)
+    return {"word": word, "options": options or {}}
 
 
 @contextmanager

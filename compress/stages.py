@@ -18,6 +18,7 @@ from compress.foreign.repeatable import of_the_batch, why_otherwise
 from compress.head import notes_of
 from compress.kept import Kept, key_of
 from compress.passes.word import Pass
+from compress.progress import at_work
 from compress.task import Task
 from compress.weights import Description, load_net, save_net
 from export.files import make_folder, sha256
@@ -121,7 +122,8 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, k
         begun = time.perf_counter()
         # What a pass keeps to go on after an interruption, until its network is saved.
         work = make_folder(path.parent / "work")
-        net = make(replace(task, folder=work, views=kept.folder / VIEWS, note=note))
+        with at_work(name):
+            net = make(replace(task, folder=work, views=kept.folder / VIEWS, note=note))
         seconds = time.perf_counter() - begun
         save_net(
             net,

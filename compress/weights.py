@@ -11,7 +11,6 @@ import dataclasses
 import importlib
 import json
 import pickle
-import re
 import struct
 import warnings
 import zipfile
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 from compress.data.cases import Normalization
 from compress.errors import WeightsError
 from compress.foreign.computed import folded
+from compress.foreign.inert import is_harmless, stand_ins, unknown
 from compress.head import Headed, as_built, note_on, notes_of
 from compress.networks.python import check_described
 from export.device import named, words
@@ -91,7 +91,7 @@ _FORMATS = {
 # What trainers put beside the tensors and what runs nothing when it is read.
 _HARMLESS: list[Any] = [
     np.dtype,
-    *(type(np.dtype(name)) for name in ("bool", "int32", "int64", "uint8", "float16", "float32", "float64")),
+    *{type(np.dtype(code)) for code in np.typecodes["All"]},
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     argparse.Namespace,
 ]
@@ -223,14 +223,15 @@ def load_weights(net: nn.Module, path: Path) -> None:
     # A network whose answer is taken apart (compress/head.py) keeps its own names.
     own = net.net if isinstance(net, Headed) else net
     ours = own.state_dict()
-    state, notes = _as_ours(_tensors_in(path, own), ours)
+    read: list[str] = []
+    state, notes = _as_ours(_tensors_in(path, own, read), ours)
     # BatchNorm's step counter is not a weight; old checkpoints lack it.
     counters = {name for name in ours if name.endswith("num_batches_tracked")}
     whole = None if set(ours) <= {*state, *counters} else as_built(own)
     if whole is not None:
         load_weights(whole, path)
         folded(whole)
-        state, notes = whole.state_dict(), list(notes_of(whole))
+        state, notes, read = whole.state_dict(), list(notes_of(whole)), []
     missing = [name for name in ours if name not in state and name not in counters]
     unexpected = [name for name in state if name not in ours]
     wrong = [name for name in ours if name in state and ours[name].shape != state[name].shape]
@@ -240,13 +241,13 @@ def load_weights(net: nn.Module, path: Path) -> None:
     broken = [name for name, tensor in own.state_dict().items() if not torch.isfinite(tensor).all()]
     if broken:
         raise WeightsError(f"{path}: {broken[0]} holds values that are not finite (NaN or infinity)")
-    note_on(net, *notes)
+    note_on(net, *read, *notes)
 
 
 # Reading a file.
 
 
-def _tensors_in(path: Path, net: nn.Module) -> dict[str, Tensor]:
+def _tensors_in(path: Path, net: nn.Module, notes: list[str]) -> dict[str, Tensor]:
     if path.suffix.lower() == ".onnx":
         # Only here, as `rebuilt` above: importing what reads ONNX takes time and memory that most networks do not need.
         from compress.blocks.onnx_graph import Translated
@@ -254,11 +255,11 @@ def _tensors_in(path: Path, net: nn.Module) -> dict[str, Tensor]:
 
         if isinstance(net, Translated):
             return tensors_of(path)
-    return _read_state(path)
+    return _read_state(path, notes)
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """Every tensor in a file, by its keys and its name, joined by dots."""
+def _read_state(path: Path, notes: list[str]) -> dict[str, Tensor]:
+    """Every tensor in a file, by its keys and its name, joined by dots; what else there was is added to the notes."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     _check_format(path)
@@ -267,30 +268,43 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         except (safetensors.SafetensorError, OSError) as error:
             raise WeightsError(f"{path}: damaged or truncated safetensors file ({error})") from None
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_HARMLESS):
-            # A plain pickle is refused below, in our own words.
-            warnings.simplefilter("ignore", UserWarning)
-            read = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's text goes on to advise loading it all the same: only the name is taken from it.
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found is None:
-            raise WeightsError(f"{path}: damaged or not a torch checkpoint: {_AGAIN}") from None
-        raise WeightsError(
-            f"{path}: refused, because it is a pickle of more than tensors ({found[1]}) and loading one can run any "
-            f"code: {_AGAIN}, in the program that wrote it"
-        ) from None
-    except _DAMAGE as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
-        raise WeightsError(f"{path}: damaged or not a torch checkpoint ({reason}): {_AGAIN}") from None
+    read, left = _unpickled(path)
     state = dict(_flat(read))
     if not state:
         raise WeightsError(
             f"{path}: no state dict of tensors in it (found {_found_in(read)}); looked under {', '.join(_NESTED[:8])} "
             "and every other key"
         )
+    if left:
+        notes.append(
+            f"of the weights file only the tensors are read, and not {_counted(left, 'kinds of other things')}"
+        )
     return state
+
+
+def _unpickled(path: Path) -> tuple[Any, list[str]]:
+    """What is in a torch checkpoint, and the names of what was left unread: something inert stands for each."""
+    left: dict[str, bool] = {}
+    while True:
+        try:
+            with warnings.catch_warnings(), torch.serialization.safe_globals([*_HARMLESS, *stand_ins(left)]):
+                # A plain pickle is refused below, in our own words.
+                warnings.simplefilter("ignore", UserWarning)
+                return torch.load(path, map_location="cpu", weights_only=True), list(left)
+        except pickle.UnpicklingError as error:
+            name, mapped = unknown(str(error))
+            if name is None or (name in left and left[name] >= mapped):
+                raise WeightsError(f"{path}: damaged or not a torch checkpoint: {_AGAIN}") from None
+            if not is_harmless(name):
+                names = ", ".join([*list(left)[:2], name])
+                raise WeightsError(
+                    f"{path}: refused, because it is a pickle of more than tensors ({names}) and loading one can run "
+                    f"any code: {_AGAIN}, in the program that wrote it"
+                ) from None
+            left[name] = mapped
+        except _DAMAGE as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
+            raise WeightsError(f"{path}: damaged or not a torch checkpoint ({reason}): {_AGAIN}") from None
 
 
 def _check_format(path: Path) -> None:

@@ -414,6 +414,43 @@ def test_probabilities_are_refused_before_anything_is_measured(here: Path, folde
     )
 
 
+TWO = """
+import torch
+from torch import nn
+from compress.networks.unet import UNet
+
+class Two(nn.Module):
+    def __init__(self, alike=False):
+        super().__init__()
+        self.net, self.alike = UNet(classes=3, width=8, depth=2)(), alike
+
+    def forward(self, x):
+        y = self.net(x)
+        return [y if self.alike else y.roll(1, 1), y]
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"weights": "two.pt"}, r"mean Dice on 4 cases: '0' 0\.\d+, '1' [01]\.\d+: head: \{output: 1\} fits best"),
+        ({"weights": "two.pt", "args": {"alike": True}}, "they fit alike"),
+        ({}, "with the weights and the data given too, each would be scored"),
+        ({"weights": "none.pt"}, r"could not be scored \(.*none.pt: no such weights file"),
+    ],
+)
+def test_of_several_outputs_the_one_that_fits_the_masks_is_told(
+    options: dict[str, Any], told: str, here: Path, folder: Path, weights: Path
+) -> None:
+    (here / "my_nets.py").write_text(TWO)
+    torch.save({f"net.{name}": tensor for name, tensor in load_net(weights).state_dict().items()}, "two.pt")
+    network = python_network(build="Two", in_channels=1, **options)
+    normalization = {"mean": [0.45], "std": [0.2]}
+    data = {"folder": {"root": str(folder), "size": [32, 32], "normalization": normalization}}
+    with pytest.raises(RecipeError, match=told):
+        load(write_recipe(here, {"network": network, "data": data}))
+
+
 # The example of the README.
 
 

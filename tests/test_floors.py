@@ -46,6 +46,7 @@ FLOORS = (
         "compress.faithful",
         "compress.head",
         "compress.normal",
+        "compress.outputs",
     ),
     (
         "compress.measure",

@@ -249,6 +249,26 @@ def test_a_chain_beside_the_recipes_own_is_timed_in_the_same_run_and_judged_by_n
     assert rows["baseline", "openvino"].step_drop is None
 
 
+def test_a_chain_that_is_refused_costs_its_row_and_not_the_run(done: tuple[Path, dict], tmp_path: Path) -> None:
+    compare = {"pruned": [{"prune": {"ratio": 0.4, "multiple": 64}}]}
+    gates = [
+        {"speedup": {"at_least": 1, "over": "pruned", "backend": "onnxruntime"}},
+        {"smaller": {"at_least": 1, "over": "pruned", "backend": "onnxruntime"}},
+    ]
+    report = gone_on(done, tmp_path, compare=compare, gates=gates)
+    rows = [row for row in report.rows if row.step == "pruned"]
+    assert [row.backend for row in rows] == ["torch", "onnxruntime", "openvino"]
+    assert {row.status for row in rows} == {"not measured"}
+    assert all("prune: nothing was removed" in str(row.reason) and "multiple" in str(row.reason) for row in rows)
+    assert report.exit_code == 3
+    for gate in report.gates:
+        assert gate.verdict == "inconclusive" and "pruned on onnxruntime (prune: nothing was removed" in gate.reason
+    assert report.steps[-1]["step"] == "pruned" and "nothing was removed" in report.steps[-1]["notes"][0]
+    for name in ("report.md", "report.html"):
+        (page,) = tmp_path.rglob(name)
+        assert "nothing was removed" in page.read_text()
+
+
 PRUNED, SEPARATED = {"prune": {"ratio": 0.5, "multiple": 2}}, {"depthwise": {"at_least": 4}}
 
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import math
+import os
 import pickle
+import runpy
+import shutil
+import subprocess
 import warnings
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -310,6 +322,122 @@ def test_a_pickle_of_more_than_tensors_is_refused_unopened(tmp_path: Path, monke
             tmp_path / "x.pt", r"refused, because it is a pickle of more than tensors \(.*\) .*: save it again with"
         )
     assert not (tmp_path / "trapped").exists()
+
+
+class Mode(Enum):
+    """Of a training program."""
+
+    BEST = 1
+
+
+class Config(dict):  # type: ignore[type-arg]
+    """A mapping with attributes, as yacs and others have."""
+
+    __getattr__ = dict.__getitem__
+
+
+@dataclass
+class Settings:
+    """Of a training program."""
+
+    rate: float
+    where: Path
+
+
+BESIDE: dict[str, Any] = {
+    "a path": Path("runs/best"),
+    "an array": np.arange(3.0),
+    "a scalar": np.float32(0.5),
+    "an integer": np.int64(3),
+    "a namespace": argparse.Namespace(rate=0.1, where=Path("x")),
+    "simple": SimpleNamespace(rate=0.1),
+    "ordered": OrderedDict(a=Path("x")),
+    "default": defaultdict(list, a=[1]),
+    "a counter": Counter("abc"),
+    "a date": datetime(2026, 11, 29, tzinfo=UTC),
+    "a dtype": torch.float16,
+    "a device": torch.device("cpu"),
+    "a size": torch.Size((1, 2)),
+    "an enum": Mode.BEST,
+    "partial": partial(Settings, rate=1.0),
+    "a config": Config(rate=0.1, inner=Config(where=Path("x"))),
+    "settings": Settings(0.1, Path("x")),
+    "a set": {1, 2},
+    "a slice": slice(1, 2),
+    "a fraction": Fraction(1, 3),
+    "a generator's state": np.random.RandomState(0).get_state(),
+}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "before 1.6"])
+def test_tensors_are_read_beside_whatever_a_training_program_keeps(tmp_path: Path, old: bool) -> None:
+    net, other = fresh(), fresh(seed=1)
+    content = {"state_dict": net.state_dict(), "hyper_parameters": BESIDE}
+    torch.save(content, tmp_path / "x.ckpt", _use_new_zipfile_serialization=not old)
+    load_weights(other, tmp_path / "x.ckpt")
+    assert same(net, other)
+    (note,) = notes_of(other)
+    assert note.startswith("of the weights file only the tensors are read, and not ")
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_each_of_them_alone_is_no_obstacle(name: str, tmp_path: Path) -> None:
+    net = nn.Conv2d(1, 1, 1)
+    torch.save({"model": Config(net.state_dict()), "beside": BESIDE[name]}, tmp_path / "x.pt")
+    other = nn.Conv2d(1, 1, 1)
+    load_weights(other, tmp_path / "x.pt")
+    assert same(net, other)
+
+
+class Calls:
+    """Calls a function with arguments when it is unpickled."""
+
+    def __init__(self, function: Any, *args: Any) -> None:
+        self.made = function, args
+
+    def __reduce__(self) -> Any:
+        return self.made
+
+
+@pytest.mark.parametrize(
+    "trap",
+    [
+        Calls(os.system, "touch trapped"),
+        Calls(eval, "open('trapped', 'w')"),
+        Calls(exec, "open('trapped', 'w')"),
+        Calls(open, "trapped", "w"),
+        Calls(__import__, "os"),
+        Calls(getattr, "a", "upper"),
+        Calls(subprocess.run, ["touch", "trapped"]),
+        Calls(shutil.copy, "x.pt", "trapped"),
+        Calls(importlib.import_module, "os"),
+        Calls(runpy.run_path, "x.py"),
+        Calls(partial(os.system), "touch trapped"),
+        partial(os.system, "touch trapped"),
+    ],
+    ids=lambda trap: str(getattr(trap, "made", trap))[:40],
+)
+def test_what_would_run_something_is_refused_and_not_run(
+    trap: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": fresh().state_dict(), "beside": [Path("x"), trap]}, tmp_path / "x.pt")
+    refused(tmp_path / "x.pt", "refused, because it is a pickle of more than tensors")
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_what_stands_for_a_function_of_the_users_is_never_that_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": fresh().state_dict(), "beside": Calls(touches)}, tmp_path / "x.pt")
+    load_weights(fresh(), tmp_path / "x.pt")
+    assert not (tmp_path / "trapped").exists()
+
+
+def touches() -> None:
+    """A function of somebody's own."""
+    Path("trapped").touch()
 
 
 def test_the_refusal_never_advises_to_load_it_unsafely(tmp_path: Path) -> None:

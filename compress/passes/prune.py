@@ -264,7 +264,9 @@ class _Look:
             ends = number in (1, self.options.rounds)
             return again.settled(again.share() if self.options.ratio is None and ends else share, number)
         if number == self.options.rounds and not cuts and not self._done():
-            raise PassError(f"prune: nothing was removed: {'; '.join(self._kept_whole(cuts)) or 'it has no layers'}")
+            way_out = "" if self.options.multiple == 1 else "; a lower multiple leaves more widths to choose from"
+            kept = "; ".join(self._kept_whole(cuts)) or "it has no layers"
+            raise PassError(f"prune: nothing was removed: {kept}{way_out}")
         return self, cuts
 
     def cuts(self, share: float) -> list[Cut]:

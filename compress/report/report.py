@@ -28,9 +28,9 @@ class Row:
     """Path relative to the run's folder."""
     sha256: Mapping[str, str] | None = None
     """Of each of the artifact's files, by name."""
-    params: int
-    macs: int
-    """Multiply-accumulates of one image."""
+    params: int | None
+    macs: int | None
+    """Multiply-accumulates of one image; None, as `params`, where there is no network: its pass refused."""
     bit_operations: int | None = None
     """Multiply-accumulates, each times the bits of its weight, as this runtime gets the network."""
     size_mb: float | None = None
