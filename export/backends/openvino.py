@@ -110,14 +110,22 @@ class OpenVino:
 
         Args:
             names: outputs of nodes.
+
+        Raises:
+            BackendError: if it does not take the file with all of them.
         """
         ov = _openvino()
         model = with_outputs(_as_it_means(onnx.load(artifact.path.with_suffix(".onnx"))), names)
         outputs = [output.name for output in model.graph.output]
         core = ov.Core()
-        read = core.read_model(model.SerializeToString())
-        read.reshape(image_BCHW.shape)
-        answers = core.compile_model(read, "CPU", self._settings()).create_infer_request().infer({0: image_BCHW})
+        try:
+            read = core.read_model(model.SerializeToString())
+            read.reshape(image_BCHW.shape)
+            answers = core.compile_model(read, "CPU", self._settings()).create_infer_request().infer({0: image_BCHW})
+        except RuntimeError as error:
+            raise BackendError(
+                f"OpenVINO cannot tell what lies inside {artifact.path.name}: {_reason(error)}"
+            ) from None
         # In the file's order; one tensor under two names is one output.
         found = dict(zip(outputs, (np.array(answers[place]) for place in range(len(outputs))), strict=True))
         return {name: found[name] for name in names}
