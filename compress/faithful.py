@@ -71,7 +71,11 @@ def fault_of_integers(
         return None
     model = onnx.load(artifact.path.with_suffix(".onnx"))
     values = partial(backend.values, artifact, image_BCHW)
-    layer = of_integers(net, model, torch.from_numpy(image_BCHW), values)
+    try:
+        layer = of_integers(net, model, torch.from_numpy(image_BCHW), values)
+    except BackendError:
+        # As above.
+        return None
     if layer is None:
         return None
     return f"{word} computes another network: of {layer}; keep it in float (int8: keep_float) or write it another way"

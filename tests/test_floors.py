@@ -81,6 +81,7 @@ FLOORS = (
         "export.saturation",
         "export.emulation",
         "export.deviation",
+        "export.rewrites",
     ),
     ("export.artifact",),
     ("export.device", "export.files", "export.instruction_set"),

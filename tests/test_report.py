@@ -640,3 +640,24 @@ def test_it_says_when_it_was_made_from_what(render: Any) -> None:
     without = seen(render, report() | {"made": {**made, "commit": None}})
     assert "commit" not in without
     assert "SHA-256" not in seen(render, report())
+
+
+def test_a_step_that_is_hardly_faster_says_what_its_longest_layers_are() -> None:
+    found = report()
+    layers = [["up.0", 0.5, 0.48, "in float"]]
+    found["rows"][-1] |= {"slower": {"than": "02-depthwise", "speed_up": 1.06, "layers": layers}}
+    title = derived.lines(found)[-1].title
+    said = " ".join(derived.slower_sentences(found))
+    assert (
+        f"{title} is hardly faster than 02-depthwise there (1.06x) (most of it in up.0 0.500 to 0.480 ms, in float)."
+        in said
+    )
+
+
+def test_an_integer_file_larger_than_the_float_one_says_why() -> None:
+    found = report()
+    assert "larger than the baseline's file" not in " ".join(derived.slower_sentences(found))
+    found["rows"][4] |= {"size_mb": 1000.0, "layers": {"integer": 3, "float": 1}}
+    assert "01-int8 on onnxruntime (cpu) is larger than the baseline's file there (1000 MB" in " ".join(
+        derived.slower_sentences(found)
+    )

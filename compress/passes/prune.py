@@ -66,6 +66,8 @@ TRAIN_CASES = 64
 """Train cases that the criteria which need gradients look at."""
 CALIBRATION_CASES = 16
 """Calibration cases that layers are fitted to, and channels compared on."""
+ROUNDED = 0.05
+"""A share of channels that lies further from the ratio asked for is told."""
 NEAR = 0.1
 """How far from the target a latency may land."""
 _SCALES = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -424,8 +426,19 @@ class _Look:
             place = min(narrow, key=lambda place: widths[place])
             layers, began = self.bundles[place].group.layers, self.began[self.bundles[place].key]
             self.task.note(f"narrowest layer: {layers[0]}, {widths[place]} of {began} channels")
+        self._about_rounding(widths)
         for line in self._kept_whole(cuts):
             self.task.note(line)
+
+    def _about_rounding(self, widths: Sequence[int]) -> None:
+        """What became of the ratio, where widths that fit are another share of the channels."""
+        began = sum(self.began[self.bundles[place].key] for place in self._open())
+        gone = began - sum(widths[place] for place in self._open())
+        if self.options.ratio is not None and began and abs(gone / began - self.options.ratio) > ROUNDED:
+            self.task.note(
+                f"ratio {self.options.ratio:g} became {gone / began:.2f}: {gone} of {began} channels go, since widths "
+                f"are rounded to {self.options.widths}; multiple: 1 takes the ratio as it is"
+            )
 
     def _widths(self, cuts: Sequence[Cut]) -> list[int]:
         gone = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
 
+from compress.report.report import NOISE
 from compress.skill import LITTLE, REASONS, THRESHOLD
 
 Json = Mapping[str, Any]
@@ -359,21 +360,39 @@ def _drop_text(drop: Json) -> str:
 
 
 def slower_sentences(report: Json) -> list[str]:
-    """A warning for each artifact that is slower than the step before it there, or at the end than the baseline."""
-    found = []
+    """A warning for each artifact that is slower, hardly faster or larger than what it was made from."""
+    found = list(_larger(report))
     last = {line.title for line in last_step(report)}
     for line in lines(report):
         slower: Json = line.row.get("slower") or {}
         if slower:
-            layers = ", ".join(f"{name} {amount(was)} to {amount(now)} ms" for name, was, now in slower["layers"])
+            layers = ", ".join(map(_changed, slower["layers"]))
             costs = f" (most of it in {layers})" if layers else ""
-            found.append(f"{line.title} is slower than {slower['than']} there ({slower['speed_up']:.2f}x){costs}.")
+            how = "slower" if slower["speed_up"] < NOISE else "hardly faster"
+            found.append(f"{line.title} is {how} than {slower['than']} there ({slower['speed_up']:.2f}x){costs}.")
         below = line.speed_up is not None and line.speed_up < 1
         if below and line.title in last and line.step != "baseline" and slower.get("than") != "baseline":
             found.append(f"{line.title} is slower than the baseline there ({line.speed_up:.2f}x).")
         if below and line.title in last and line.step != "baseline":
             found[-1] += " Use the baseline on this runtime."
     return found
+
+
+def _changed(layer: Sequence[Any]) -> str:
+    """A layer and its time before and after; what it is, where that is said."""
+    name, was, now, *kind = layer
+    return f"{name} {amount(was)} to {amount(now)} ms" + (f", {kind[0]}" if any(kind) else "")
+
+
+def _larger(report: Json) -> Iterator[str]:
+    """A sentence for each integer file that is larger than the baseline's on its runtime."""
+    for line in lines(report):
+        if line.size_ratio is not None and line.size_ratio < 1 and (line.row.get("layers") or {}).get("integer"):
+            yield (
+                f"{line.title} is larger than the baseline's file there ({amount(line.size_mb)} MB, "
+                f"{1 / line.size_ratio:.2f}x): with {large(line.row['params'])} parameters, scales, quantization nodes "
+                "and a runtime's integer kernels take more room than 8-bit weights save."
+            )
 
 
 def processor_sentences(report: Json) -> list[str]:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 Status = Literal["measured", "built", "not measured"]
 Ruling = Literal["holds", "fails", "inconclusive"]
 
+NOISE = 0.97
+"""A speed-up below this is no noise of two medians taken in turns."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -50,8 +53,8 @@ class Row:
     processors: Mapping[str, Any] | None = None
     """On which CPUs it answers alike, and why (`Processors`); None where it is not for a CPU."""
     slower: Mapping[str, Any] | None = None
-    """Where it is slower than the step before it on the same runtime: `than` which, `speed_up` (below 1), and its
-    `layers` that cost it: name, milliseconds before and after."""
+    """Where it is slower than the step before it on the same runtime, or hardly faster: `than` which, `speed_up`, and
+    its `layers` that cost it: name, milliseconds before and after and, where it is not slower, what the layer is."""
     flags: Mapping[str, Any] = field(default_factory=dict)
 
 
