@@ -415,7 +415,20 @@ class Calls:
         Calls(partial(os.system), "touch trapped"),
         partial(os.system, "touch trapped"),
     ],
-    ids=lambda trap: str(getattr(trap, "made", trap))[:40],
+    ids=(
+        "system",
+        "eval",
+        "exec",
+        "open",
+        "import",
+        "getattr",
+        "run",
+        "copy",
+        "import_module",
+        "run_path",
+        "of",
+        "partial",
+    ),
 )
 def test_what_would_run_something_is_refused_and_not_run(
     trap: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
