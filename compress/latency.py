@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import pydantic
 from pydantic import ConfigDict, Field
-from scipy.stats import binom
+from scipy.special import bdtr, bdtrc
 
 BLOCK = 10
 """Timed runs in a block."""
@@ -85,9 +85,9 @@ def limits(record: Mapping[str, Any], percentile: float, level: float) -> tuple[
         place = (n - 1) * quantile
         # It is no larger than the sample of the one rank, and no smaller than that of the other.
         below, above = math.ceil(place) + 1, math.floor(place) + 1
-        if binom.sf(below - 1, n, share) >= level:
+        if bdtrc(below - 1, n, share) >= level:
             lower = max(lower, float(record[name]))
-        if binom.cdf(above - 1, n, share) >= level:
+        if bdtr(above - 1, n, share) >= level:
             upper = min(upper, float(record[name]))
     return lower, upper
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_recipe
-from monai.transforms import Rand2DElasticd, RandAffined, RandFlipd, RandGaussianNoised
 
 from compress.errors import RecipeError
 from compress.recipe import load, schema
@@ -26,8 +25,8 @@ def changed(how: Any, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return augmented(augmentation(how), IMAGE, MASK, (1, 2, seed))
 
 
-def kinds(how: Any) -> list[type]:
-    return [type(each) for each in augmentation(how).transforms]
+def kinds(how: Any) -> list[str]:
+    return [type(each).__name__ for each in augmentation(how).transforms]
 
 
 # Sums over images that "strong" made when it was the preset alone: trained weights were made with it.
@@ -54,15 +53,15 @@ def test_none_changes_nothing() -> None:
 
 
 def test_options_change_only_what_they_name() -> None:
-    assert kinds(Augment(preset="none", elastic=1.0)) == [Rand2DElasticd]
-    assert kinds(Augment(preset="none", scale=0.3)) == [RandAffined]
-    assert kinds(Augment(preset="flips", upside_down=0.5)) == [RandFlipd, RandFlipd]
+    assert kinds(Augment(preset="none", elastic=1.0)) == ["Rand2DElasticd"]
+    assert kinds(Augment(preset="none", scale=0.3)) == ["RandAffined"]
+    assert kinds(Augment(preset="flips", upside_down=0.5)) == ["RandFlipd", "RandFlipd"]
     assert kinds(Augment(preset="flips", flips=0)) == []
-    assert kinds(Augment(elastic=0)) == [each for each in kinds("strong") if each is not Rand2DElasticd]
-    assert kinds(Augment(intensity=0)) == [RandFlipd, RandAffined, Rand2DElasticd]
+    assert kinds(Augment(elastic=0)) == [each for each in kinds("strong") if each != "Rand2DElasticd"]
+    assert kinds(Augment(intensity=0)) == ["RandFlipd", "RandAffined", "Rand2DElasticd"]
     assert kinds(Augment(preset="none", intensity=1)) == kinds("strong")[3:]
     (*_, noise) = augmentation(Augment(intensity=2)).transforms
-    assert isinstance(noise, RandGaussianNoised)
+    assert type(noise).__name__ == "RandGaussianNoised"
     assert noise.rand_gaussian_noise.std == 0.08
 
 

@@ -214,7 +214,7 @@ def test_a_run_that_is_killed_or_stopped_goes_on(tmp_path: Path, recipe: dict) -
         )
         kept = out / "tiny" / "kept"
         limit = time.monotonic() + 60
-        wanted = "01-int8.json" if how is signal.SIGKILL else "scores-*.json"
+        wanted = "01-int8.json" if how is signal.SIGKILL else "build-*.json"
         while not list(kept.glob(wanted)) and time.monotonic() < limit and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(how)

@@ -573,8 +573,8 @@ AT_THE_MARGIN: dict[str, Callable[[np.random.Generator, tuple[int, int]], Values
     "rare collapse": collapsing,
 }
 RUNS = 6_000
-# Other shapes of the same kind, on demand.
-EXTREMES = ("normal", "exponential", "rare collapse")
+# The shape that is hardest to tell; others, on demand.
+EXTREMES = ("rare collapse",)
 
 
 def false_passes(name: str, limits: Callable[[Values], Values], n: int = RELEASE) -> float:

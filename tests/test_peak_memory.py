@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -83,3 +84,13 @@ def test_a_process_that_runs_the_artifact_on_this_runtime_needs_some(
         found = peaks.mb(word)
     assert 30 <= found < 2000
     assert found % 10 == 0, "rounded, since it varies by a few from run to run"
+
+
+@pytest.mark.parametrize("word", ["onnxruntime", "openvino", "tensorrt"])
+def test_what_opens_an_artifact_loads_no_other_runtime(word: str) -> None:
+    code = (
+        f"import sys, compress.peak_memory, export.backends.{word}; "
+        "print([name for name in ('torch', 'onnxscript', 'scipy', 'monai') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -19,13 +19,14 @@ from onnx import numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as pybind
 
 from export.artifact import Artifact, Infer
-from export.deviation import with_outputs
 from export.device import Device
 from export.devices.cpu import CPU
-from export.emulation import Run, emulation
 from export.errors import BackendError, NotHere
 from export.layers import NodeTime, Profile, profile_of
 from export.rules import Rules
+
+if TYPE_CHECKING:
+    from export.emulation import Run
 
 # uint8 activations: with them concatenation and max pooling stay in integers and ReLU disappears into the
 # range, which is what makes a U-Net faster at all (int8 activations gained 1.0-1.4x, uint8 1.7-2.6x).
@@ -86,6 +87,9 @@ class OnnxRuntime:
 
         Integer layers to the bit; float layers as this CPU rounds them (export/emulation.py).
         """
+        # It computes with torch, which an artifact that is only opened must not load: it would count as its memory.
+        from export.emulation import emulation
+
         artifact.verify()
         name = artifact.input.name
         run = emulation(self._optimized(artifact.path), _as_it_is, pairs_in_16_bits=pairs_in_16_bits)
@@ -104,6 +108,8 @@ class OnnxRuntime:
             names: outputs of nodes; of a DequantizeLinear, whose own output this runtime does not compute, what its
                 integers stand for.
         """
+        from export.deviation import with_outputs
+
         model = onnx.load(artifact.path)
         read = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

@@ -18,7 +18,6 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from export.artifact import Artifact, Infer
-from export.deviation import with_outputs
 from export.device import Device
 from export.devices.cpu import CPU
 from export.errors import BackendError, MissingExtra, SurroundingsError
@@ -123,6 +122,8 @@ class OpenVino:
         Raises:
             BackendError: if it does not take the file with all of them.
         """
+        from export.deviation import with_outputs
+
         ov = _openvino()
         model = with_outputs(_as_it_means(onnx.load(artifact.path.with_suffix(".onnx"))), names)
         outputs = [output.name for output in model.graph.output]
