@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,10 @@ from compress.weights import Description, save_net
 
 # Tests that run beside each other have a thread each.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+
+# What torch and its exporter hold for good is millions of objects, which every collection would look through.
+gc.freeze()
+gc.set_threshold(100_000, 20, 50)
 
 SIZE = 32
 

@@ -210,6 +210,7 @@ def passed(path: Path, folder: Path) -> tuple[nn.Module, list[str]]:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_a_killed_distillation_goes_on_and_ends_where_an_undisturbed_one_ends(
     tmp_path: Path, recipe: dict[str, Any]
 ) -> None:

@@ -24,7 +24,7 @@ from export.files import make_folder, sha256
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 TRAINING = sorted((ROOT / "recipes" / "train").glob("*.yaml"))
-# Whole chains take long even at toy size: one runs each time in torch, and all of them on every runtime on demand.
+# Whole chains take long even at toy size: they run on demand.
 SLOW = (
     "nerve_unet_int8",
     "unet_edge",
@@ -102,6 +102,7 @@ def test_a_shipped_recipe_runs_at_toy_size(path: Path, tmp_path: Path, monkeypat
     assert "<svg" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_passes_of_a_shipped_recipe_follow_each_other_at_toy_size(tmp_path: Path) -> None:
     recipe = load(write_recipe(tmp_path, toy(ROOT / "recipes" / "unet_edge.yaml", tmp_path)))
     task, kept = recipe.task(), Kept(make_folder(tmp_path / "out"))
