@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
-from functools import partial
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
@@ -26,6 +25,9 @@ from compress.cli import main
 from compress.networks.unet import UNet
 
 COMPRESS = [sys.executable, "-m", "compress"]
+# Whoever runs the tests in the background has Ctrl-C ignored, and children inherit that.
+_HEEDS = "signal.signal(signal.SIGINT, signal.default_int_handler); runpy.run_module('compress', run_name='__main__')"
+TO_BE_STOPPED = [sys.executable, "-c", f"import runpy, signal; {_HEEDS}"]
 
 
 def in_a_process(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -208,12 +210,10 @@ def test_a_run_that_is_killed_or_stopped_goes_on(tmp_path: Path, recipe: dict) -
     out = tmp_path / "runs"
     for how in (signal.SIGKILL, signal.SIGINT):
         process = subprocess.Popen(
-            [*COMPRESS, "run", str(path), "--out", str(out)],
+            [*TO_BE_STOPPED, "run", str(path), "--out", str(out)],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-            # Whoever runs the tests in the background has Ctrl-C ignored, and children inherit that.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         kept = out / "tiny" / "kept"
         limit = time.monotonic() + 60
