@@ -37,6 +37,7 @@ from export.backends.torch import infer_from_module
 from export.capture import capture
 from export.graph import convolutions, layer_name
 from export.placement import matches
+from export.to_onnx import Style, to_onnx
 
 NAMING = ("keep", "where", "keep_float")
 """Options of passes that name layers."""
@@ -298,6 +299,9 @@ def _judge_baseline(task: Task, dice: dict[str, float], there: bool, found: Foun
 def _graph(recipe: Recipe, task: Task, found: Found) -> None:
     """Whether the network can leave torch, and the layers that options name are in it."""
     graph = capture(task.net, task.example, task.dynamic)
+    with TemporaryDirectory() as folder:
+        # Not all that can be captured has a translation to ONNX.
+        to_onnx(task.net, task.example, Path(folder) / "model.onnx", Style(opset=recipe.opset, dynamic=recipe.dynamic))
     layers = [layer_name(node) for node in convolutions(graph)]
     modules = [name for name, _ in task.net.named_modules() if name]
     for steps in _chains(recipe):

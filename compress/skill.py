@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.chance import found_in
 from compress.errors import DataError, NotHere
 from compress.measure import DICE, Scores
 
@@ -28,6 +29,8 @@ TRIED = 12
 """Test cases with foreground on which a baseline must find something before passes are begun."""
 SURE = 5
 """On fewer a fair network may find nothing by chance; no gate on a drop holds on so few anyway."""
+ENOUGH = 30
+"""From here on a gate on a drop can hold."""
 REASONS = (
     "likely another normalization than in training, turned or mirrored images or masks (EXIF, axes), another order of "
     "the classes, or masks that hold something else (data masks, ignore)"
@@ -66,28 +69,41 @@ def _of_marking_all(scores: Scores, class_name: str) -> float:
 
 
 def refuse_without(task: Task, judged: bool, log: Callable[[str], None]) -> None:
-    """Stop before any pass if the baseline finds nothing of what there is on the first few test cases.
+    """Stop before any pass if the baseline cannot do its task: it finds nothing, or what it finds is chance.
 
     Args:
         judged: whether a gate reads its Dice; where none does, or cases are few (`SURE`), it is only told.
 
     Raises:
-        DataError: if its Dice is 0 on each of them.
+        DataError: if its Dice is 0, no better with its cases' own masks than with others', or far better with masks
+            that are mirrored or turned.
     """
+    found = None if _refuse_blind(task, judged, log) else found_in(task)
+    if found is None or found.fault is None:
+        return
+    # A weak baseline may look like chance on few cases, on which no gate on a drop holds anyway.
+    if judged and (found.turned is not None or found.cases >= ENOUGH):
+        raise DataError(f"{task.data.source}: {found.fault}")
+    log(found.fault)
+
+
+def _refuse_blind(task: Task, judged: bool, log: Callable[[str], None]) -> bool:
+    """Whether it finds nothing of what there is on the first few test cases, or cannot be asked."""
     tried = 0
     with suppress(NotHere):
         # Answers that are not finite are told where they are measured.
         for dice_K in _dice(task):
             tried += 1
             if np.nansum(dice_K) > 0:
-                return
+                return False
     if tried == 0:
-        return
+        return True
     told = f"the baseline's Dice is 0 on all of {tried} test cases with foreground, so no drop from it says anything"
     likely = f"{told}; {REASONS}{f'; {THRESHOLD}' if task.logits == 1 else ''}"
     if judged and tried >= SURE:
         raise DataError(f"{task.data.source}: {likely}")
     log(likely)
+    return True
 
 
 def _dice(task: Task) -> Iterator[NDArray[np.float64]]:

@@ -12,6 +12,7 @@ import importlib
 import json
 import pickle
 import struct
+import sys
 import warnings
 import zipfile
 from collections import Counter
@@ -270,6 +271,11 @@ def _read_state(path: Path, notes: list[str]) -> dict[str, Tensor]:
             raise WeightsError(f"{path}: damaged or truncated safetensors file ({error})") from None
     read, left = _unpickled(path)
     state = dict(_flat(read))
+    if not state and any("numpy" in name for name in left):
+        raise WeightsError(
+            f"{path}: its arrays are numpy's, which a pickle makes by running code: save tensors instead, "
+            "torch.save({name: torch.from_numpy(array) for name, array in state.items()}, ...)"
+        )
     if not state:
         raise WeightsError(
             f"{path}: no state dict of tensors in it (found {_found_in(read)}); looked under {', '.join(_NESTED[:8])} "
@@ -296,7 +302,9 @@ def _unpickled(path: Path) -> tuple[Any, list[str]]:
             if name is None or (name in left and left[name] >= mapped):
                 raise WeightsError(f"{path}: damaged or not a torch checkpoint: {_AGAIN}") from None
             if not is_harmless(name):
-                names = ", ".join([*list(left)[:2], name])
+                # Of what stands beside it only a program's own classes say what the file is.
+                own = [each for each in left if each.partition(".")[0] not in sys.stdlib_module_names]
+                names = ", ".join([*own[:2], name])
                 raise WeightsError(
                     f"{path}: refused, because it is a pickle of more than tensors ({names}) and loading one can run "
                     f"any code: {_AGAIN}, in the program that wrote it"
@@ -338,7 +346,8 @@ def _flat(read: Any, depth: int = 4) -> Iterator[tuple[str, Tensor]]:
         return
     for key, value in read.items():
         if isinstance(value, Tensor):
-            yield str(key), value
+            # Sparse ones too: a network's own are not.
+            yield str(key), value.to_dense() if value.layout is not torch.strided else value
         elif not str(key).startswith("optim"):
             yield from ((f"{key}.{name}", tensor) for name, tensor in _flat(value, depth - 1))
 

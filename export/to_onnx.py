@@ -9,6 +9,7 @@ import contextlib
 import copy
 import functools
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -152,7 +153,11 @@ def _reason(error: BaseException) -> str:
     """The first line of the innermost error: the exporter wraps it in advice for its own developers."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+    untranslated = re.match(r"No ONNX function found for <OpOverload\(op='([\w.]+)', overload='(\w+)'\)>", said)
+    if untranslated is None:
+        return said
+    return f"torch has no translation of {untranslated[1]} ({untranslated[2]}) to ONNX; write it in other operations"
 
 
 def _check_size(model: ir.Model, name: str) -> None:

@@ -30,6 +30,7 @@ FLOORS = (
         "compress.data",
         "compress.gates",
         "compress.skill",
+        "compress.chance",
         "compress.train",
         "compress.task",
         "compress.weights",

@@ -166,8 +166,9 @@ def test_a_baseline_that_finds_nothing_is_refused_before_any_pass(folder: Path, 
     lines: list[str] = []
     refuse_without(task, False, lines.append)
     assert len(lines) == 1, "where no gate reads it, it is told"
-    refuse_without(task_of(folder, Says(classes, 1), classes, masks=masks), True, lines.append)
-    assert len(lines) == 1, "one case with a Dice above 0 is enough to go on"
+    with pytest.raises(DataError, match=r"fit other cases' masks .* as well as their own"):
+        refuse_without(task_of(folder, Says(classes, 1), classes, masks=masks), True, lines.append)
+    assert len(lines) == 1, "one case with a Dice above 0 is enough to go on to what its answers fit"
 
 
 @pytest.mark.parametrize(("gates", "judged"), [([{"dice_drop": {"at_most": 0.5}}], True), ([], False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections import Counter
@@ -238,6 +239,13 @@ def _openvino() -> Any:
 
 
 def _reason(error: RuntimeError) -> str:
+    """What OpenVINO says; of several nodes that it does not take, the first with a cause of its own."""
+    failed = re.findall(r"ONNX node '<Node\((\w+)\): ([^>]*)>': (.*?)\n\n", f"{error}\n\n", re.DOTALL)
+    for kind, name, said in failed:
+        cause = said.strip().splitlines()[-1].strip()
+        # What reads a node that was not taken has no shape.
+        if "has to be known" not in cause:
+            return f"{kind} ({name}): {cause}"[:300]
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Exception from" not in line]
     return " ".join(lines)[:300]
 
