@@ -208,14 +208,17 @@ def test_a_disk_that_fills_up_exits_4_and_leaves_nothing_half_written(tmp_path: 
 def test_a_run_that_is_killed_or_stopped_goes_on(tmp_path: Path, recipe: dict) -> None:
     path = write_recipe(tmp_path, recipe)
     out = tmp_path / "runs"
+    kept = out / "tiny" / "kept"
     for how in (signal.SIGKILL, signal.SIGINT):
+        for build in kept.glob("build-*.json"):
+            # Begun by the one that was killed; the next is to be stopped in the middle, not while it starts.
+            build.unlink()
         process = subprocess.Popen(
             [*TO_BE_STOPPED, "run", str(path), "--out", str(out)],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        kept = out / "tiny" / "kept"
         limit = time.monotonic() + 60
         wanted = "01-int8.json" if how is signal.SIGKILL else "build-*.json"
         while not list(kept.glob(wanted)) and time.monotonic() < limit and process.poll() is None:
