@@ -90,6 +90,8 @@ HIPPOCAMPUS = {
         "root": "msd_hippocampus",
         "classes": ["background", "anterior", "posterior"],
         "size": [40, 56, 40],
+        # Whole: each case is one input, whose answers are compared.
+        "fit": "pad",
         "batch": 4,
     }
 }
