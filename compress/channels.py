@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_leaves
 from compress.errors import ExportError
 from compress.foreign.copies import copy_of
 from export.capture import exported, quiet
+from export.functional import changes_in_place
 
 Place = tuple[str, int]
 """A tensor of the network, by its name, and one of its axes."""
@@ -222,7 +223,7 @@ def _composed(program: ExportedProgram) -> dict[Any, Callable[..., Any]] | None:
     for node in program.graph.nodes:
         if node.op != "call_function" or node.target.__name__ == "getitem":
             continue
-        if _changes_in_place(node):
+        if changes_in_place(node):
             changed = node.args[0]
             viewed = changed.op == "call_function" and getattr(changed.target, "is_view", False)
             parts_change |= viewed or torch.Tag.pointwise not in node.target.tags
@@ -233,10 +234,6 @@ def _composed(program: ExportedProgram) -> dict[Any, Callable[..., Any]] | None:
     # From torch's own table: an operation given as its own decomposition would be asked again and again.
     simpler = default_decompositions()
     return {target: simpler[target] for target in unknown if target in simpler}
-
-
-def _changes_in_place(node: Any) -> bool:
-    return bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
 
 
 @dataclass
@@ -305,7 +302,7 @@ class _Trace:
                 stack = node.meta.get("nn_module_stack")
                 self.module = self._name_of(list(stack.values())[-1][0]) if stack else ""
                 self.of[node] = self._call(node)
-                if _changes_in_place(node):
+                if changes_in_place(node):
                     self.of[node.args[0]] = self.of[node]
             elif node.op == "output":
                 for logits in node.args[0]:

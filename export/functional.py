@@ -43,7 +43,7 @@ def in_functions(program: ExportedProgram) -> bool:
 def _in_functions(node: fx.Node) -> bool:
     if node.target in _DROPOUTS:
         return _dropped(node)
-    if _is_mutable(node):
+    if changes_in_place(node):
         return _out_of_place(node)
     if node.target is aten.batch_norm.default:
         return _batch_norm(node)
@@ -90,7 +90,8 @@ def _renamed(copied: fx.Graph, node: fx.Node, known: dict[Any, Any], packet: Any
     return copy
 
 
-def _is_mutable(node: fx.Node) -> bool:
+def changes_in_place(node: fx.Node) -> bool:
+    """Whether an operation changes a tensor that it is given."""
     return bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
 
 
@@ -151,7 +152,7 @@ def _is_new(node: fx.Node) -> bool:
         return node.op == "output"
     if _is_composite(node):
         return target._schema.name.partition("::")[2] in _OWN
-    return _is_mutable(node) or not _shares(node)
+    return changes_in_place(node) or not _shares(node)
 
 
 def _batch_norm(node: fx.Node) -> bool:
