@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import stdtrit
 
 from compress.data.cases import MaskArray
 from compress.errors import NotHere
+from compress.measure import surely_above_zero
 
 if TYPE_CHECKING:
     from compress.data.cases import Case
@@ -84,7 +84,7 @@ def found_in(task: Task) -> Found | None:
         for labels_HW, mask_HW in _answered(task):
             _look(seen, labels_HW, mask_HW, masks)
             masks.append(mask_HW)
-            if len(seen.own) == MOST or (len(seen.pairs) >= FEWEST and _above(*zip(*seen.pairs, strict=True))):
+            if len(seen.own) == MOST or (len(seen.pairs) >= FEWEST and surely_above_zero(-np.diff(seen.pairs)[:, 0])):
                 break
     return _found(seen) if len(seen.own) >= FEWEST else None
 
@@ -139,23 +139,15 @@ def dice(labels_HW: MaskArray, mask_HW: MaskArray) -> float:
     return float(np.mean(shares))
 
 
-def _above(more: Sequence[float], less: Sequence[float]) -> bool:
-    """Whether paired values lie above others on average: one-sided, 95 %, by Student's t."""
-    differences = np.subtract(more, less)
-    count = len(differences)
-    margin = stdtrit(count - 1, 0.95) * differences.std(ddof=1) / count**0.5
-    return bool(differences.mean() > margin)
-
-
 def _found(seen: _Seen) -> Found:
     best, turned = max(seen.turned.items(), key=lambda way: np.mean(way[1]))
-    apart = np.mean(turned) - np.mean(seen.own) > CLEARLY and _above(turned, seen.own)
+    apart = np.mean(turned) - np.mean(seen.own) > CLEARLY and surely_above_zero(np.subtract(turned, seen.own))
     own, others = zip(*seen.pairs, strict=True) if len(seen.pairs) >= FEWEST else ((), ())
     return Found(
         cases=len(seen.own),
         dice=float(np.mean(seen.own)),
         others=float(np.mean(others)) if others else math.nan,
-        better=not others or _above(own, others),
+        better=not others or surely_above_zero(np.subtract(own, others)),
         turned=best if apart else None,
         turned_dice=float(np.mean(turned)),
     )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from scipy import ndimage
 from scipy.spatial import cKDTree
+from scipy.special import stdtrit
 
 METRICS = ("dice", "iou", "hd95", "nsd", "precision", "recall", "hausdorff", "asd", "mae")
 """Dice (F1) and IoU; the Hausdorff distance, whole and its 95th percentile, and the average surface distance, each of
@@ -154,6 +155,12 @@ def scores_of(
         false_alarms=tuple(int(count) for count in np.sum(alarms, axis=0)),
         absent=tuple(int(count) for count in np.isnan(values_NKM[:, :, 0]).sum(axis=0)),
     )
+
+
+def surely_above_zero(values_N: Values) -> bool:
+    """Whether the mean of independent values lies above 0: one-sided, 95 %, by Student's t; two or more are needed."""
+    n = len(values_N)
+    return bool(values_N.mean() > stdtrit(n - 1, 0.95) * values_N.std(ddof=1) / math.sqrt(n))
 
 
 def score_case(

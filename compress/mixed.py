@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from compress.errors import PassError
-from compress.measure import DICE
+from compress.measure import DICE, surely_above_zero
 from compress.progress import bar
 from export.backends.torch import infer_from_module
 from export.quantized import Quantized
@@ -200,10 +199,7 @@ def _sure(before_NK: np.ndarray, after_NK: np.ndarray) -> bool:
     """Whether some class loses on average by more than chance: one-sided, 95 %, by Student's t over the cases."""
     for lost in (before_NK - after_NK).T:
         known = lost[np.isfinite(lost)]
-        if (
-            len(known) >= FEWEST
-            and known.mean() > stdtrit(len(known) - 1, 0.95) * known.std(ddof=1) / len(known) ** 0.5
-        ):
+        if len(known) >= FEWEST and surely_above_zero(known):
             return True
     return False
 
