@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from compress.errors import MissingExtra, NotHere
-from compress.gates import DROPS, FEWEST, OF_FILE, Gate, Name
+from compress.gates import DROPS, OF_FILE, Gate, Name
 from compress.latency import samples_for
+from compress.measure import FEWEST
 from compress.recipe import Recipe
 from export.device import find_device, words
 

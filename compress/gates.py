@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass
 from scipy.special import stdtrit
 
 from compress.latency import limits, samples_for
-from compress.measure import Scores
+from compress.measure import FEWEST, RELEASE, Scores
 from compress.report.report import Row, Ruling, Verdict
 from compress.skill import lacking
 
@@ -40,9 +40,6 @@ Values = NDArray[np.float64]
 
 LEVEL = 0.95
 RESAMPLES = 10_000
-FEWEST, RELEASE = 30, 149
-"""Under FEWEST independent cases a drop gate never holds; from RELEASE on, a loss of 2 % of the
-patients that the sample happened to miss is less than 5 % likely (0.98^149 < 0.05)."""
 MOST_CASES = 20_000
 """More test cases than this nobody has."""
 COLLAPSE = 0.10
