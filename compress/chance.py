@@ -18,7 +18,7 @@ import numpy as np
 
 from compress.data.cases import MaskArray
 from compress.errors import NotHere
-from compress.measure import surely_above_zero
+from compress.measure import DICE, score_case, surely_above_zero
 
 if TYPE_CHECKING:
     from compress.data.cases import Case
@@ -82,37 +82,47 @@ def found_in(task: Task) -> Found | None:
     seen, masks = _Seen(), list[MaskArray]()
     with suppress(NotHere):
         for labels_HW, mask_HW in _answered(task):
-            _look(seen, labels_HW, mask_HW, masks)
+            _look(task, seen, labels_HW, mask_HW, masks)
             masks.append(mask_HW)
             if len(seen.own) == MOST or (len(seen.pairs) >= FEWEST and surely_above_zero(-np.diff(seen.pairs)[:, 0])):
                 break
     return _found(seen) if len(seen.own) >= FEWEST else None
 
 
+def drawn_with_foreground(task: Task) -> Iterator[tuple[Case, MaskArray]]:
+    """The test cases whose masks (HW, at the image's own size) have any foreground, in an order drawn by the seed."""
+    cases = task.data.cases["test"]
+    for place in np.random.default_rng(task.seed).permutation(len(cases)):
+        mask_HW = task.data.mask(cases[place])
+        if ((mask_HW > 0) & (mask_HW != task.data.ignore)).any():
+            yield cases[place], mask_HW
+
+
 def _answered(task: Task) -> Iterator[tuple[MaskArray, MaskArray]]:
+    """Labels and masks at the network's size."""
     from export.backends.torch import infer_from_module
 
-    infer, cases = infer_from_module(task.net), task.data.cases["test"]
-    for place in np.random.default_rng(task.seed).permutation(len(cases)):
-        mask_HW = _mask(task, cases[place])
-        if mask_HW.any():
-            yield task.fitted_labels(infer, cases[place]), mask_HW
+    infer = infer_from_module(task.net)
+    for case, _ in drawn_with_foreground(task):
+        yield task.fitted_labels(infer, case), task.data.whole_mask(case)
 
 
-def _mask(task: Task, case: Case) -> MaskArray:
-    mask_HW = task.data.whole_mask(case).copy()
-    if task.data.ignore is not None:
-        mask_HW[mask_HW == task.data.ignore] = 0
-    return mask_HW
-
-
-def _look(seen: _Seen, labels_HW: MaskArray, mask_HW: MaskArray, before: Sequence[MaskArray]) -> None:
-    seen.own.append(dice(labels_HW, mask_HW))
-    other = next((each for each in reversed(before) if dice(each, mask_HW) < ALIKE), None)
+def _look(task: Task, seen: _Seen, labels_HW: MaskArray, mask_HW: MaskArray, before: Sequence[MaskArray]) -> None:
+    seen.own.append(_dice(task, labels_HW, mask_HW))
+    other = next((each for each in reversed(before) if _dice(task, each, mask_HW) < ALIKE), None)
     if other is not None:
-        seen.pairs.append((seen.own[-1], dice(labels_HW, other)))
+        seen.pairs.append((seen.own[-1], _dice(task, labels_HW, other)))
     for title, turned_HW in _ways(mask_HW):
-        seen.turned.setdefault(title, []).append(dice(labels_HW, turned_HW))
+        seen.turned.setdefault(title, []).append(_dice(task, labels_HW, turned_HW))
+
+
+def _dice(task: Task, labels_HW: MaskArray, mask_HW: MaskArray) -> float:
+    """The mean Dice of the classes that either has; one that enlarging or shrinking took away altogether has 0."""
+    values_KM, _ = score_case(
+        labels_HW, mask_HW, classes=len(task.data.class_names), ruler=None, ignore=task.data.ignore
+    )
+    known = values_KM[:, DICE][np.isfinite(values_KM[:, DICE])]
+    return float(known.mean()) if known.size else 0.0
 
 
 def _ways(mask_HW: MaskArray) -> list[tuple[str, MaskArray]]:
@@ -127,16 +137,6 @@ def _ways(mask_HW: MaskArray) -> list[tuple[str, MaskArray]]:
         ways.append(("with their axes exchanged", np.swapaxes(mask_HW, upright, across)))
         ways += [(f"turned by {90 * turns} degrees", np.rot90(mask_HW, turns, (upright, across))) for turns in (1, 3)]
     return ways
-
-
-def dice(labels_HW: MaskArray, mask_HW: MaskArray) -> float:
-    """The mean Dice of the foreground classes that a mask has."""
-    classes = [index for index in np.unique(mask_HW) if index]
-    shares = [
-        2 * ((labels_HW == index) & (mask_HW == index)).sum() / ((labels_HW == index).sum() + (mask_HW == index).sum())
-        for index in classes
-    ]
-    return float(np.mean(shares))
 
 
 def _found(seen: _Seen) -> Found:

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.chance import found_in
+from compress.chance import drawn_with_foreground, found_in
 from compress.errors import DataError, NotHere
-from compress.measure import DICE, Scores
+from compress.measure import DICE, FEWEST, Scores
 
 if TYPE_CHECKING:
-    from compress.data.cases import Case
     from compress.task import Task
 
 LITTLE = 0.3
@@ -29,8 +28,6 @@ TRIED = 12
 """Test cases with foreground on which a baseline must find something before passes are begun."""
 SURE = 5
 """On fewer a fair network may find nothing by chance; no gate on a drop holds on so few anyway."""
-ENOUGH = 30
-"""From here on a gate on a drop can hold."""
 REASONS = (
     "likely another normalization than in training, turned or mirrored images or masks (EXIF, axes), another order of "
     "the classes, or masks that hold something else (data masks, ignore)"
@@ -82,7 +79,7 @@ def refuse_without(task: Task, judged: bool, log: Callable[[str], None]) -> None
     if found is None or found.fault is None:
         return
     # A weak baseline may look like chance on few cases, on which no gate on a drop holds anyway.
-    if judged and (found.turned is not None or found.cases >= ENOUGH):
+    if judged and (found.turned is not None or found.cases >= FEWEST):
         raise DataError(f"{task.data.source}: {found.fault}")
     log(found.fault)
 
@@ -110,13 +107,6 @@ def _dice(task: Task) -> Iterator[NDArray[np.float64]]:
     """The Dice of each class (K) on test cases with foreground, `TRIED` at most, drawn by the seed."""
     from export.backends.torch import infer_from_module
 
-    infer, cases = infer_from_module(task.net), task.data.cases["test"]
-    drawn = (cases[place] for place in np.random.default_rng(task.seed).permutation(len(cases)))
-    found = (case for case in drawn if _has_foreground(task, case))
-    for case, _ in zip(found, range(TRIED), strict=False):
+    infer = infer_from_module(task.net)
+    for (case, _), _ in zip(drawn_with_foreground(task), range(TRIED), strict=False):
         yield task.score(infer, case, surfaces=False)[0][:, DICE]
-
-
-def _has_foreground(task: Task, case: Case) -> bool:
-    mask_HW = task.data.mask(case)
-    return bool(((mask_HW > 0) & (mask_HW != task.data.ignore)).any())

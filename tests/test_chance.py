@@ -35,7 +35,8 @@ def found(monkeypatch: pytest.MonkeyPatch, answer: Answer, count: int = 40) -> F
     masks = [mask(np.random.default_rng(seed)) for seed in range(count)]
     answered = ((answer(masks, place).astype(np.uint8), masks[place]) for place in range(count))
     monkeypatch.setattr(chance, "_answered", lambda _: answered)
-    return found_in(SimpleNamespace(data=SimpleNamespace(fit=SimpleNamespace(how="resize"))))  # type: ignore[arg-type]
+    data = SimpleNamespace(fit=SimpleNamespace(how="resize"), class_names=("background", "blob"), ignore=None)
+    return found_in(SimpleNamespace(data=data))  # type: ignore[arg-type]
 
 
 def test_a_good_baseline_is_known_on_few_cases(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,11 +73,14 @@ def test_masks_that_lie_otherwise_are_told_with_the_way(
     assert told is not None and told.turned == way and "far better (Dice 1.000" in (told.fault or "")
 
 
-def test_masks_that_are_all_alike_and_few_cases_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    same = mask(np.random.default_rng(0))
-    monkeypatch.setattr(chance, "_mask", lambda *_: same)
-    told = found(monkeypatch, lambda masks, place: masks[place], count=5)
-    assert told is None
+def test_few_cases_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(monkeypatch, lambda masks, place: masks[place] * 0, count=chance.FEWEST - 1) is None
+
+
+def test_masks_that_are_all_alike_tell_nothing_of_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chance, "ALIKE", 0.0)
+    told = found(monkeypatch, lambda masks, place: masks[0])
+    assert told is not None and told.better and np.isnan(told.others)
 
 
 @pytest.mark.parametrize(("judged", "cases", "refused"), [(True, 40, True), (False, 40, False), (True, 12, False)])
