@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import SIZE, write_folder, write_recipe
 from PIL import Image
@@ -445,3 +446,25 @@ def test_patients_are_what_counts(tmp_path: Path, recipe: dict, spoiled: Path) -
     # A mask that cannot be read ends the check before anything is inferred.
     (spoiled / "masks" / "test_000.png").write_bytes(yaml.safe_dump(recipe).encode())
     assert said(looked_at(tmp_path, recipe).warnings, "there are 5 independent test cases")
+
+
+UNTRANSLATED = """
+import torch, torch.nn.functional as F
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(1, 3, 1)
+
+    def forward(self, image):
+        return self.conv(image) + F.interpolate(F.adaptive_max_pool2d(image, (3, 3)), size=image.shape[2:])
+"""
+
+
+def test_a_network_that_has_no_translation_to_onnx_is_a_mistake(tmp_path: Path, recipe: dict) -> None:
+    (tmp_path / "net.py").write_text(UNTRANSLATED)
+    conv = torch.nn.Conv2d(1, 3, 1)
+    torch.save({f"conv.{name}": tensor for name, tensor in conv.state_dict().items()}, tmp_path / "net.pt")
+    options = {"path": str(tmp_path / "net.py"), "build": "Net", "classes": 3, "in_channels": 1}
+    recipe["network"] = {"python": {**options, "weights": str(tmp_path / "net.pt")}}
+    assert said(looked_at(tmp_path, recipe).mistakes, "cannot be exported to ONNX", "aten.adaptive_max_pool2d")

@@ -17,6 +17,7 @@ from export.backends import onnxruntime, openvino
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
 from export.backends.torch import infer_from_module
+from export.errors import BackendError
 from export.to_onnx import Parity, parity, to_onnx
 
 RUNTIMES = {"onnxruntime": (OnnxRuntime(), onnxruntime.RULES), "openvino": (OpenVino(), openvino.RULES)}
@@ -166,3 +167,10 @@ def lost_bias(path: Path) -> str:
     biases[1].CopyFrom(numpy_helper.from_array(value, biases[1].name))
     onnx.save(model, path)
     return biases[1].name.removesuffix(".bias")
+
+
+def test_a_file_that_openvino_does_not_take_is_told_by_its_operator_and_cause(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), nn.Conv2d(4, 2, 1))
+    file = to_onnx(net, torch.zeros(1, 3, 16, 16), tmp_path / "net.onnx")
+    with pytest.raises(BackendError, match=r"OpenVINO refuses net.onnx: Pad \(.*\): Unsupported padding mode"):
+        OpenVino().build(file, tmp_path)

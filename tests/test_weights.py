@@ -549,3 +549,22 @@ def test_a_description_is_plain_json(tmp_path: Path) -> None:
     record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     assert record["network"] == {"unet": OPTIONS}
     assert record["classes"] == ["background", "n\u00e9rv"]
+
+
+def test_sparse_tensors_are_read_and_numpys_arrays_are_told(tmp_path: Path) -> None:
+    net = fresh()
+    state = net.state_dict()
+    torch.save({name: one.to_sparse() if one.dim() > 1 else one for name, one in state.items()}, tmp_path / "sparse.pt")
+    read = fresh()
+    load_weights(read, tmp_path / "sparse.pt")
+    assert all(torch.equal(one, state[name]) for name, one in read.state_dict().items())
+    torch.save({"model": {name: one.numpy() for name, one in state.items()}}, tmp_path / "numpy.pt")
+    with pytest.raises(WeightsError, match=r"its arrays are numpy's.*torch\.from_numpy"):
+        load_weights(fresh(), tmp_path / "numpy.pt")
+
+
+def test_a_refusal_names_what_would_run_and_not_what_stands_beside_it(tmp_path: Path) -> None:
+    torch.save({"at": Path("x"), "run": Calls(print, "x")}, tmp_path / "x.pt")
+    with pytest.raises(WeightsError) as told:
+        load_weights(fresh(), tmp_path / "x.pt")
+    assert "print" in str(told.value) and "pathlib" not in str(told.value)
