@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from compress.data.cases import Normalization
 from compress.errors import WeightsError
 from compress.foreign.computed import folded
-from compress.foreign.inert import is_harmless, stand_ins, unknown
+from compress.foreign.inert import WouldRun, is_harmless, stand_ins, unknown
 from compress.head import Headed, as_built, note_on, notes_of
 from compress.networks.python import check_described
 from export.device import named, words
@@ -302,17 +302,23 @@ def _unpickled(path: Path) -> tuple[Any, list[str]]:
             if name is None or (name in left and left[name] >= mapped):
                 raise WeightsError(f"{path}: damaged or not a torch checkpoint: {_AGAIN}") from None
             if not is_harmless(name):
-                # Of what stands beside it only a program's own classes say what the file is.
-                own = [each for each in left if each.partition(".")[0] not in sys.stdlib_module_names]
-                names = ", ".join([*own[:2], name])
-                raise WeightsError(
-                    f"{path}: refused, because it is a pickle of more than tensors ({names}) and loading one can run "
-                    f"any code: {_AGAIN}, in the program that wrote it"
-                ) from None
+                raise _would_run(path, name, left) from None
             left[name] = mapped
+        except WouldRun as error:
+            raise _would_run(path, str(error), left) from None
         except _DAMAGE as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
             raise WeightsError(f"{path}: damaged or not a torch checkpoint ({reason}): {_AGAIN}") from None
+
+
+def _would_run(path: Path, name: str, left: Mapping[str, bool]) -> WeightsError:
+    # Of what stands beside it only a program's own classes say what the file is.
+    own = [each for each in left if each != name and each.partition(".")[0] not in sys.stdlib_module_names]
+    names = ", ".join([*own[:2], name])
+    return WeightsError(
+        f"{path}: refused, because it is a pickle of more than tensors ({names}) and loading one can run any code: "
+        f"{_AGAIN}, in the program that wrote it"
+    )
 
 
 def _check_format(path: Path) -> None:

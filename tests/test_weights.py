@@ -344,6 +344,13 @@ class Settings:
     where: Path
 
 
+class ByGetattr:
+    """As Python up to 3.11.3 pickles a member of an enumeration."""
+
+    def __reduce__(self) -> Any:
+        return getattr, (Mode, "BEST")
+
+
 BESIDE: dict[str, Any] = {
     "a path": Path("runs/best"),
     "an array": np.arange(3.0),
@@ -359,6 +366,7 @@ BESIDE: dict[str, Any] = {
     "a device": torch.device("cpu"),
     "a size": torch.Size((1, 2)),
     "an enum": Mode.BEST,
+    "an enum of Python 3.11.2": ByGetattr(),
     "partial": partial(Settings, rate=1.0),
     "a config": Config(rate=0.1, inner=Config(where=Path("x"))),
     "settings": Settings(0.1, Path("x")),

@@ -21,6 +21,7 @@ _VALUES = frozenset(
         *("argparse.Namespace", "functools.partial", "decimal.Decimal", "fractions.Fraction", "uuid.UUID"),
         *("time.struct_time", "re._compile", "zoneinfo.ZoneInfo._unpickle", "string.Template"),
         *("logging.Logger", "logging.getLogger", "random.Random"),
+        "getattr",
     )
 )
 """Of Python's own library; what has no dot is a builtin."""
@@ -45,6 +46,25 @@ class Mapped(Inert):
     def __new__(cls, *_: Any, **__: Any) -> Any:
         # torch fills no other kind of mapping.
         return OrderedDict()
+
+
+class WouldRun(Exception):
+    """A harmless name is put to a use that runs something; the argument is the name."""
+
+
+class Member(Inert):
+    """Stands for getattr, by which Python up to 3.11.3 pickles the members of enumerations, and for that alone.
+
+    Raises:
+        WouldRun: if it is asked for an attribute of anything that has no stand-in.
+    """
+
+    def __new__(cls, *given: Any) -> Any:
+        owner, name = given if len(given) == 2 else (None, None)
+        inert = isinstance(owner, Inert) or (isinstance(owner, type) and issubclass(owner, Inert))
+        if not inert or not isinstance(name, str):
+            raise WouldRun("getattr")
+        return super().__new__(cls)
 
 
 def is_harmless(name: str) -> bool:
@@ -79,4 +99,5 @@ def stand_ins(names: Mapping[str, bool]) -> Iterator[tuple[type[Inert], str]]:
     """What stands for these names, as torch.serialization.safe_globals takes it; True where it must be a mapping."""
     for name, mapped in names.items():
         # By its own name, which torch tells where it refuses what is done with it.
-        yield type(name, (Mapped if mapped else Inert,), {}), name if "." in name else f"builtins.{name}"
+        kind = Mapped if mapped else Member if name == "getattr" else Inert
+        yield type(name, (kind,), {}), name if "." in name else f"builtins.{name}"
