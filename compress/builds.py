@@ -320,7 +320,7 @@ class Answers:
         known = iter(self._answered(build)[1])
         return parity(lambda image: next(known), infer, self.task.probes())
 
-    def fault(self, build: Build, backend: Backend, found: Parity) -> str | None:
+    def fault(self, build: Build, backend: Backend, found: Parity, log: Log) -> str | None:
         """Why this build is not its network in torch; None if it is."""
         assert build.artifact is not None
         if build.artifact.format == "torch":
@@ -329,7 +329,7 @@ class Answers:
         word = build.place.backend
         if isinstance(build.stage.net, Quantized):
             assert isinstance(net, fx.GraphModule)
-            return fault_of_integers(word, backend, build.artifact, net, image, found)
+            return fault_of_integers(word, backend, build.artifact, net, image, found, log)
         return fault_of_float(word, backend, build.artifact, image, found)
 
     def _answered(self, build: Build) -> tuple[nn.Module, list[LogitsArray]]:
@@ -357,7 +357,7 @@ def _score(
             with backend.open(build.artifact) as infer:
                 title = f"{build.stage.name} on {build.place.backend}"
                 found = answers.parity(build, infer)
-                fault = answers.fault(build, backend, found)
+                fault = answers.fault(build, backend, found, log)
                 if fault is not None:
                     log(f"{title}: refused: {fault}")
                     return {**nothing, "reason": fault, "refused": True}

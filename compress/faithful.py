@@ -6,6 +6,7 @@ rounding grows from layer to layer: it is held to torch layer by layer, each giv
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -25,6 +26,7 @@ _ONNX_RUNTIME = "onnxruntime"
 """It opens a file in hundredths of a second, so that its integer layers are always looked at."""
 
 Image = NDArray[np.float32]
+Log = Callable[[str], None]
 
 
 def fault_of_float(word: str, backend: Backend, artifact: Artifact, image_BCHW: Image, found: Parity) -> str | None:
@@ -60,12 +62,13 @@ def _operator(word: str, backend: Backend, artifact: Artifact, image_BCHW: Image
 
 
 def fault_of_integers(
-    word: str, backend: Backend, artifact: Artifact, net: fx.GraphModule, image_BCHW: Image, found: Parity
+    word: str, backend: Backend, artifact: Artifact, net: fx.GraphModule, image_BCHW: Image, found: Parity, log: Log
 ) -> str | None:
     """Why an integer artifact is not the network, in one sentence; None if nothing says so.
 
     Args:
         net: the network in torch, with its pairs where this runtime has them.
+        log: told where layers cannot be looked at one by one.
     """
     if not hasattr(backend, "values") or (word != _ONNX_RUNTIME and found.relative_error <= FAITHFUL):
         return None
@@ -73,8 +76,8 @@ def fault_of_integers(
     values = partial(backend.values, artifact, image_BCHW)
     try:
         layer = of_integers(net, model, torch.from_numpy(image_BCHW), values)
-    except BackendError:
-        # As above.
+    except BackendError as error:
+        log(f"{word}: its integer layers are not compared with torch's one by one: {error}")
         return None
     if layer is None:
         return None

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from export.errors import BackendError
 from export.graph import LAYERS, constant
 from export.layers import layer_of
 from export.quantize import PAIR, STRETCHED
@@ -36,15 +37,17 @@ def of_integers(placed: fx.GraphModule, model: onnx.ModelProto, image: Tensor, v
         placed: the network that the model was exported from, with its pairs.
         image: BCHW.
         values: of the outputs of DequantizeLinear nodes.
+
+    Raises:
+        BackendError: if the file has other pairs than the network, so that they cannot be told apart.
     """
-    stored = {tensor.name for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
     read = [
         node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in makers
     ]
     pairs = [node for node in placed.graph.nodes if node.target in (PAIR, STRETCHED) and _moves(node)]
-    if not pairs or len(pairs) != len(read) or stored & set(read):
-        return None
+    if len(pairs) != len(read):
+        raise BackendError(f"the file has {len(read)} quantized tensors, and the network {len(pairs)}")
     answers = values(read)
     walk = _Walk(placed, {pair: torch.from_numpy(answers[name]) for pair, name in zip(pairs, read, strict=True)})
     with torch.inference_mode():

@@ -146,7 +146,9 @@ def test_the_layer_that_a_runtime_computes_otherwise_is_named(word: str, tmp_pat
     placed = quantized("residual").placed(rules)
     artifact = backend.build(to_onnx(placed, image(), tmp_path / f"{word}.onnx"), tmp_path)
     x = image(1).numpy()
-    assert fault_of_integers(word, backend, artifact, placed, x, FAR) is None
+    lines: list[str] = []
+    assert fault_of_integers(word, backend, artifact, placed, x, FAR, lines.append) is None
+    assert not lines
     # As a runtime would that loses a channel's bias.
     changed = lost_bias(artifact.path.with_suffix(".onnx"))
     artifact = backend.build(
@@ -155,7 +157,7 @@ def test_the_layer_that_a_runtime_computes_otherwise_is_named(word: str, tmp_pat
         ).sealed(),
         tmp_path,
     )
-    fault = fault_of_integers(word, backend, artifact, placed, x, FAR)
+    fault = fault_of_integers(word, backend, artifact, placed, x, FAR, print)
     assert fault is not None and f"of {changed}, " in fault and "output channel 2" in fault and "keep_float" in fault
 
 
@@ -174,3 +176,11 @@ def test_a_file_that_openvino_does_not_take_is_told_by_its_operator_and_cause(tm
     file = to_onnx(net, torch.zeros(1, 3, 16, 16), tmp_path / "net.onnx")
     with pytest.raises(BackendError, match=r"OpenVINO refuses net.onnx: Pad \(.*\): Unsupported padding mode"):
         OpenVino().build(file, tmp_path)
+
+
+def test_what_cannot_be_compared_layer_by_layer_is_told(tmp_path: Path) -> None:
+    placed, lines = quantized("unet").placed(onnxruntime.RULES), list[str]()
+    artifact = OnnxRuntime().build(to_onnx(placed, image(), tmp_path / "net.onnx"), tmp_path)
+    other = quantized("depthwise").placed(onnxruntime.RULES)
+    assert fault_of_integers("onnxruntime", OnnxRuntime(), artifact, other, image().numpy(), FAR, lines.append) is None
+    assert "not compared with torch's one by one: the file has" in lines[0]
