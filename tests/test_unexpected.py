@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import signal
 import sys
@@ -105,7 +104,7 @@ def test_the_version_is_told(capsys: Any) -> None:
 
 def test_sigterm_stops_as_ctrl_c_does(monkeypatch: Any, capsys: Any) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("compress.recipe._read_yaml", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("compress.recipe._read_yaml", lambda *_: signal.raise_signal(signal.SIGTERM))
     assert ended("check", "recipe.yaml") == 128 + signal.SIGTERM
     assert capsys.readouterr().err == f"compress: {STOPPED}\n"
     assert signal.getsignal(signal.SIGTERM) is before
