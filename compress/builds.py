@@ -256,6 +256,8 @@ def measured(
     every = task.data.cases["test"]
     others = scoring.drawn(every, task.seed)
     answers = Answers(task)
+    # Beside other processes a network in torch takes several times as long.
+    peaks.settle()
     chosen = [(build, every if _judged(build, builds) else others) for build in builds]
     scored = {build.name: _score(build, answers, cases, peaks, kept, log) for build, cases in chosen}
     # Nothing runs beside what is timed.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,19 @@ def conditions() -> dict[str, Any]:
         "temperature_c": _thousandths(Path("/sys/class/thermal/thermal_zone0/temp")),
         "load": round(os.getloadavg()[0], 2),
     }
+
+
+def is_shared(cpus: int) -> bool:
+    """Whether others want these CPUs just now; True where the host does not say (/proc/loadavg, proc(5))."""
+    counts = []
+    for _ in range(5):
+        # "0.20 0.18 0.12 1/80 11206": of 80 threads one can run, which is this one.
+        words = (_read(Path("/proc/loadavg")) or "").split()
+        if len(words) < 4:
+            return True
+        counts.append(int(words[3].partition("/")[0]) - 1)
+        time.sleep(0.004)
+    return statistics.median(counts) > cpus // 8
 
 
 def _cpu_name() -> str:

@@ -6,7 +6,7 @@ import json
 import resource
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
@@ -39,6 +39,15 @@ def command(word: str, artifact: Artifact, device: Device, threads: int) -> Comm
     return [sys.executable, "-m", "compress.peak_memory", word, device.name, str(threads), json.dumps(record)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A process that is over."""
+
+    said: str
+    complaint: str
+    code: int
+
+
 class PeakMemory:
     """Peak memory of artifacts by name, each found in a process of its own while this one does something else.
 
@@ -51,6 +60,7 @@ class PeakMemory:
         self._at_once = at_once
         self._waiting: dict[str, Command] = {}
         self._begun: dict[str, subprocess.Popen[str]] = {}
+        self._ended: dict[str, Ended] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -60,9 +70,14 @@ class PeakMemory:
 
     def ahead(self, name: str, given: Command) -> None:
         """Find this peak out as soon as there is room, unless it is known or asked for already."""
-        if name not in self._begun:
+        if name not in {*self._begun, *self._ended}:
             self._waiting.setdefault(name, given)
         self._go_on()
+
+    def settle(self) -> None:
+        """Wait until all that were asked for ahead are known, before something begins that they would slow down."""
+        for name in [*self._begun, *self._waiting]:
+            self._end(name)
 
     def mb(self, name: str) -> float:
         """The peak in MB, rounded to 10, since it varies by a few from run to run; waits for it.
@@ -70,16 +85,12 @@ class PeakMemory:
         Raises:
             SurroundingsError: if the process died, as one does that gets no more memory.
         """
-        if name in self._waiting:
-            self._begin(name)
-        process = self._begun[name]
-        said, complaint = process.communicate()
-        del self._begun[name]
-        self._go_on()
-        if process.returncode != 0:
-            lines = complaint.strip().splitlines() or [f"exit {process.returncode}"]
+        self._end(name)
+        ended = self._ended.pop(name)
+        if ended.code != 0:
+            lines = ended.complaint.strip().splitlines() or [f"exit {ended.code}"]
             raise SurroundingsError(f"{name}: the process that measures its memory died ({lines[-1][:200]})")
-        return float(said)
+        return float(ended.said)
 
     def close(self) -> None:
         """End what runs and forget what waits; what was not asked for until now is not needed."""
@@ -88,6 +99,16 @@ class PeakMemory:
             _, process = self._begun.popitem()
             process.kill()
             process.communicate()
+
+    def _end(self, name: str) -> None:
+        if name in self._waiting:
+            self._begin(name)
+        if name in self._begun:
+            process = self._begun[name]
+            said, complaint = process.communicate()
+            del self._begun[name]
+            self._ended[name] = Ended(said=said, complaint=complaint, code=process.returncode)
+            self._go_on()
 
     def _go_on(self) -> None:
         running = sum(process.poll() is None for process in self._begun.values())

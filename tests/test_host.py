@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from compress import host
-from compress.host import conditions, host_facts
+from compress.host import conditions, host_facts, is_shared
 
 
 def test_the_host_is_told_in_plain_json() -> None:
@@ -33,3 +33,26 @@ def test_a_sensor_that_gives_no_number_is_null(tmp_path: Path, text: str, value:
     (tmp_path / "temp").write_text(text)
     assert host._thousandths(tmp_path / "temp") == value
     assert host._thousandths(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("running", "cpus", "shared"),
+    [
+        ((1, 1, 1, 1, 1), 2, False),
+        ((1, 2, 1, 1, 2), 2, False),
+        ((2, 1, 2, 3, 1), 2, True),
+        ((3, 3, 3, 3, 3), 16, False),
+        ((4, 4, 1, 4, 1), 16, True),
+    ],
+)
+def test_a_host_is_shared_where_others_mostly_run(
+    running: tuple[int, ...], cpus: int, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = iter(running)
+    monkeypatch.setattr(host, "_read", lambda path: f"0.20 0.18 0.12 {next(said)}/80 11206")
+    assert is_shared(cpus) == shared
+
+
+def test_a_host_that_does_not_say_is_taken_for_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_read", lambda path: None)
+    assert is_shared(2)

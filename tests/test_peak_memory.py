@@ -36,6 +36,19 @@ def test_peaks_are_told_in_whatever_order_they_are_asked_for() -> None:
         assert [peaks.mb(name) for name in ("140", "110", "120", "130")] == [140, 110, 120, 130]
 
 
+def test_once_settled_nothing_runs_beside_and_all_is_known(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in "abc"]
+    with PeakMemory(at_once=1) as peaks:
+        for file in files:
+            peaks.ahead(file.name, [sys.executable, "-S", "-c", f"open({str(file)!r}, 'w'); print(10)"])
+        peaks.settle()
+        assert all(file.exists() for file in files)
+        for file in files:
+            file.unlink()
+        peaks.ahead("a", says("20"))
+        assert [peaks.mb(file.name) for file in files] == [10, 10, 10] and not any(file.exists() for file in files)
+
+
 def test_a_process_that_dies_is_named_with_its_last_words() -> None:
     with PeakMemory() as peaks, pytest.raises(SurroundingsError) as told:
         peaks.ahead("baseline-torch-cpu", [sys.executable, "-S", "-c", "raise MemoryError('no more')"])
