@@ -1,4 +1,4 @@
-"""What compress/train/norm.py saves: a batch norm forwards and backwards, and a whole step of training, on a CPU.
+"""What train/fast_batch_norm.py saves on a CPU: a batch norm forwards and backwards, and a whole step of training.
 
     python -m benchmarks.batch_norm
 
@@ -15,11 +15,11 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from compress.host import conditions, host_facts
-from compress.latency import Timing, interleaved
+from compress.measure.host import conditions, host_facts
+from compress.measure.latency import Timing, interleaved
 from compress.networks.unet import UNet
+from compress.train.fast_batch_norm import fast_batch_norms
 from compress.train.losses import DiceCrossEntropy
-from compress.train.norm import fast_batch_norms
 from export.device import usable_cpus
 from export.files import write_bytes
 

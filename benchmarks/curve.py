@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from rich.console import Console
 
+from compress.commands.run import run
 from compress.recipe import load
-from compress.run import run
 from export.files import write_bytes
 
 HERE = Path(__file__).parent

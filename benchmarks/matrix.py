@@ -38,13 +38,14 @@ from compress.errors import SegpressError
 from compress.passes.depthwise import Depthwise
 from compress.passes.int8 import Int8
 from compress.passes.prune import Prune
-from compress.peak_memory import backend_for
-from compress.weights import Description, build_net, load_net, save_net, shape_of
+from compress.storage.backends import backend_for
+from compress.storage.description import Description, build_net, shape_of
+from compress.storage.weights import load_net, save_net
 from export.artifact import Artifact
 from export.backends import onnxruntime, openvino, tensorrt
-from export.device import find_device
 from export.files import make_folder, sha256, write_bytes, write_json
-from export.quantized import Quantized
+from export.quantization.quantized import Quantized
+from export.registry import find_device
 from export.to_onnx import to_onnx
 
 HERE = Path(__file__).parent
@@ -372,7 +373,7 @@ def sha256_of(text: str) -> str:
 
 
 def _code_key() -> str:
-    from compress.kept import code_key
+    from compress.cache import code_key
 
     return f"{code_key()} {sha256(Path(__file__))}"
 

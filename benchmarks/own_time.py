@@ -27,7 +27,7 @@ import typer
 import yaml
 
 from compress.errors import SurroundingsError
-from compress.host import host_facts
+from compress.measure.host import host_facts
 from export.device import usable_cpus
 from export.files import write_bytes
 

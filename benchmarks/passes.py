@@ -17,9 +17,9 @@ import typer
 import yaml
 from rich.console import Console
 
+from compress.commands.run import run
 from compress.errors import PassError
 from compress.recipe import load
-from compress.run import run
 from export.files import make_folder, write_bytes
 
 HERE = Path(__file__).parent

@@ -4,9 +4,9 @@
 
 Each network goes through `int8` once and is written twice: with weights of 8 bits whatever they add up to (before), and
 with steps with which no sum of two products leaves 16 bits (after). Every file is answered as with VNNI, as without it
-(both by emulation, to the bit: export/emulation.py), by ONNX Runtime on this host, and, where this host can pretend it
-(benchmarks/lesser_cpu.py), by ONNX Runtime and OpenVINO as on a CPU with AVX2 alone. The result is written to
-benchmarks/processors.md.
+(both by emulation, to the bit: export/quantization/emulation.py), by ONNX Runtime on this host, and, where this host
+can pretend it (benchmarks/lesser_cpu.py), by ONNX Runtime and OpenVINO as on a CPU with AVX2 alone. The result is
+written to benchmarks/processors.md.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.lesser_cpu import environment
-from compress.host import host_facts
-from compress.kept import versions
-from compress.latency import Timing, interleaved
+from compress.cache import versions
+from compress.commands.train import train
+from compress.measure.host import host_facts
+from compress.measure.latency import Timing, interleaved
 from compress.passes.int8 import Int8
 from compress.recipe import load
 from compress.task import Task
-from compress.train.start import train
 from export.artifact import Artifact, Infer
 from export.backends import onnxruntime, openvino
 from export.backends.onnxruntime import OnnxRuntime
@@ -43,7 +43,7 @@ from export.backends.torch import infer_from_module
 from export.device import usable_cpus
 from export.errors import NotHere
 from export.files import make_folder, write_bytes
-from export.quantized import Quantized
+from export.quantization.quantized import Quantized
 from export.to_onnx import to_onnx
 
 HERE = Path(__file__).parent
@@ -179,7 +179,7 @@ def _task(name: str, network: Network, data: Path, folder: Path, edge: Path | No
     )
     recipe: dict[str, Any] = {"name": name, "seed": 7, "network": dict(network.network), "data": rooted}
     if word == "synthetic" and "saved" in network.network:
-        from compress.weights import load_net
+        from compress.storage.weights import load_net
 
         assert edge is not None
         task = _loaded({**recipe, "network": dict(NETWORKS["demo"].network)}, folder)

@@ -30,11 +30,11 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from compress import progress
+from compress.editing.pruning.removal import trial_of
 from compress.errors import SegpressError
-from compress.latency import Timing, interleaved
+from compress.measure.latency import Timing, interleaved
 from compress.passes.prune import Prune
-from compress.removal import trial_of
-from compress.weights import build_net
+from compress.storage.description import build_net
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
 from export.files import write_bytes

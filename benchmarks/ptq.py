@@ -21,14 +21,14 @@ import typer
 from rich.console import Console
 
 from compress import progress
-from compress.builds import Builder, Place
-from compress.gates import paired_drop
-from compress.host import conditions, host_facts
-from compress.kept import Kept, versions
-from compress.latency import Samples, Timing, interleaved
-from compress.measure import Scores
+from compress.cache import Kept, versions
+from compress.gates.judging.judge import paired_drop
+from compress.measure.host import conditions, host_facts
+from compress.measure.latency import Samples, Timing, interleaved
+from compress.measure.segmentation import Scores
+from compress.pipeline.build import Builder, Place
+from compress.pipeline.stages import baseline, chain
 from compress.recipe import load
-from compress.stages import baseline, chain
 from compress.task import Task
 from export.artifact import Artifact, Infer
 from export.backends.onnxruntime import OnnxRuntime

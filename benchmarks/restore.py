@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.gates import paired_drop
-from compress.measure import Scores, scores_of
+from compress.data.dataset.restore import Way
+from compress.gates.judging.judge import paired_drop
+from compress.measure.segmentation import Scores, scores_of
 from compress.recipe import load
-from compress.restore import Way
 from compress.task import Task
 from export.backends.torch import infer_from_module
 

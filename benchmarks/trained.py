@@ -19,10 +19,10 @@ import typer
 import yaml
 from rich.console import Console
 
+from compress.commands.run import run
+from compress.commands.train import train
 from compress.recipe import load
-from compress.run import run
-from compress.train.start import train
-from compress.weights import read_description
+from compress.storage.description import read_description
 from export.files import make_folder, write_bytes
 
 HERE = Path(__file__).parent

@@ -49,9 +49,9 @@ def compress(asked: Version = False) -> None:
 @app.command()
 def run(recipe: RecipePath, data: DataRoot = None, out: Out = Path("runs"), fresh: Fresh = False) -> None:
     """Compress, build, measure and judge. Exits 0 only if every gate holds."""
+    from compress.commands.run import run as run_recipe
     from compress.recipe import load
     from compress.report.terminal import show
-    from compress.run import run as run_recipe
 
     loaded = load(recipe, data)
     folder = out / loaded.name
@@ -65,8 +65,8 @@ def run(recipe: RecipePath, data: DataRoot = None, out: Out = Path("runs"), fres
 @app.command()
 def train(recipe: RecipePath, data: DataRoot = None, out: Out = Path("runs"), fresh: Fresh = False) -> None:
     """Train the recipe's network; writes net.safetensors and net.json into the run's folder."""
+    from compress.commands.train import train as train_recipe
     from compress.recipe import load
-    from compress.train.start import train as train_recipe
 
     loaded = load(recipe, data)
     weights = train_recipe(loaded, out / loaded.name, fresh=fresh, say=typer.echo)
@@ -86,7 +86,7 @@ def check(
     loaded, mistakes = read(recipe, data)
     warnings: list[str] = []
     if loaded is not None and not quick:
-        from compress.check import check as look
+        from compress.commands.check import check as look
 
         found = look(loaded, say=lambda line: typer.echo(f"{line} ...", err=True))
         mistakes, warnings = [*mistakes, *found.mistakes], found.warnings
@@ -117,9 +117,9 @@ def inspect(
     """Show the layers of a network: where the MACs are, and where the time goes."""
     import json
 
+    from compress.commands.inspect import Where, surprises
+    from compress.commands.inspect import inspect as inspect_model
     from compress.errors import SegpressError
-    from compress.inspection import Where, surprises
-    from compress.inspection import inspect as inspect_model
     from compress.report.inspection import show
 
     if sensitivity and model.suffix not in (".yaml", ".yml"):
@@ -134,9 +134,9 @@ def inspect(
 
 
 def _half_drops(model: Path, data: Path | None, out: Path) -> dict[str, float | None]:
+    from compress.commands.sensitivity import Questions
+    from compress.commands.sensitivity import sensitivity as measured
     from compress.recipe import load
-    from compress.sensitivity import Questions
-    from compress.sensitivity import sensitivity as measured
 
     loaded = load(model, data)
     # Said on the error stream, since the other may be read by a program.
@@ -166,10 +166,10 @@ def sensitivity(
     ratios: Annotated[str, typer.Option(help="Shares of channels to take out.")] = "0.25,0.5,0.75",
 ) -> None:
     """Measure what pruning and 8-bit integers cost, layer by layer, on validation cases."""
+    from compress.commands.sensitivity import Questions, write
+    from compress.commands.sensitivity import sensitivity as measured
     from compress.recipe import load
     from compress.report.sensitivity import show
-    from compress.sensitivity import Questions, write
-    from compress.sensitivity import sensitivity as measured
 
     loaded = load(recipe, data)
     folder = out / loaded.name
@@ -224,7 +224,7 @@ def _settle_waiting() -> None:
     They spin for a millisecond otherwise. Where nobody else wants the CPUs that spares waking them, and a small network
     trains up to twice as fast; where another process does, the same network takes up to ten times as long.
     """
-    from compress.host import is_shared
+    from compress.measure.host import is_shared
     from export.device import usable_cpus
 
     if is_shared(usable_cpus()):
@@ -232,7 +232,7 @@ def _settle_waiting() -> None:
 
 
 def _code(words: list[str]) -> int:
-    from compress.unexpected import stoppable, told
+    from compress.exits import stoppable, told
 
     try:
         with stoppable():

@@ -14,20 +14,21 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from compress.data.cases import Dataset, Normalization
+from compress.contracts import Pass
+from compress.data.dataset.cases import Dataset, Normalization
+from compress.data.dataset.tiles import by
 from compress.errors import RecipeError, SegpressError, WeightsError
-from compress.gates import TAKES, Gate, Name
-from compress.head import SeveralOutputs, check_logits, note_on
-from compress.latency import Timing
-from compress.measure import Scoring
-from compress.outputs import which_fits
-from compress.passes.word import Pass
+from compress.gates.judging.judge import TAKES, Gate, Name
+from compress.measure.latency import Timing
+from compress.measure.segmentation import Scoring
+from compress.networks.foreign.head import SeveralOutputs, check_logits, note_on
+from compress.networks.foreign.outputs import which_fits
+from compress.storage.description import build_net, read_description, shape_of
+from compress.storage.weights import load_weights
 from compress.task import Task
-from compress.tiles import by
 from compress.train.training import Training
-from compress.weights import build_net, load_weights, read_description, shape_of
-from export.device import named, words
 from export.graph import Dynamic
+from export.registry import named, words
 
 Value = TypeVar("Value")
 

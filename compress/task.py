@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.data.cases import Case, Dataset, MaskArray, Spacing
-from compress.data.oddities import oddities
+from compress.data.dataset.cases import Case, Dataset, MaskArray, Spacing
+from compress.data.dataset.oddities import oddities
+from compress.data.dataset.restore import labels_at
+from compress.data.dataset.tiles import Size, blended, central
 from compress.errors import DataError, NotHere
-from compress.measure import Ruler, Scores, score_case, scores_of
-from compress.restore import labels_at
-from compress.tiles import Size, blended, central
+from compress.measure.segmentation import Ruler, Scores, score_case, scores_of
 from export.artifact import Infer
 from export.graph import Dynamic
 

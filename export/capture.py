@@ -24,7 +24,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from export.errors import ExportError
 from export.functional import in_functions, named_as_traced
-from export.graph import Dynamic, drop_empty, fold_weights
+from export.graph import Dynamic, drop_empty, fold_batch_norm, fold_weights
 
 _REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
 """What torch.export raises over a network it cannot capture: it has no common class for it."""
@@ -131,3 +131,10 @@ def _reason(error: Exception) -> str:
     if "specialized it to be a constant" in str(error):
         return "it takes only images of the example's size, so no axis can be left open (dynamic)"
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+def folded_graph(net: nn.Module, example: Tensor, dynamic: Sequence[Any]) -> fx.GraphModule:
+    """The captured network with its batch norms folded: what is calibrated, and saved."""
+    graph = capture(net, example, dynamic)
+    fold_batch_norm(graph)
+    return graph

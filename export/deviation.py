@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from export.errors import BackendError
 from export.graph import LAYERS, constant
 from export.layers import layer_of
-from export.quantize import PAIR, STRETCHED
+from export.quantization.qdq import PAIR, STRETCHED
 
 Array = NDArray[Any]
 Values = Callable[[Collection[str]], Mapping[str, Array]]

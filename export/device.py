@@ -1,13 +1,11 @@
-"""A place where an artifact runs, and finding the constants in devices/ and the classes in backends/."""
+"""A place where an artifact runs."""
 
 from __future__ import annotations
 
 import ctypes
-import importlib
 import os
-import pkgutil
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from export.errors import NotHere
 from export.instruction_set import instruction_set
@@ -72,36 +70,3 @@ def cuda_capabilities() -> list[str]:
             parts.append(str(value.value))
         found.append(".".join(parts))
     return found
-
-
-COMMON = ("word", "cases", "images", "masks", "faults", "oddities")
-"""Files that say what the others of their folder are, or are made of, and so are no choice."""
-
-
-def words(package: str) -> list[str]:
-    """The words a folder offers: its files, but for the one that says what they have in common."""
-    folder = importlib.import_module(package)
-    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if module.name not in COMMON)
-
-
-def named(package: str, word: str) -> Any:
-    """The class or constant that bears the name of its file: backends/onnxruntime.py has OnnxRuntime.
-
-    Capitals and underscores do not count. The word must be one of `words(package)`.
-    """
-    module = importlib.import_module(f"{package}.{word}")
-    plain = word.replace("_", "")
-    (found,) = (
-        value
-        for name, value in vars(module).items()
-        if name.replace("_", "").lower() == plain
-        and ((isinstance(value, type) and value.__module__ == module.__name__) or isinstance(value, Device))
-    )
-    return found
-
-
-def find_device(word: str) -> Device:
-    """The constant in export/devices/`word`.py."""
-    device = named("export.devices", word)
-    assert isinstance(device, Device)
-    return device

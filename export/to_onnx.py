@@ -31,8 +31,8 @@ from export.errors import ExportError
 from export.files import write_bytes
 from export.functional import as_translated, in_functions
 from export.graph import Dynamic
-from export.quantize import TRANSLATION, store_integers
-from export.saturation import pair_sums
+from export.quantization.qdq import TRANSLATION, store_integers
+from export.quantization.saturation import pair_sums
 
 INPUT, OUTPUT = "image", "logits"
 OPSETS = range(18, 24)

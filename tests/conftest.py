@@ -15,10 +15,11 @@ import torch
 import yaml
 from PIL import Image
 
-from compress.data.cases import Normalization
+from compress.data.dataset.cases import Normalization
 from compress.networks.unet import UNet
+from compress.storage.description import Description
+from compress.storage.weights import save_net
 from compress.train.losses import DiceCrossEntropy
-from compress.weights import Description, save_net
 
 # Tests that run beside each other have a thread each.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
@@ -37,7 +38,7 @@ def peaks_cost_nothing() -> Iterator[None]:
     Here each of these processes just says a number: tests/test_peak_memory.py looks at the real ones.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("compress.builds._program", lambda *_: [sys.executable, "-S", "-c", "print(100)"])
+        patch.setattr("compress.pipeline.build._program", lambda *_: [sys.executable, "-S", "-c", "print(100)"])
         yield
 
 

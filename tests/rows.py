@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from compress.weights import shape_of
-from export.device import words
+from compress.storage.description import shape_of
+from export.registry import words
 
 TABLES = Path(__file__).parent / "networks"
 WORDS = words("compress.networks")

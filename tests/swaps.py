@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,12 @@ import torch
 from structures import STRUCTURES
 from torch import Tensor, nn
 
-import compress.weights as weights_module
-from compress.data.cases import Normalization
+from compress.data.dataset.cases import Normalization
 from compress.data.folder import Folder
-from compress.surgery import rebuilt
+from compress.storage.changed import rebuilt
+from compress.storage.description import Description, build_net
+from compress.storage.weights import load_net, save_net
 from compress.task import Task
-from compress.weights import Description, build_net, load_net, save_net
 from export.backends.onnxruntime import OnnxRuntime
 from export.to_onnx import parity, to_onnx
 
@@ -29,8 +29,8 @@ ALL = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for n
 Describe = Callable[[nn.Module], Any]
 
 
-def describes(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> Describe:
-    """Makes any network one that the pass in `module` can describe, and that can be loaded again."""
+def describes(monkeypatch: pytest.MonkeyPatch) -> Describe:
+    """Makes any network one that can be described, and loaded again."""
     known: list[nn.Module] = []
 
     def build(network: Mapping[str, Mapping[str, Any]]) -> nn.Module:
@@ -49,8 +49,8 @@ def describes(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> Describe:
         known.append(copy.deepcopy(net))
         return net.eval()
 
-    monkeypatch.setattr(weights_module, "build_net", build)
-    monkeypatch.setattr(module, "build_net", build)
+    for module in ("description", "weights"):
+        monkeypatch.setattr(f"compress.storage.{module}.build_net", build)
     return describe
 
 

@@ -13,7 +13,8 @@ from conftest import blob, write_recipe
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from compress.data.cases import Dataset
+from compress.commands.train import train
+from compress.data.dataset.cases import Dataset
 from compress.data.folder import Folder
 from compress.errors import RecipeError
 from compress.networks.unet import UNet
@@ -21,7 +22,6 @@ from compress.recipe import load, schema
 from compress.train.adversarial import Adversarial, Luc, SegAN
 from compress.train.losses import DiceCrossEntropy, compared
 from compress.train.objective import Batch, Supervised
-from compress.train.start import train
 from compress.train.training import Training
 
 WAYS = [Luc(weight=0.3, rate=1e-3), SegAN(rate=1e-3)]

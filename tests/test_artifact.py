@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from export.artifact import Artifact, Port
-from export.device import Device, cuda_capabilities, find_device, named, usable_cpus, words
+from export.device import Device, cuda_capabilities, usable_cpus
 from export.errors import BackendError, NotHere, SegpressError, SurroundingsError
 from export.files import make_folder, write_bytes, write_json
-from export.rules import Rules
+from export.quantization.rules import Rules
+from export.registry import find_device, named, words
 
 
 def artifact(folder: Path, **made: object) -> Artifact:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from compress.blocks.attention_gate import AttentionGate
+from compress.networks.blocks.attention_gate import AttentionGate
 
 
 def test_a_gate_scales_each_pixel_by_one_number_from_0_to_1() -> None:

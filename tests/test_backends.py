@@ -17,7 +17,7 @@ import pytest
 import torch
 from zoo import ZOO, example, image, made, quantized
 
-from compress.passes.int8 import Int8, calibrated, folded_graph
+from compress.passes.int8 import Int8, calibrated
 from export.artifact import Artifact, Backend
 from export.backends import onnxruntime, openvino, reference, tensorrt
 from export.backends.onnxruntime import OnnxRuntime
@@ -25,11 +25,13 @@ from export.backends.openvino import OpenVino
 from export.backends.reference import Reference
 from export.backends.tensorrt import TensorRt
 from export.backends.torch import Torch, infer_from_module
-from export.device import Device, find_device
+from export.capture import folded_graph
+from export.device import Device
 from export.errors import BackendError, MissingExtra, NotHere
 from export.graph import Dynamic
-from export.quantized import Quantized
-from export.rules import Rules
+from export.quantization.quantized import Quantized
+from export.quantization.rules import Rules
+from export.registry import find_device
 from export.to_onnx import Style, to_onnx
 
 RTX_30 = find_device("rtx_30")

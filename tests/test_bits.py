@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from zoo import ZOO, example, made, quantized
 
-from compress.bits import bit_operations
+from compress.measure.complexity import bit_operations
 from export.backends.onnxruntime import RULES
 
 
@@ -36,7 +36,7 @@ def test_a_quantized_network_counts_what_its_runtime_makes_of_it() -> None:
 
 
 def test_an_integer_weight_counts_8_through_the_views_a_linear_layer_makes_of_it() -> None:
-    from export.quantize import quantize_dequantize
+    from export.quantization.qdq import quantize_dequantize
 
     class Net(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from conftest import write_recipe
 
-import compress.builds
-from compress.builds import Builder, places
-from compress.kept import Kept
-from compress.peak_memory import PeakMemory
+import compress.pipeline.build
+from compress.cache import Kept
+from compress.measure.row import Row
+from compress.pipeline.build import Builder, places
+from compress.pipeline.peak_memory import PeakMemory
+from compress.pipeline.stages import baseline
+from compress.pipeline.worst_cases import lost_most
 from compress.recipe import load
-from compress.report.report import Row
-from compress.stages import baseline
-from compress.worst import lost_most
 from export.artifact import Artifact
 from export.to_onnx import Style, to_onnx
 
@@ -33,7 +33,7 @@ def test_a_network_in_float_is_exported_once_for_all_runtimes(
         written.append(given[2].name)
         return to_onnx(*given)
 
-    monkeypatch.setattr(compress.builds, "to_onnx", counted)
+    monkeypatch.setattr(compress.pipeline.build, "to_onnx", counted)
     task, kept = load(write_recipe(tmp_path, recipe)).task(), Kept(tmp_path / "out")
     stage = baseline(task, "key", kept, quiet)
     with PeakMemory() as peaks:

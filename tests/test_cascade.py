@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compress.errors import SegpressError, WeightsError
-from compress.weights import build_net, shape_of
+from compress.storage.description import build_net, shape_of
 
 COARSE, FINE = {"unet": {"width": 2, "depth": 2}}, {"unet": {"width": 2, "depth": 1}}
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from compress import chance
-from compress.chance import Found, found_in
-from compress.data.cases import MaskArray
+from compress.data.dataset.cases import MaskArray
 from compress.errors import DataError
-from compress.skill import refuse_without
+from compress.pipeline import chance
+from compress.pipeline.baseline_skill import refuse_without
+from compress.pipeline.chance import Found, found_in
 
 SIDE = 24
 
@@ -88,8 +88,8 @@ def test_chance_is_refused_where_a_gate_could_hold(
     judged: bool, cases: int, refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fault = Found(cases=cases, dice=0.2, others=0.2, better=False)
-    monkeypatch.setattr("compress.skill.found_in", lambda _: fault)
-    monkeypatch.setattr("compress.skill._refuse_blind", lambda *_: False)
+    monkeypatch.setattr("compress.pipeline.baseline_skill.found_in", lambda _: fault)
+    monkeypatch.setattr("compress.pipeline.baseline_skill._refuse_blind", lambda *_: False)
     task, lines = SimpleNamespace(data=SimpleNamespace(source="data")), list[str]()
     if refused:
         with pytest.raises(DataError, match="as well as their own"):

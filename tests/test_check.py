@@ -15,14 +15,16 @@ from conftest import SIZE, write_folder, write_recipe
 from PIL import Image
 from test_cli import compress, refused
 
-from compress import foreseen, normal
-from compress.check import Found, check
-from compress.data.cases import Case, Dataset, Fit, Normalization
-from compress.data.images import Images
+from compress.commands.check import Found, check
+from compress.data.dataset import normal
+from compress.data.dataset.cases import Case, Dataset, Fit, Normalization
+from compress.data.dataset.images import Images
 from compress.data.synthetic import Synthetic
 from compress.errors import MissingExtra
+from compress.pipeline import foreseen
 from compress.recipe import load
-from compress.weights import load_net, read_description, save_net
+from compress.storage.description import read_description
+from compress.storage.weights import load_net, save_net
 
 Edit = Callable[[dict], None]
 
@@ -393,7 +395,7 @@ def test_a_gate_on_what_is_not_here_is_a_warning(
     gate: dict, parts: list[str], tmp_path: Path, recipe: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("export.device.cuda_capabilities", list)
-    monkeypatch.setattr("compress.foreseen.not_installed", lambda _: None)
+    monkeypatch.setattr("compress.pipeline.foreseen.not_installed", lambda _: None)
     found = scene(tmp_path, recipe, [gate], devices=["cpu", "rtx_40"])
     assert said(list(foreseen.doubts(found)), "gates[0]", "cannot hold on this host", *parts)
     assert list(foreseen.contradictions(found)) == []
@@ -428,7 +430,7 @@ def test_a_pass_that_measures_on_what_is_not_here_is_a_mistake(
     tmp_path: Path, recipe: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("export.device.cuda_capabilities", list)
-    monkeypatch.setattr("compress.foreseen.not_installed", lambda _: None)
+    monkeypatch.setattr("compress.pipeline.foreseen.not_installed", lambda _: None)
     recipe["passes"] = [
         {"prune": {"latency_ms": 5, "device": "cuda", "backend": "onnxruntime"}},
         {"prune": {"latency_ms": 5, "device": "orin_nano", "backend": "tensorrt"}},

@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from compress.foreign import named
-from compress.foreign.copies import copy_of
-from compress.head import notes_of
-from compress.passes.int8 import folded_graph
+from compress.networks.foreign import named
+from compress.networks.foreign.head import notes_of
 from compress.passes.prune import Prune
-from compress.weights import Description, build_net, load_net, load_weights, save_net
+from compress.storage.description import Description, build_net
+from compress.storage.weights import load_net, load_weights, save_net
+from export.capture import folded_graph
+from export.modules import copy_of
 
 IMAGE = torch.randn(1, 2, 64, 96, generator=torch.Generator().manual_seed(0))
 FILE = """

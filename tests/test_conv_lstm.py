@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compress.blocks.conv_lstm import ConvLSTM
+from compress.networks.blocks.conv_lstm import ConvLSTM
 
 
 def frames(number: int) -> list[Tensor]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.dense_crf import DenseCrf, gaussian_filter_of, logits_from_labels
 from compress.errors import DataError
+from compress.postprocess.dense_crf import DenseCrf, gaussian_filter_of, logits_from_labels
 
 
 def disc(size: tuple[int, int] = (48, 60)) -> np.ndarray:

@@ -15,12 +15,11 @@ from swaps import ALL, Describe, check_it_travels, describes, dice, stand_in, ta
 from torch import Tensor, nn
 from zoo import Shared, Standardized, Tied, conv
 
-import compress.passes.depthwise
+from compress.editing.activations import agreement
+from compress.editing.layer_replacement import macs
 from compress.errors import PassError
 from compress.passes.depthwise import Depthwise, separated
 from compress.passes.int8 import Int8
-from compress.seen import agreement
-from compress.swap import macs
 from compress.task import Task
 
 
@@ -47,7 +46,7 @@ def separate(task: Task) -> tuple[nn.Module, list[str]]:
 
 @pytest.fixture
 def describe(monkeypatch: pytest.MonkeyPatch) -> Describe:
-    return describes(monkeypatch, compress.passes.depthwise)
+    return describes(monkeypatch)
 
 
 def low_rank(layer: Any, rank: int) -> Any:

@@ -19,14 +19,15 @@ import torch.nn.functional as F
 from conftest import SIZE, write_recipe
 from torch import Tensor, nn
 
+from compress.cache import Kept
+from compress.commands.run import first_key
 from compress.errors import PassError, RecipeError
-from compress.kept import Kept
 from compress.networks.unet import UNet
 from compress.passes.distill import Distill
+from compress.pipeline.stages import baseline, chain
 from compress.recipe import load
-from compress.run import first_key
-from compress.stages import baseline, chain
 from compress.task import Task
+from compress.train.array_cache import Shelf
 from compress.train.distillation import (
     Features,
     attention,
@@ -39,7 +40,6 @@ from compress.train.distillation import (
     two_or_more,
 )
 from compress.train.range_test import _rate
-from compress.train.shelf import Shelf
 from export.files import make_folder
 
 

@@ -17,16 +17,18 @@ import yaml
 from conftest import write_recipe
 from torch import nn
 
+from compress.commands.run import run
 from compress.errors import MissingExtra, RecipeError, WeightsError
-from compress.head import Headed, notes_of
 from compress.networks import python
-from compress.passes.int8 import Int8, calibrated, folded_graph
+from compress.networks.foreign.head import Headed, notes_of
+from compress.passes.int8 import Int8, calibrated
 from compress.passes.prune import Prune
 from compress.recipe import load, schema
-from compress.run import run
-from compress.weights import Description, build_net, load_net, load_weights, save_net, shape_of
+from compress.storage.description import Description, build_net, shape_of
+from compress.storage.weights import load_net, load_weights, save_net
 from export.backends.onnxruntime import OnnxRuntime
-from export.quantized import Quantized
+from export.capture import folded_graph
+from export.quantization.quantized import Quantized
 from export.to_onnx import to_onnx
 
 ROOT = Path(__file__).parent.parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from compress.blocks.dual_attention import ChannelAttention, PositionAttention
+from compress.networks.blocks.dual_attention import ChannelAttention, PositionAttention
 
 
 def test_fresh_attention_changes_nothing() -> None:

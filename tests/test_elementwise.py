@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compress.editing.pruning.removal import Cut, prunable, without
 from compress.errors import ExportError
-from compress.removal import Cut, prunable, without
 
 IMAGE = torch.randn(1, 2, 6, 6, generator=torch.Generator().manual_seed(0))
 WEIGHT = torch.rand(8, generator=torch.Generator().manual_seed(1))

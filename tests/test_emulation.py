@@ -17,9 +17,9 @@ from zoo import example, quantized
 from benchmarks.lesser_cpu import environment
 from export.backends import onnxruntime
 from export.backends.onnxruntime import OnnxRuntime
-from export.emulation import emulation
 from export.errors import BackendError, NotHere
-from export.rules import Rules
+from export.quantization.emulation import emulation
+from export.quantization.rules import Rules
 from export.to_onnx import to_onnx
 
 LAYERS: dict[str, Conv | Product] = {

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from zoo import conv, image, quantized
 
-from compress.faithful import FAITHFUL, fault_of_float, fault_of_integers
+from compress.pipeline.faithful import FAITHFUL, fault_of_float, fault_of_integers
 from export.artifact import Artifact
 from export.backends import onnxruntime, openvino
 from export.backends.onnxruntime import OnnxRuntime

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress import fitting
-from compress.fitting import LeastSquares, fit_layer
+from compress.editing import least_squares
+from compress.editing.least_squares import LeastSquares, fit_layer
 
 
 def test_the_refit_finds_the_answer_where_there_is_one() -> None:
@@ -48,11 +48,11 @@ def noisy(rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(("rows", "factor"), [(6, 0.5), (4000, 1.01)])
 def test_where_little_is_seen_a_fit_is_held_back(rows: int, factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw, pulls = torch.Generator().manual_seed(0), fitting.PULLS
+    draw, pulls = torch.Generator().manual_seed(0), least_squares.PULLS
     cases, (z, y) = [noisy(rows, draw) for _ in range(8)], noisy(4000, draw)
 
     def error(pulls: tuple[float, ...]) -> float:
-        monkeypatch.setattr(fitting, "PULLS", pulls)
+        monkeypatch.setattr(least_squares, "PULLS", pulls)
         layer = nn.Conv2d(40, 1, 1)
         nn.init.zeros_(layer.weight)
         fit_layer(layer, cases, "layer", "prune")

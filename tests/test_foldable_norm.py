@@ -18,13 +18,12 @@ from swaps import ALL, Describe, check_it_travels, describes, dice, stand_in, ta
 from torch import Tensor, nn
 from zoo import conv
 
-import compress.passes.foldable_norm
 from compress.errors import PassError
 from compress.passes.foldable_norm import FoldableNorm
 from compress.passes.int8 import Int8
+from compress.storage.description import build_net
 from compress.task import Task
 from compress.train.losses import DiceCrossEntropy
-from compress.weights import build_net
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +42,7 @@ def task(folder: Path, weights: Path) -> Task:
 
 @pytest.fixture
 def describe(monkeypatch: pytest.MonkeyPatch) -> Describe:
-    return describes(monkeypatch, compress.passes.foldable_norm)
+    return describes(monkeypatch)
 
 
 @pytest.fixture(scope="module", params=["instance", pytest.param("group", marks=pytest.mark.slow)])

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.data.cases import Dataset, Fit, Normalization
+from compress.data.dataset.cases import Dataset, Fit, Normalization
+from compress.data.dataset.images import Images
 from compress.data.folder import Folder, read_split
-from compress.data.images import Images
 from compress.errors import DataError
 
 HEIGHT, WIDTH = 24, 16

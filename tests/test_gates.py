@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from compress.gates import (
+from compress.gates.judging.judge import (
     COLLAPSE,
     FEWEST,
     LEVEL,
@@ -27,9 +27,11 @@ from compress.gates import (
     upper_limit,
     upper_limits,
 )
-from compress.latency import Samples, limits, samples_for
-from compress.measure import METRICS, Scores
-from compress.report.report import Report, Row, Ruling, Verdict
+from compress.gates.judging.verdict import Ruling, Verdict
+from compress.measure.latency import Samples, limits, samples_for
+from compress.measure.row import Row
+from compress.measure.segmentation import METRICS, Scores
+from compress.report.report import Report
 
 Values = NDArray[np.float64]
 NERVE = ("nerve",)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress import head
 from compress.errors import RecipeError, WeightsError
-from compress.head import Head, Headed, check_logits, fault_of, headed, notes_of, reading_of
+from compress.networks.foreign import head
+from compress.networks.foreign.head import Head, Headed, check_logits, fault_of, headed, notes_of, reading_of
 from export.backends.reference import Reference
 from export.to_onnx import to_onnx
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from compress.editing.layer_replacement import places, swap
 from compress.errors import RecipeError
-from compress.foreign.hidden import uncovered
-from compress.swap import places, put, swap
+from compress.networks.foreign.hidden import uncovered
+from export.modules import put
 
 IMAGE = torch.zeros(1, 2, 8, 8)
 

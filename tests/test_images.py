@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from compress.data.cases import Case, Fit
-from compress.data.images import Images
+from compress.data.dataset.cases import Case, Fit
+from compress.data.dataset.images import Images
 from compress.errors import DataError
 
 HEIGHT, WIDTH = 24, 16

@@ -12,10 +12,9 @@ from integer_layers import Conv, write
 from rich.console import Console
 from zoo import image, made
 
-from compress import inspection
+from compress.commands.inspect import Inspection, Where, inspect, surprises
 from compress.errors import SegpressError
-from compress.inspection import Inspection, Where, inspect, surprises
-from compress.latency import Samples
+from compress.measure.latency import Samples
 from compress.report.inspection import show
 from export.layers import Layer
 from export.to_onnx import Style, to_onnx
@@ -24,7 +23,9 @@ from export.to_onnx import Style, to_onnx
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few runs: the numbers are not looked at."""
-    monkeypatch.setattr(inspection, "interleaved", lambda runs, *_: {name: Samples(times_ms=[1.0]) for name in runs})
+    monkeypatch.setattr(
+        "compress.commands.inspect.interleaved", lambda runs, *_: {name: Samples(times_ms=[1.0]) for name in runs}
+    )
 
 
 FEW = Where(runs=2)

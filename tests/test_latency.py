@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from compress import latency
-from compress.latency import Samples, Timing, interleaved, samples_for
+from compress.measure import latency
+from compress.measure.latency import Samples, Timing, interleaved, samples_for
 
 
 def stub(delay_ms: float) -> Callable[[int], None]:

@@ -18,10 +18,10 @@ from torch import nn
 from zoo import Standardized, conv
 
 import compress.passes.lowrank
+from compress.editing.layer_replacement import Place, macs, parameters
 from compress.errors import PassError
 from compress.passes.int8 import Int8
 from compress.passes.lowrank import Layer, Lowrank, _Unstable, by_energy, difference, vbmf_rank
-from compress.swap import Place, macs, parameters
 from compress.task import Task
 
 LAYERS = [
@@ -62,7 +62,7 @@ def thin(task: Task) -> tuple[nn.Module, list[str]]:
 
 @pytest.fixture
 def describe(monkeypatch: pytest.MonkeyPatch) -> Describe:
-    return describes(monkeypatch, compress.passes.lowrank)
+    return describes(monkeypatch)
 
 
 def layer_of(module: Any, how: Any) -> Layer:

@@ -10,11 +10,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from compress.data.cases import Dataset
+from compress.data.dataset.cases import Dataset
 from compress.data.folder import Folder
 from compress.errors import DataError, RecipeError
 from compress.recipe import _Loader, load
-from export.device import words
+from export.registry import words
 
 SIDE = 16
 INDEX_HW = (np.arange(SIDE)[:, None] // 6 + np.zeros((1, SIDE), int)).astype(np.uint8)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.matrix import COLUMNS, Cell, Found, Network, Ways, _cell, as_page, networks, tried
 from compress.errors import PassError
-from export.device import words
+from export.registry import words
 
 
 def test_every_network_has_a_row() -> None:

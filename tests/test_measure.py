@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from compress.measure import (
+from compress.measure.segmentation import (
     ASD,
     DICE,
     HAUSDORFF,

@@ -12,15 +12,16 @@ import torch
 from conftest import write_recipe
 from torch import nn
 
-from compress import mixed
+from compress.editing import mixed_precision
+from compress.editing.mixed_precision import with_exact, with_float
 from compress.errors import PassError
-from compress.mixed import with_exact, with_float
 from compress.passes.int8 import Int8
 from compress.recipe import load
+from compress.storage.description import Description
+from compress.storage.weights import load_net, save_net
 from compress.task import Task
-from compress.weights import Description, load_net, save_net
 from export.backends import onnxruntime, tensorrt
-from export.quantized import Quantized
+from export.quantization.quantized import Quantized
 
 
 @pytest.fixture
@@ -100,10 +101,10 @@ def test_layers_that_bear_no_coarser_step_are_in_float_only_where_16_bits_must_d
     notes: list[str] = []
     task = dataclasses.replace(load(write_recipe(tmp_path, recipe)).task(), note=notes.append)
     # Every disturbance is suspect, and as if Dice fell while a layer is coarser that is named here.
-    monkeypatch.setattr(mixed, "SUSPECT", 0.0)
-    monkeypatch.setattr(mixed, "_dice", lambda net, *_: net.meta.get("coarser", {}))
-    monkeypatch.setattr(mixed, "_lost", lambda before, after: 0.01 if after.get("encoder.0.0") else 0.0)
-    monkeypatch.setattr(mixed, "_sure", lambda before, after: True)
+    monkeypatch.setattr(mixed_precision, "SUSPECT", 0.0)
+    monkeypatch.setattr(mixed_precision, "_dice", lambda net, *_: net.meta.get("coarser", {}))
+    monkeypatch.setattr(mixed_precision, "_lost", lambda before, after: 0.01 if after.get("encoder.0.0") else 0.0)
+    monkeypatch.setattr(mixed_precision, "_sure", lambda before, after: True)
     net = Int8(method="min_max")(task.net, task)
     assert isinstance(net, Quantized) and net.exact
     assert "stay in float instead" in notes[-1] and all(layer in notes[-1] for layer in net.exact)
@@ -123,12 +124,12 @@ def test_layers_that_bear_no_coarser_step_are_in_float_only_where_16_bits_must_d
 
 def test_a_drop_is_told_from_chance() -> None:
     before = np.full((8, 2), 0.9)
-    assert not mixed._sure(before, before)
+    assert not mixed_precision._sure(before, before)
     noisy = before + np.array([[0.1, -0.1] * 4, [0.0] * 8]).T
-    assert not mixed._sure(before, noisy)
+    assert not mixed_precision._sure(before, noisy)
     lower = before - np.array([[0.01, 0.012] * 4, [np.nan] * 8]).T
-    assert mixed._sure(before, lower)
-    assert not mixed._sure(before[:3], lower[:3]), "three cases say nothing"
+    assert mixed_precision._sure(before, lower)
+    assert not mixed_precision._sure(before[:3], lower[:3]), "three cases say nothing"
 
 
 def _ranges(net: Quantized) -> dict[str, tuple[float, float]]:

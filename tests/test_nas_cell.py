@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from compress.blocks.nas_cell import genotypes
 from compress.errors import WeightsError
-from compress.weights import build_net, shape_of
+from compress.networks.blocks.nas_cell import genotypes
+from compress.storage.description import build_net, shape_of
 
 OWN = {"down": [["down_conv", 0], ["avg_pool", 1]], "up": [["identity", 0], ["up_dil_conv", 1]]}
 

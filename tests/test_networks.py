@@ -14,8 +14,9 @@ import torch
 from rows import TABLES, WORDS, Row, rows
 from torch import Tensor, nn
 
-from compress.cost import macs_of
-from compress.weights import Description, build_net, load_net, save_net, shape_of
+from compress.measure.complexity import macs_of
+from compress.storage.description import Description, build_net, shape_of
+from compress.storage.weights import load_net, save_net
 
 
 @pytest.fixture(autouse=True)

@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from conftest import write_recipe, write_volumes
 from torch import nn
 
-from compress.data.cases import Dataset, Fit, Normalization
+from compress.commands.inspect import Where, inspect
+from compress.commands.run import run
+from compress.commands.train import train
+from compress.data.dataset.cases import Dataset, Fit, Normalization
+from compress.data.dataset.tiles import corners
 from compress.data.nifti import Nifti, Volumes
 from compress.errors import DataError, MissingExtra, RecipeError
-from compress.inspection import Where, inspect
 from compress.recipe import load
-from compress.run import run
 from compress.task import Task
-from compress.tiles import corners
 from compress.train.loop import precision
-from compress.train.start import train
 from export.to_onnx import metadata_of
 
 nibabel = pytest.importorskip("nibabel")

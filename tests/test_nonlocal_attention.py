@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from compress.blocks.nonlocal_attention import NonLocal
+from compress.networks.blocks.nonlocal_attention import NonLocal
 
 
 def test_a_fresh_block_changes_nothing() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.train.norm import fast_batch_norms
+from compress.train.fast_batch_norm import fast_batch_norms
 
 
 def both(norm: nn.Module, given: Tensor, slope: Tensor) -> list[list[Tensor]]:

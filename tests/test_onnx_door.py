@@ -15,12 +15,13 @@ from conftest import write_recipe
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from compress.commands.run import run
 from compress.errors import PassError, RecipeError, WeightsError
-from compress.head import notes_of
+from compress.networks.foreign.head import notes_of
 from compress.networks.onnx import Onnx
 from compress.recipe import load
-from compress.run import run
-from compress.weights import Description, build_net, load_net, load_weights, save_net
+from compress.storage.description import Description, build_net
+from compress.storage.weights import load_net, load_weights, save_net
 from export.backends.onnxruntime import answers
 from export.capture import capture, quiet
 from export.to_onnx import Style, to_onnx
@@ -404,7 +405,7 @@ def test_a_file_that_answers_otherwise_is_refused_with_its_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = between(tmp_path / "net.onnx", [node("Elu", "a", "e"), node("Relu", "e")])
-    from compress.blocks import onnx_operators
+    from compress.networks.foreign import onnx_operators
 
     wrong = {**onnx_operators.OPERATORS, "Elu": lambda node, x: x.tanh()}
     monkeypatch.setattr(onnx_operators, "OPERATORS", wrong)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from compress.foreign import named
+from compress.networks.foreign import named
 from compress.networks.python import Python
 
 NET = "from torch import nn\n{imports}\ndef build():\n    return nn.Conv2d(1, 2, WIDTH)\n"

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from compress.errors import SurroundingsError
-from compress.peak_memory import Command, PeakMemory, command
-from compress.weights import load_net
+from compress.pipeline.peak_memory import Command, PeakMemory, command
+from compress.storage.weights import load_net
 from export.artifact import Artifact, Port
-from export.device import find_device, named
+from export.registry import find_device, named
 from export.to_onnx import to_onnx
 
 CPU = find_device("cpu")
@@ -102,7 +102,7 @@ def test_a_process_that_runs_the_artifact_on_this_runtime_needs_some(
 @pytest.mark.parametrize("word", ["onnxruntime", "openvino", "tensorrt"])
 def test_what_opens_an_artifact_loads_no_other_runtime(word: str) -> None:
     code = (
-        f"import sys, compress.peak_memory, export.backends.{word}; "
+        f"import sys, compress.pipeline.peak_memory, export.backends.{word}; "
         "print([name for name in ('torch', 'onnxscript', 'scipy', 'monai') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,14 +9,15 @@ import torch
 from torch import fx, nn
 from zoo import EVERY, ZOO, C, body, conv, example, image, quantized
 
-from compress.passes.int8 import Int8, calibrated, folded_graph
+from compress.passes.int8 import Int8, calibrated
 from export.backends import onnxruntime, openvino, tensorrt
+from export.capture import folded_graph
 from export.graph import LAYERS, TRANSPOSED, aten, constant, convolutions, layer_name
-from export.placement import candidates
-from export.quantize import PAIR, STRETCHED
-from export.quantized import Quantized
-from export.rules import Rules
-from export.scales import grid
+from export.quantization.placement import candidates
+from export.quantization.qdq import PAIR, STRETCHED
+from export.quantization.quantized import Quantized
+from export.quantization.rules import Rules
+from export.quantization.scales import grid
 from export.to_onnx import to_onnx
 
 MOVERS = (

@@ -11,7 +11,7 @@ import torch
 from conftest import write_recipe
 
 from compress.passes.int8 import Int8
-from compress.processors import processors
+from compress.pipeline.processors import processors
 from compress.recipe import load
 from compress.task import Task
 from export import instruction_set as sets
@@ -19,10 +19,10 @@ from export.artifact import Artifact
 from export.backends import onnxruntime
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
-from export.device import find_device
 from export.errors import NotHere
 from export.instruction_set import X86, InstructionSet, family
-from export.quantized import Quantized
+from export.quantization.quantized import Quantized
+from export.registry import find_device
 from export.to_onnx import to_onnx
 
 AMX, AVX2 = X86[0], X86[-1]
@@ -41,7 +41,7 @@ def written(task: Task, path: Path, *, safe: bool) -> Artifact:
 
 
 def on(monkeypatch: pytest.MonkeyPatch, known: InstructionSet) -> None:
-    monkeypatch.setattr("compress.processors.instruction_set", lambda: known)
+    monkeypatch.setattr("compress.pipeline.processors.instruction_set", lambda: known)
     monkeypatch.setattr("export.device.instruction_set", lambda: known)
 
 
@@ -59,7 +59,7 @@ def test_one_that_is_not_says_what_is_expected_elsewhere(
 ) -> None:
     artifact = written(task, tmp_path / "net.onnx", safe=False)
     on(monkeypatch, AMX)
-    monkeypatch.setattr("compress.processors.family", lambda: X86)
+    monkeypatch.setattr("compress.pipeline.processors.family", lambda: X86)
     cases = task.data.cases["test"][:4]
     told = processors(OnnxRuntime(), artifact, task, cases)
     assert told is not None
@@ -115,7 +115,7 @@ def test_the_widest_instruction_set_that_a_host_has_is_its_own(
 
 
 def test_weights_keep_eight_bits_for_a_cpu_that_is_known(task: Task, tmp_path: Path) -> None:
-    from compress.builds import Place
+    from compress.pipeline.build import Place
 
     known, any_cpu = (Place(backend="onnxruntime", device=find_device(word), threads=1) for word in ("cpu_vnni", "cpu"))
     assert (known.stem, any_cpu.stem) == ("onnxruntime_8bit", "onnxruntime")

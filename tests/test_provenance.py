@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from conftest import write_folder
 
+from compress.cache import Kept
 from compress.data.folder import Folder
-from compress.kept import Kept
-from compress.provenance import commit_of, dated, hashes, now
+from compress.pipeline.provenance import commit_of, dated, hashes, now
 from compress.report.report import Report
 from export.artifact import Artifact, Port
 
@@ -56,7 +56,7 @@ def test_without_a_repository_or_without_git_no_commit_is_told(tmp_path: Path, m
 def test_a_report_keeps_the_date_it_was_made_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept(tmp_path)
     first = dated(report(), None, kept)
-    monkeypatch.setattr("compress.provenance.now", lambda: "2030-01-01T00:00:00+00:00")
+    monkeypatch.setattr("compress.pipeline.provenance.now", lambda: "2030-01-01T00:00:00+00:00")
     assert dated(report(), None, kept).made == first.made
     assert dated(report(seed=8), None, kept).made["date"] == "2030-01-01T00:00:00+00:00"
     assert now().endswith("+00:00")

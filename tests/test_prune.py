@@ -22,16 +22,16 @@ from swaps import stand_in as calibrated
 from torch import Tensor, nn
 
 import compress.passes.prune as prune_module
-import compress.weights as weights_module
-from compress.channels import Bundle, removed_flow, traced
+from compress.editing.pruning.dependency import Bundle, removed_flow, traced
+from compress.editing.pruning.interpolative import what_each_adds
+from compress.editing.pruning.removal import Cut, kept, positions, prunable, refusals, tensor_of, without
 from compress.errors import PassError
 from compress.passes.prune import Prune, groups
 from compress.recipe import load
-from compress.redundancy import what_each_adds
-from compress.removal import Cut, kept, positions, prunable, refusals, tensor_of, without
-from compress.surgery import rebuilt
+from compress.storage.changed import rebuilt
+from compress.storage.description import Description, build_net
+from compress.storage.weights import load_net, save_net
 from compress.task import Task
-from compress.weights import Description, build_net, load_net, save_net
 from export.backends.onnxruntime import OnnxRuntime
 from export.to_onnx import to_onnx
 
@@ -86,13 +86,13 @@ def structures(monkeypatch: pytest.MonkeyPatch) -> None:
             return net
         return build_net(network)
 
-    monkeypatch.setattr(weights_module, "build_net", build)
-    monkeypatch.setattr(prune_module, "build_net", build)
+    for module in ("description", "weights"):
+        monkeypatch.setattr(f"compress.storage.{module}.build_net", build)
 
 
 @pytest.fixture
 def describe(monkeypatch: pytest.MonkeyPatch) -> Describe:
-    return describes(monkeypatch, prune_module)
+    return describes(monkeypatch)
 
 
 def described_structure(name: str) -> nn.Module:

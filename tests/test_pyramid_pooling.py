@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from compress.blocks.pyramid_pooling import PyramidPooling
+from compress.networks.blocks.pyramid_pooling import PyramidPooling
 
 
 @pytest.mark.parametrize("size", [(12, 18), (12, 10), (5, 7), (2, 3)])

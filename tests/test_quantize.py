@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from zoo import C, conv, image, made, quantized
 
 from compress.networks.unet import UNet
-from compress.passes.int8 import Int8, calibrated, folded_graph
+from compress.passes.int8 import Int8, calibrated
 from export.backends import onnxruntime, openvino, tensorrt
-from export.quantize import quantize_dequantize
-from export.quantized import Quantized
+from export.capture import folded_graph
+from export.quantization.qdq import quantize_dequantize
+from export.quantization.quantized import Quantized
 from export.to_onnx import to_onnx
 
 

@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from compress.data.cases import Normalization
+from compress.data.dataset.cases import Normalization
 from compress.data.folder import Folder
 from compress.data.synthetic import Synthetic
 from compress.errors import DataError, RecipeError, WeightsError
-from compress.gates import TAKES
+from compress.gates.judging.judge import TAKES
 from compress.networks.unet import UNet
 from compress.passes.int8 import Int8
 from compress.recipe import KEYS, Recipe, load, schema
+from compress.storage.description import Description
+from compress.storage.weights import save_net
 from compress.train.training import Training
-from compress.weights import Description, save_net
-from export.device import words
+from export.registry import words
 
 SHIPPED = sorted((Path(__file__).parent.parent / "recipes").rglob("*.yaml"))
 GOOD = """

@@ -11,14 +11,15 @@ import torch
 import yaml
 from conftest import write_recipe, write_volumes
 
+from compress.cache import Kept
 from compress.cli import check
-from compress.kept import Kept
+from compress.commands.run import first_key, run
+from compress.commands.train import train
+from compress.pipeline.stages import baseline, chain
 from compress.recipe import load
 from compress.report.plots import plots
-from compress.run import first_key, run
-from compress.stages import baseline, chain
-from compress.train.start import train
-from compress.weights import Description, build_net, load_weights, save_net
+from compress.storage.description import Description, build_net
+from compress.storage.weights import load_weights, save_net
 from export.files import make_folder, sha256
 
 ROOT = Path(__file__).parent.parent

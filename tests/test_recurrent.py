@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from compress.blocks.recurrent import Recurrent
+from compress.networks.blocks.recurrent import Recurrent
 
 
 def test_each_step_reads_the_input_and_the_last_answer() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compress.foreign.repeatable import draws, of_the_batch, why_otherwise
+from compress.networks.foreign.repeatable import draws, of_the_batch, why_otherwise
 
 IMAGE = torch.rand(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.blocks.resnet import ResNet
+from compress.networks.blocks.resnet import ResNet
 
 
 def test_parameters_have_the_names_and_number_of_torchvisions() -> None:

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from compress.data.cases import Fit
+from compress.data.dataset.cases import Fit
+from compress.data.dataset.restore import labels_at
 from compress.data.folder import Folder
-from compress.restore import labels_at
 from compress.task import Task
 
 SIZES = {2: ((8, 10), (19, 33)), 3: ((4, 6, 5), (9, 11, 4))}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.blocks.reversible import Reversible, ReversibleSequence
+from compress.networks.blocks.reversible import Reversible, ReversibleSequence
 
 
 def inner(channels: int, norm: bool = False) -> nn.Module:

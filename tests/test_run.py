@@ -11,11 +11,11 @@ import onnx
 import pytest
 from conftest import write_recipe
 
-from compress.data.cases import Case
-from compress.measure import Scoring
+from compress.commands.run import run
+from compress.data.dataset.cases import Case
+from compress.measure.segmentation import Scoring
 from compress.recipe import load
 from compress.report.report import Report
-from compress.run import run
 from export.artifact import Artifact
 from export.to_onnx import metadata_of
 
@@ -171,18 +171,18 @@ def test_the_same_seed_gives_the_same_report_but_for_times(
 def test_the_same_run_twice_is_answered_from_what_is_kept(
     done: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import compress.builds
     import compress.passes.int8
+    import compress.pipeline.build
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("this was done before")
 
-    monkeypatch.setattr(compress.builds, "interleaved", never)
-    monkeypatch.setattr(compress.builds, "to_onnx", never)
+    monkeypatch.setattr(compress.pipeline.build, "interleaved", never)
+    monkeypatch.setattr(compress.pipeline.build, "to_onnx", never)
     monkeypatch.setattr(compress.passes.int8, "calibrated", never)
     # Another day and another commit are no reason for another report.
-    monkeypatch.setattr("compress.provenance.now", lambda: "2030-01-01T00:00:00+00:00")
-    monkeypatch.setattr("compress.provenance.commit_of", lambda _: "0" * 40)
+    monkeypatch.setattr("compress.pipeline.provenance.now", lambda: "2030-01-01T00:00:00+00:00")
+    monkeypatch.setattr("compress.pipeline.provenance.commit_of", lambda _: "0" * 40)
     names = ("report.json", "report.md", "report.html")
     before = [((done[0] / name).read_bytes(), (done[0] / name).stat().st_mtime_ns) for name in names]
     recipe = load(write_recipe(done[0], done[1]["recipe"]))

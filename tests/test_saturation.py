@@ -13,12 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from zoo import example, quantized
 
-from compress.passes.int8 import Int8, calibrated, folded_graph
+from compress.passes.int8 import Int8, calibrated
 from export.backends import onnxruntime, openvino, tensorrt
 from export.backends.onnxruntime import OnnxRuntime
-from export.quantized import Quantized
-from export.rules import Rules
-from export.saturation import LARGEST_CODE, LARGEST_SUM, largest_pairs, pair_sums, safe_scale
+from export.capture import folded_graph
+from export.quantization.quantized import Quantized
+from export.quantization.rules import Rules
+from export.quantization.saturation import LARGEST_CODE, LARGEST_SUM, largest_pairs, pair_sums, safe_scale
 from export.to_onnx import to_onnx
 
 SHAPES = [(8, 1, 9), (8, 1, 1), (5, 2, 1), (16, 3, 49), (8, 4, 9), (6, 6, 27), (4, 17, 9), (32, 64, 1)]

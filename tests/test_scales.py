@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 from zoo import conv, image
 
-from compress.passes.int8 import Int8, calibrated, folded_graph
+from compress.passes.int8 import Int8, calibrated
 from export.artifact import Backend
 from export.backends import onnxruntime, openvino, tensorrt
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
-from export.quantized import Quantized
-from export.rules import Rules
-from export.scales import Reading, grid, weight_scale
+from export.capture import folded_graph
+from export.quantization.quantized import Quantized
+from export.quantization.rules import Rules
+from export.quantization.scales import Reading, grid, weight_scale
 from export.to_onnx import to_onnx
 
 C = 16

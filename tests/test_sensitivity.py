@@ -11,12 +11,12 @@ import pytest
 from conftest import write_folder, write_recipe
 from rich.console import Console
 
-from compress import sensitivity as asked
+from compress.commands import sensitivity as asked
+from compress.commands.sensitivity import Questions, sensitivity, write
 from compress.errors import DataError
 from compress.networks.unet import UNet
 from compress.recipe import load
 from compress.report.sensitivity import draw, show
-from compress.sensitivity import Questions, sensitivity, write
 from compress.task import Task
 
 LAYERS = {f"{part}.{n}.{m}" for part, count in (("encoder", 3), ("decoder", 2)) for n in range(count) for m in (0, 3)}

@@ -13,14 +13,15 @@ from PIL import Image
 from test_gates import row, scores, verdict
 from torch import nn
 
+from compress.commands.run import run
 from compress.data.folder import Folder
 from compress.errors import DataError, RecipeError
-from compress.gates import Gate, judge
-from compress.measure import score_case, scores_of
+from compress.gates.judging.judge import Gate, judge
+from compress.measure.segmentation import score_case, scores_of
+from compress.measure.skill import REASONS, lacking
+from compress.pipeline.baseline_skill import refuse_without
 from compress.recipe import load, schema
 from compress.report.derived import baseline_sentence, conclusion
-from compress.run import run
-from compress.skill import REASONS, lacking, refuse_without
 from compress.task import Task
 
 DROPS = ("dice_drop", "iou_drop", "hd95_rise")
@@ -179,7 +180,7 @@ def test_a_run_looks_at_its_baseline_before_any_pass(
         assert asked == judged
         raise DataError("finds nothing")
 
-    monkeypatch.setattr("compress.run.refuse_without", refuse)
+    monkeypatch.setattr("compress.commands.run.refuse_without", refuse)
     recipe["gates"] = gates
     with pytest.raises(DataError, match="finds nothing"):
         run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=lambda _: None)

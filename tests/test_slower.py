@@ -7,14 +7,14 @@ from typing import Any
 
 from conftest import write_recipe
 
-from compress.builds import Build, Place
-from compress.kept import Kept
+from compress.cache import Kept
+from compress.measure.row import Row
+from compress.pipeline.build import Build, Place
+from compress.pipeline.slower import with_slow_layers
+from compress.pipeline.stages import Stage
 from compress.recipe import load
-from compress.report.report import Row
-from compress.slower import with_slow_layers
-from compress.stages import Stage
 from export.backends.onnxruntime import OnnxRuntime
-from export.device import find_device
+from export.registry import find_device
 from export.to_onnx import to_onnx
 
 

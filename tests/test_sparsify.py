@@ -23,18 +23,19 @@ from zoo import Standardized, image, made
 from compress.data.folder import Folder
 from compress.errors import PassError
 from compress.passes.distill import Distill
-from compress.passes.int8 import Int8, calibrated, folded_graph
+from compress.passes.int8 import Int8, calibrated
 from compress.passes.sparsify import Sparsify
-from compress.surgery import described
+from compress.storage.description import Description, build_net, described
+from compress.storage.weights import load_net, save_net
 from compress.task import Task
-from compress.train import zeros
+from compress.train import sparsity
 from compress.train.training import Training
-from compress.weights import Description, build_net, load_net, save_net
 from export.artifact import Artifact
 from export.backends import onnxruntime, openvino, tensorrt
 from export.backends.tensorrt import TensorRt, _two_of_four, _with_sparse_weights
-from export.device import find_device
-from export.quantized import Quantized
+from export.capture import folded_graph
+from export.quantization.quantized import Quantized
+from export.registry import find_device
 from export.to_onnx import to_onnx
 
 UNET = {"unet": {"classes": 2, "in_channels": 1, "width": 16, "depth": 2}}
@@ -101,7 +102,7 @@ def test_the_given_network_is_not_changed() -> None:
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     sparse(net)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
-    assert net.description == UNET and not zeros.masks(net)
+    assert net.description == UNET and not sparsity.masks(net)
 
 
 def test_it_says_which_layers_stay_dense_and_why() -> None:
@@ -235,23 +236,23 @@ def test_zeros_and_their_marks_survive_saving(tmp_path: Path) -> None:
     thin = sparse()
     save_net(thin, Description(network=thin.description), tmp_path / "net.safetensors", half=True)  # type: ignore[arg-type]
     again = load_net(tmp_path / "net.safetensors")
-    assert zeros.masks(again).keys() == zeros.masks(thin).keys()
-    assert len(zeros.masks(again)) == 11
-    assert all(torch.equal(zero, zeros.masks(again)[name]) for name, zero in zeros.masks(thin).items())
+    assert sparsity.masks(again).keys() == sparsity.masks(thin).keys()
+    assert len(sparsity.masks(again)) == 11
+    assert all(torch.equal(zero, sparsity.masks(again)[name]) for name, zero in sparsity.masks(thin).items())
 
 
 def test_a_mark_survives_on_a_layer_that_another_pass_put_there() -> None:
     net = unet()
     net.encoder[1][0] = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 32, 1))
-    thin = sparse(described(net, build_net))
-    assert {"encoder.1.0.0.weight", "encoder.1.0.1.weight"} <= set(zeros.masks(thin))
-    assert zeros.marked(build_net(thin.description)).keys() == zeros.marked(thin).keys()  # type: ignore[arg-type]
+    thin = sparse(described(net))
+    assert {"encoder.1.0.0.weight", "encoder.1.0.1.weight"} <= set(sparsity.masks(thin))
+    assert sparsity.marked(build_net(thin.description)).keys() == sparsity.marked(thin).keys()  # type: ignore[arg-type]
 
 
 def test_a_layer_that_takes_a_sparse_one_s_place_is_dense() -> None:
     thin = sparse()
     thin.encoder[1][0] = nn.Conv2d(16, 32, 3, padding=1)
-    assert "encoder.1.0" not in zeros.marked(build_net(described(thin, build_net).description))  # type: ignore[arg-type]
+    assert "encoder.1.0" not in sparsity.marked(build_net(described(thin).description))  # type: ignore[arg-type]
 
 
 def test_a_sparse_network_that_lost_channels_keeps_its_marks() -> None:
@@ -264,20 +265,20 @@ def test_a_sparse_network_that_lost_channels_keeps_its_marks() -> None:
     norm.running_mean, norm.running_var = norm.running_mean[kept], norm.running_var[kept]
     first.out_channels = norm.num_features = second.in_channels = 8
     second.weight = nn.Parameter(second.weight.detach()[:, kept].clone())
-    again = build_net(described(thin, build_net).description)  # type: ignore[arg-type]
+    again = build_net(described(thin).description)  # type: ignore[arg-type]
     again.load_state_dict(thin.state_dict())
-    assert torch.equal(zeros.masks(again)["encoder.0.3.weight"], second.weight == 0)
+    assert torch.equal(sparsity.masks(again)["encoder.0.3.weight"], second.weight == 0)
 
 
 def test_a_training_that_applies_the_masks_keeps_every_zero() -> None:
     net = sparse().train()
-    masks = zeros.masks(net)
+    masks = sparsity.masks(net)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
     for seed in range(3):
         net(image(seed, 2, 1, 16, 16)).square().mean().backward()
         optimizer.step()
-        zeros.apply(net, masks)
-    assert all(torch.equal(zeros.masks(net)[name], zero) for name, zero in masks.items())
+        sparsity.apply(net, masks)
+    assert all(torch.equal(sparsity.masks(net)[name], zero) for name, zero in masks.items())
     assert not any(torch.signbit(net.get_parameter(name)[zero]).any() for name, zero in masks.items())
     assert all(
         (before != after).any() for before, after in zip(weights(sparse()).values(), weights(net).values(), strict=True)
@@ -285,9 +286,9 @@ def test_a_training_that_applies_the_masks_keeps_every_zero() -> None:
 
 
 def test_a_dense_network_has_nothing_to_keep() -> None:
-    assert zeros.masks(unet()) == {}
+    assert sparsity.masks(unet()) == {}
     # Other layers have a plain attribute of some such name, too.
-    assert zeros.masks(nn.Sequential(nn.Embedding(4, 4, sparse=True))) == {}
+    assert sparsity.masks(nn.Sequential(nn.Embedding(4, 4, sparse=True))) == {}
 
 
 # --- recovery ---
@@ -314,11 +315,11 @@ def test_zeros_stay_through_recovery(task: Task) -> None:
 def test_zeros_stay_through_any_later_training(task: Task, tmp_path: Path) -> None:
     thin = Sparsify(pattern="unstructured", ratio=0.5)(task.net, task)
     before = {name: weight.clone() for name, weight in weights(thin).items()}
-    masks = zeros.masks(thin)
+    masks = sparsity.masks(thin)
     assert len(masks) == 8
     Training(epochs=2, rate=1e-3, augment="none")(thin, task.data, tmp_path / "on", 0, print)
     assert all((weight != before[name]).any() for name, weight in weights(thin).items())
-    assert all(torch.equal(zeros.masks(thin)[name], zero) for name, zero in masks.items())
+    assert all(torch.equal(sparsity.masks(thin)[name], zero) for name, zero in masks.items())
 
 
 def test_rounds_put_in_most_zeros_first(task: Task) -> None:
@@ -327,7 +328,7 @@ def test_rounds_put_in_most_zeros_first(task: Task) -> None:
 
     class Seen(Distill):
         def __call__(self, net: nn.Module, task: Task) -> nn.Module:
-            shares.append(float(torch.cat([zero.flatten() for zero in zeros.masks(net).values()]).float().mean()))
+            shares.append(float(torch.cat([zero.flatten() for zero in sparsity.masks(net).values()]).float().mean()))
             return net
 
     gradual = Sparsify(pattern="unstructured", ratio=0.8, rounds=4, recover=Seen(steps=1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from compress.blocks.squeeze_excite import SqueezeExcite
+from compress.networks.blocks.squeeze_excite import SqueezeExcite
 
 
 def test_a_channel_is_scaled_by_one_number_that_only_means_decide() -> None:

@@ -9,17 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from zoo import conv, image
 
-from compress.passes.int8 import Int8, calibrated, folded_graph
+from compress.passes.int8 import Int8, calibrated
 from export.backends import onnxruntime, openvino, tensorrt
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
+from export.capture import folded_graph
 from export.graph import aten, constant
-from export.placement import candidates
-from export.quantize import PAIR, STRETCHED
-from export.quantized import Quantized
-from export.rules import Rules
-from export.scales import LEVELS, levels
-from export.stretch import stretch
+from export.quantization.placement import candidates
+from export.quantization.qdq import PAIR, STRETCHED
+from export.quantization.quantized import Quantized
+from export.quantization.rules import Rules
+from export.quantization.scales import LEVELS, levels
+from export.quantization.stretch import stretch
 from export.to_onnx import to_onnx
 
 C = 16

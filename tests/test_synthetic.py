@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from compress.data.cases import Dataset
+from compress.data.dataset.cases import Dataset
 from compress.data.synthetic import CLASSES, Synthetic, _bone, _log_compressed, _scan, phantom
 
 SMALL = {"size": (64, 48), "train": 2, "calibration": 1, "val": 1, "test": 3}

@@ -16,17 +16,17 @@ from conftest import blob, write_recipe
 from PIL import Image
 from torch import nn
 
-from compress.data.cases import Case, Dataset
-from compress.data.faults import Look
+from compress.commands.run import run
+from compress.commands.train import train
+from compress.data.dataset.cases import Case, Dataset
+from compress.data.dataset.faults import Look
+from compress.data.dataset.tiles import blended, corners, cut, middle
 from compress.data.folder import Folder
 from compress.errors import DataError, NotHere, RecipeError
 from compress.networks.unet import UNet
 from compress.recipe import load
-from compress.run import run
 from compress.task import Task
-from compress.tiles import blended, corners, cut, middle
 from compress.train.loop import Plan, batches
-from compress.train.start import train
 from compress.train.training import Training
 
 SIZES = [(32, 32), (70, 45), (20, 50), (33, 64), (64, 64), (9, 7)]

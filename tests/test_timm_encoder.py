@@ -5,9 +5,9 @@ import sys
 import pytest
 import torch
 
-from compress.blocks.timm_encoder import timm_encoder
-from compress.blocks.torchvision_import import torchvision
 from compress.errors import MissingExtra, SegpressError
+from compress.networks.foreign.timm_encoder import timm_encoder
+from compress.networks.foreign.torchvision_import import torchvision
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_mambaout"])

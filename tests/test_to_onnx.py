@@ -14,13 +14,14 @@ from torch import nn
 from zoo import example, image, made, quantized
 
 import export.to_onnx
-from compress.passes.int8 import Int8, calibrated, folded_graph
+from compress.passes.int8 import Int8, calibrated
 from export.artifact import Artifact
 from export.backends.onnxruntime import RULES, OnnxRuntime
 from export.backends.torch import infer_from_module
+from export.capture import folded_graph
 from export.errors import ExportError
 from export.graph import Dynamic
-from export.quantized import Quantized
+from export.quantization.quantized import Quantized
 from export.to_onnx import OPSETS, Style, metadata_of, parity, to_onnx
 
 OPEN: list[tuple[Dynamic, ...]] = [(), ("batch",), ("size",), ("batch", "size")]

@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 import torch
 
-from compress.blocks.tokenized_mlp import shifted
+from compress.networks.blocks.tokenized_mlp import shifted
 
 
 @pytest.mark.parametrize("axis", [2, 3])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.data.cases import Dataset
+from compress.data.dataset.cases import Dataset
 from compress.data.folder import Folder
 from compress.errors import WeightsError
 from compress.networks.unet import UNet

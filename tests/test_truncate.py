@@ -18,10 +18,10 @@ from compress.data.folder import Folder
 from compress.errors import PassError
 from compress.passes.sparsify import Sparsify
 from compress.passes.truncate import Truncate
-from compress.surgery import described
+from compress.storage.description import Description, build_net, described
+from compress.storage.weights import load_net, save_net
 from compress.task import Task
-from compress.train import zeros
-from compress.weights import Description, build_net, load_net, save_net
+from compress.train import sparsity
 
 UNETPP = {"classes": 3, "in_channels": 1, "width": 4, "level": 3}
 
@@ -91,7 +91,7 @@ def test_a_network_whose_layers_changed_before_is_cut_with_its_changes(tmp_path:
         first.out_channels = norm.num_features = second.in_channels = 2
         second.weight = nn.Parameter(second.weight.detach()[:, :2])
     net.nodes["1_0"][0] = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Conv2d(4, 8, 1))
-    net = described(net, build_net).eval()
+    net = described(net).eval()
     cut = Truncate(level=2)(net, heard())
     assert torch.equal(cut(X), answers(net, X)[1])
     begun, layers = cut.description["changed"]["net"], cut.description["changed"]["layers"]  # type: ignore[index]
@@ -104,8 +104,8 @@ def test_a_network_whose_layers_changed_before_is_cut_with_its_changes(tmp_path:
 def test_what_was_sparse_stays_sparse() -> None:
     thin = Sparsify(pattern="unstructured", ratio=0.5)(unetpp(), heard())
     cut = Truncate(level=1)(thin, heard())
-    assert zeros.masks(cut).keys() == {name for name in zeros.masks(thin) if name in cut.state_dict()}
-    assert len(zeros.masks(build_net(cut.description))) == len(zeros.masks(cut)) == 8  # type: ignore[arg-type]
+    assert sparsity.masks(cut).keys() == {name for name in sparsity.masks(thin) if name in cut.state_dict()}
+    assert len(sparsity.masks(build_net(cut.description))) == len(sparsity.masks(cut)) == 8  # type: ignore[arg-type]
 
 
 def test_a_network_can_be_cut_twice() -> None:

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.networks.unetpp import UNetPP
-from compress.weights import Description, build_net, load_net, save_net
+from compress.storage.description import Description, build_net
+from compress.storage.weights import load_net, save_net
 from export.capture import capture
 
 

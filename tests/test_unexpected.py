@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from compress.cache import claimed
 from compress.cli import main
 from compress.errors import PassError
-from compress.foreign import named
-from compress.kept import claimed
-from compress.unexpected import STOPPED
+from compress.exits import STOPPED
+from compress.networks.foreign import named
 
 
 def ended(*words: str) -> int:
@@ -84,7 +84,7 @@ def test_every_error_is_one_sentence_with_its_exit_code(
 
 @pytest.mark.parametrize("words", [("inspect", "x.onnx"), ("schema",)])
 def test_inspect_and_schema_do_so_too(words: tuple[str, ...], monkeypatch: Any, capsys: Any) -> None:
-    monkeypatch.setattr("compress.inspection.inspect", raising(RuntimeError("odd")))
+    monkeypatch.setattr("compress.commands.inspect.inspect", raising(RuntimeError("odd")))
     monkeypatch.setattr("compress.recipe.schema", raising(RuntimeError("odd")))
     assert ended(*words) == 4
     assert capsys.readouterr().err.startswith("compress: unexpected RuntimeError: odd")

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from compress.blocks.unpooling import pooled, unpooled
+from compress.networks.blocks.unpooling import pooled, unpooled
 
 
 @pytest.mark.parametrize("size", [(8, 12), (9, 6), (7, 11), (2, 3)])

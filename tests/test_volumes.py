@@ -14,22 +14,23 @@ import torch
 from swaps import check_it_travels, infer, stand_in
 from torch import Tensor, nn
 
-from compress.channels import traced
-from compress.cost import cost_of
+from compress.editing.pruning.dependency import traced
+from compress.editing.pruning.removal import Cut, without
+from compress.measure.complexity import cost_of
 from compress.passes.depthwise import Depthwise
 from compress.passes.foldable_norm import FoldableNorm
 from compress.passes.int8 import Int8
 from compress.passes.lowrank import Lowrank
 from compress.passes.prune import Prune
-from compress.removal import Cut, without
-from compress.weights import Description, build_net, load_net, save_net, shape_of
+from compress.storage.description import Description, build_net, shape_of
+from compress.storage.weights import load_net, save_net
 from export.artifact import Artifact
 from export.backends import onnxruntime, openvino, tensorrt
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
 from export.backends.tensorrt import TensorRt
-from export.device import find_device
-from export.quantized import Quantized
+from export.quantization.quantized import Quantized
+from export.registry import find_device
 from export.to_onnx import parity, to_onnx
 
 TENSORRT = any(importlib.util.find_spec(name) for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"))

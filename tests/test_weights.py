@@ -29,11 +29,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from compress.data.cases import Normalization
+from compress.data.dataset.cases import Normalization
 from compress.errors import WeightsError
-from compress.head import Head, Headed, notes_of, reading_of
+from compress.networks.foreign.head import Head, Headed, notes_of, reading_of
 from compress.networks.unet import UNet
-from compress.weights import Description, build_net, load_net, load_weights, read_description, save_net
+from compress.storage.description import Description, build_net, read_description
+from compress.storage.weights import load_net, load_weights, save_net
 
 OPTIONS: dict[str, Any] = {"classes": 2, "in_channels": 1, "width": 4, "depth": 1}
 

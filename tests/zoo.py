@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.networks.unet import UNet
-from compress.passes.int8 import Int8, calibrated, folded_graph
-from export.quantized import Quantized
+from compress.passes.int8 import Int8, calibrated
+from export.capture import folded_graph
+from export.quantization.quantized import Quantized
 
 SIDE = 32
 C = 16

@@ -1,1 +1,1 @@
-"""One kind of data a file; a recipe's word is the file's name. cases.py is what they all give."""
+"""One kind of data a file; a recipe's word is the file's name. dataset/ is what they are all made of."""

@@ -10,11 +10,11 @@ from typing import Annotated, ClassVar, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from compress.data.cases import Case, Dataset, Fit, How, Normalization, Role, tiled
-from compress.data.images import Images
-from compress.data.masks import mask_values, names_of, parsed_masks
+from compress.data.dataset.cases import Case, Dataset, Fit, How, Normalization, Role, tiled
+from compress.data.dataset.images import Images
+from compress.data.dataset.masks import mask_values, names_of, parsed_masks
+from compress.data.dataset.restore import Way
 from compress.errors import DataError
-from compress.restore import Way
 
 SPLITS = ("train", "calibration", "val", "test")
 

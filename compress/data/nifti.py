@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from compress.data.cases import Case, Dataset, Fit, FloatArray, How, MaskArray, Normalization, Spacing, tiled
+from compress.data.dataset.cases import Case, Dataset, Fit, FloatArray, How, MaskArray, Normalization, Spacing, tiled
+from compress.data.dataset.masks import MaskValues, as_indices, mask_values, names_of, parsed_masks, whole_numbers
+from compress.data.dataset.restore import Way
+from compress.data.dataset.tiles import Size, by
 from compress.data.folder import class_names, normalized, only_of_tiles, read_split, with_calibration
-from compress.data.masks import MaskValues, as_indices, mask_values, names_of, parsed_masks, whole_numbers
 from compress.errors import DataError, MissingExtra
-from compress.restore import Way
-from compress.tiles import Size, by
 
 Side = Annotated[int, Field(ge=4)]
 Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]

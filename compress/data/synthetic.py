@@ -25,7 +25,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from scipy import ndimage
 
-from compress.data.cases import ROLES, Dataset, MaskArray, Normalization
+from compress.data.dataset.cases import ROLES, Dataset, MaskArray, Normalization
 from compress.data.folder import Folder
 from compress.progress import bar
 from export.files import write_bytes

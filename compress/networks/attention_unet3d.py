@@ -8,9 +8,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.grid_attention import MultiAttention3d
-from compress.blocks.he import he_initialised
-from compress.networks.word import multiples
+from compress.contracts import multiples
+from compress.networks.blocks.grid_attention import MultiAttention3d
+from compress.networks.blocks.he import he_initialised
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -12,9 +12,9 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from compress.contracts import Network
 from compress.errors import SegpressError
-from compress.networks.word import Network
-from export.device import named, words
+from export.registry import named, words
 
 Word = Annotated[Mapping[str, Mapping[str, Any]], Field(min_length=1, max_length=1)]
 FARTHEST = 1024

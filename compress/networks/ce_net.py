@@ -6,11 +6,11 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.dense_atrous import DenseAtrous
-from compress.blocks.he import he_initialised
-from compress.blocks.residual_multi_kernel_pooling import ResidualMultiKernelPooling
-from compress.blocks.resnet import Depths, ResNet
-from compress.networks.word import multiples
+from compress.contracts import multiples
+from compress.networks.blocks.dense_atrous import DenseAtrous
+from compress.networks.blocks.he import he_initialised
+from compress.networks.blocks.residual_multi_kernel_pooling import ResidualMultiKernelPooling
+from compress.networks.blocks.resnet import Depths, ResNet
 
 KERNELS = 2, 3, 5, 6
 """Of the pooling at a thirty-second of the resolution."""

@@ -13,11 +13,11 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.conv import Norm, double_conv, up
-from compress.blocks.conv_lstm import ConvLSTM
-from compress.blocks.he import he_initialised
-from compress.blocks.u_shape import UShape
-from compress.networks.word import multiples
+from compress.contracts import multiples
+from compress.networks.blocks.conv import Norm, double_conv, up
+from compress.networks.blocks.conv_lstm import ConvLSTM
+from compress.networks.blocks.he import he_initialised
+from compress.networks.blocks.u_shape import UShape
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

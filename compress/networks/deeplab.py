@@ -7,10 +7,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.aspp import SummedAtrous
-from compress.blocks.he import he_initialised
-from compress.blocks.resnet import Depths, ResNet
-from compress.blocks.vgg import vgg16_stages, widths
+from compress.networks.blocks.aspp import SummedAtrous
+from compress.networks.blocks.he import he_initialised
+from compress.networks.blocks.resnet import Depths, ResNet
+from compress.networks.blocks.vgg import vgg16_stages, widths
 
 RATES = 6, 12, 18, 24
 
@@ -21,7 +21,7 @@ class DeepLab:
 
     Version 1 is VGG16 whose first fully connected layer is a 3x3 convolution of dilation 12. Version 2 is
     ResNet-101 and four classifiers of dilations 6, 12, 18 and 24, added up (ASPP-L). The dense CRF with which the
-    papers refine the logits is compress.dense_crf: it is no part of the network, nor of what is exported.
+    papers refine the logits is compress.postprocess.dense_crf: it is no part of the network, nor of what is exported.
     """
 
     classes: Annotated[int, Field(ge=1, le=255)]

@@ -7,10 +7,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.dense_block import BottleneckLayer, DenseBlock
-from compress.blocks.he import he_initialised
-from compress.blocks.resnet import Depths
-from compress.networks.word import multiples
+from compress.contracts import multiples
+from compress.networks.blocks.dense_block import BottleneckLayer, DenseBlock
+from compress.networks.blocks.he import he_initialised
+from compress.networks.blocks.resnet import Depths
 
 RATES = 3, 6, 12, 18, 24
 DILATIONS = 1, 1, 2, 4

@@ -7,8 +7,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.dense_block import DenseBlock
-from compress.blocks.he import he_initialised
+from compress.networks.blocks.dense_block import DenseBlock
+from compress.networks.blocks.he import he_initialised
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

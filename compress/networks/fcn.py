@@ -8,8 +8,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.he import he_initialised
-from compress.blocks.vgg import vgg16_stages, widths
+from compress.networks.blocks.he import he_initialised
+from compress.networks.blocks.vgg import vgg16_stages, widths
 
 PADDING = 100
 """Of the first convolution: after it, fully connected layers written as 7x7 convolutions have room on any image."""

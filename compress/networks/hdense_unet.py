@@ -7,10 +7,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.conv import conv
-from compress.blocks.dense_block import DenseBlock
-from compress.blocks.he import he_initialised
-from compress.networks.word import multiples
+from compress.contracts import multiples
+from compress.networks.blocks.conv import conv
+from compress.networks.blocks.dense_block import DenseBlock
+from compress.networks.blocks.he import he_initialised
 
 Count = Annotated[int, Field(ge=1)]
 EPS = 1.1e-5

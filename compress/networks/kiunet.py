@@ -8,8 +8,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.conv import Norm, conv, normed
-from compress.networks.word import multiples
+from compress.contracts import multiples
+from compress.networks.blocks.conv import Norm, conv, normed
 
 LEVELS = 3
 

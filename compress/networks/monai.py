@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.errors import MissingExtra, RecipeError
-from compress.head import Head, fault_of, first_line, headed, reading_of
+from compress.networks.foreign.head import Head, fault_of, first_line, headed, reading_of
 
 # How MONAI's networks call what every network has: most of them, and those that call it otherwise.
 _NAMES = {

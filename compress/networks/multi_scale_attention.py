@@ -10,10 +10,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.conv import double_conv
-from compress.blocks.dual_attention import ChannelAttention, PositionAttention
-from compress.blocks.timm_encoder import timm_encoder
-from compress.networks.word import multiples
+from compress.contracts import multiples
+from compress.networks.blocks.conv import double_conv
+from compress.networks.blocks.dual_attention import ChannelAttention, PositionAttention
+from compress.networks.foreign.timm_encoder import timm_encoder
 
 STRIDES = (4, 8, 16, 32)
 # The autoencoders halve the finest features twice more.

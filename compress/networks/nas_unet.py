@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.nas_cell import Genotype, NasCell, genotypes, grouped, state_sizes
+from compress.networks.blocks.nas_cell import Genotype, NasCell, genotypes, grouped, state_sizes
 
 
 def _published(cell: object) -> object:
@@ -37,7 +37,7 @@ class NasUnet:
     depth: Annotated[int, Field(ge=2, le=8)] = 5
     """Cells that go down, one halving each; one more goes up."""
     cell: Annotated[Genotype, BeforeValidator(_published)] = Field(default_factory=lambda: genotypes()["v2"])
-    """A published genotype by its name (compress/blocks/nas_genotypes.yaml), or one of your own:
+    """A published genotype by its name (compress/networks/blocks/nas_genotypes.yaml), or one of your own:
     `{down: [[down_conv, 0], [max_pool, 1]], up: [[conv, 0], [up_conv, 1]]}`."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0
     """Chance, in training, that a channel is left out before a convolution of a cell."""

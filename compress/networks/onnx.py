@@ -15,11 +15,11 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.onnx_file import File, graph_of, image_of, read, text_of
-from compress.blocks.onnx_graph import KNOWN, Translated
-from compress.blocks.onnx_operators import Node
 from compress.errors import RecipeError, WeightsError
-from compress.head import Head, fault_of, headed, note_on, parts, reading_of
+from compress.networks.foreign.head import Head, fault_of, headed, note_on, parts, reading_of
+from compress.networks.foreign.onnx_file import File, graph_of, image_of, read, text_of
+from compress.networks.foreign.onnx_graph import KNOWN, Translated
+from compress.networks.foreign.onnx_operators import Node
 from export.errors import BackendError
 
 _read: dict[str, File] = {}

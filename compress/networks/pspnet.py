@@ -7,9 +7,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.he import he_initialised
-from compress.blocks.pyramid_pooling import PyramidPooling
-from compress.blocks.resnet import Depths, ResNet
+from compress.networks.blocks.he import he_initialised
+from compress.networks.blocks.pyramid_pooling import PyramidPooling
+from compress.networks.blocks.resnet import Depths, ResNet
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

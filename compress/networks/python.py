@@ -25,10 +25,10 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.errors import RecipeError, WeightsError
-from compress.foreign.hidden import uncovered
-from compress.foreign.named import NAMED, add, entries
-from compress.foreign.own_code import beside, run_file
-from compress.head import Head, check_repeatable, fault_of, first_line, headed, reading_of
+from compress.networks.foreign.head import Head, check_repeatable, fault_of, first_line, headed, reading_of
+from compress.networks.foreign.hidden import uncovered
+from compress.networks.foreign.named import NAMED, add, entries
+from compress.networks.foreign.own_code import beside, run_file
 
 _PATH = "set PYTHONPATH to the folder that holds the package"
 _ON_PATH = f"name it by module: (package.file) and {_PATH}"

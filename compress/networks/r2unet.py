@@ -7,12 +7,12 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from compress.blocks.attention_gate import AttentionGate
-from compress.blocks.conv import up
-from compress.blocks.he import he_initialised
-from compress.blocks.recurrent import RecurrentResidual
-from compress.blocks.u_shape import UShape
-from compress.networks.word import multiples
+from compress.contracts import multiples
+from compress.networks.blocks.attention_gate import AttentionGate
+from compress.networks.blocks.conv import up
+from compress.networks.blocks.he import he_initialised
+from compress.networks.blocks.recurrent import RecurrentResidual
+from compress.networks.blocks.u_shape import UShape
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -7,9 +7,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.chained_pooling import ChainedPooling
-from compress.blocks.he import he_initialised
-from compress.blocks.resnet import Depths, ResNet
+from compress.networks.blocks.chained_pooling import ChainedPooling
+from compress.networks.blocks.he import he_initialised
+from compress.networks.blocks.resnet import Depths, ResNet
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.networks.word import multiples
+from compress.contracts import multiples
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -7,8 +7,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.reversible import Reversible, ReversibleSequence
-from compress.networks.word import multiples
+from compress.contracts import multiples
+from compress.networks.blocks.reversible import Reversible, ReversibleSequence
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

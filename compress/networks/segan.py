@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.he import he_initialised
+from compress.networks.blocks.he import he_initialised
 
 SMALLEST = 33
 """A side that still has a pixel after six halvings of which one rounds down."""

@@ -6,9 +6,9 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.he import he_initialised
-from compress.blocks.unpooling import pooled, unpooled
-from compress.blocks.vgg import DEPTHS, conv, vgg16_stages, widths
+from compress.networks.blocks.he import he_initialised
+from compress.networks.blocks.unpooling import pooled, unpooled
+from compress.networks.blocks.vgg import DEPTHS, conv, vgg16_stages, widths
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -11,11 +11,11 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.conv import conv
-from compress.blocks.he import he_initialised
-from compress.blocks.resnet import Basic
-from compress.blocks.squeeze_excite import SqueezeExcite
-from compress.networks.word import multiples
+from compress.contracts import multiples
+from compress.networks.blocks.conv import conv
+from compress.networks.blocks.he import he_initialised
+from compress.networks.blocks.resnet import Basic
+from compress.networks.blocks.squeeze_excite import SqueezeExcite
 
 STEP = 32
 

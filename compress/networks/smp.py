@@ -10,9 +10,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from compress.blocks.torchvision_import import torchvision
 from compress.errors import MissingExtra, RecipeError
-from compress.head import Head, fault_of, first_line, headed, reading_of
+from compress.networks.foreign.head import Head, fault_of, first_line, headed, reading_of
+from compress.networks.foreign.torchvision_import import torchvision
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

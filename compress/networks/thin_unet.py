@@ -9,9 +9,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from compress.blocks.he import he_initialised
-from compress.blocks.u_shape import UShape
-from compress.networks.word import multiples
+from compress.contracts import multiples
+from compress.networks.blocks.he import he_initialised
+from compress.networks.blocks.u_shape import UShape
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -10,10 +10,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.blocks.conv import double_conv
-from compress.blocks.timm_encoder import timm_encoder
 from compress.errors import RecipeError
-from compress.head import Head, fault_of, headed, reading_of
+from compress.networks.blocks.conv import double_conv
+from compress.networks.foreign.head import Head, fault_of, headed, reading_of
+from compress.networks.foreign.timm_encoder import timm_encoder
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -8,8 +8,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.he import he_initialised
-from compress.networks.word import multiples
+from compress.contracts import multiples
+from compress.networks.blocks.he import he_initialised
 
 Kernel = Literal[1, 3, 5]
 Step = Literal[1, 2]

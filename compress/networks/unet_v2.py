@@ -7,10 +7,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.cbam import ChannelGate, SpatialGate
-from compress.blocks.sdi import SDI
-from compress.blocks.timm_encoder import timm_encoder
-from compress.networks.word import multiples
+from compress.contracts import multiples
+from compress.networks.blocks.cbam import ChannelGate, SpatialGate
+from compress.networks.blocks.sdi import SDI
+from compress.networks.foreign.timm_encoder import timm_encoder
 
 STRIDES = (4, 8, 16, 32)
 

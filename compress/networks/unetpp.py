@@ -7,9 +7,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.conv import Norm, Up, double_conv, up
-from compress.blocks.he import he_initialised
-from compress.networks.word import multiples
+from compress.contracts import multiples
+from compress.networks.blocks.conv import Norm, Up, double_conv, up
+from compress.networks.blocks.he import he_initialised
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -6,8 +6,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.blocks.tokenized_mlp import ChannelNorm, TokenizedMlp
-from compress.networks.word import multiples
+from compress.contracts import multiples
+from compress.networks.blocks.tokenized_mlp import ChannelNorm, TokenizedMlp
 
 Width = Annotated[int, Field(ge=1)]
 

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.networks.word import multiples
+from compress.contracts import multiples
 
 Count = Annotated[int, Field(ge=1, le=8)]
 

@@ -20,13 +20,26 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.data.cases import Role
-from compress.fitting import refit
+from compress.data.dataset.cases import Role
+from compress.editing.activations import Images, agreement, calibration_cases, images, now_and_before
+from compress.editing.layer_replacement import (
+    CONVS,
+    Kept,
+    Place,
+    chosen,
+    copied,
+    cost,
+    finite,
+    macs,
+    not_plain,
+    parameters,
+    places,
+    swap,
+)
+from compress.editing.least_squares import refit
+from compress.networks.blocks.branches import Branches
 from compress.progress import bar
-from compress.seen import Images, agreement, calibration_cases, images, now_and_before
-from compress.surgery import copied, described
-from compress.swap import CONVS, Branches, Kept, Place, chosen, cost, finite, macs, not_plain, parameters, places, swap
-from compress.weights import build_net
+from compress.storage.description import described
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -92,7 +105,7 @@ class Depthwise:
             task.note(f"depthwise: fitted to the calibration cases, where {same:.1%} of the foreground keeps its class")
         for line in kept.lines():
             task.note(line)
-        return described(net, build_net)
+        return described(net)
 
     def _inputs(self, task: Task) -> Images:
         if not self.refit:

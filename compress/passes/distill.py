@@ -17,15 +17,15 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from compress.data.cases import Role
+from compress.cache import code_key, key_of
+from compress.data.dataset.cases import Role
+from compress.editing.layer_replacement import copied
 from compress.errors import PassError
-from compress.foreign.copies import copy_of
-from compress.kept import code_key, key_of
-from compress.surgery import copied
 from compress.train.augment import Augment, PresetOrMore
 from compress.train.losses import DiceCE, Losses, OneOrMore
 from compress.train.training import supervised, training_augmentation, training_data
 from export.files import make_folder, write_json
+from export.modules import copy_of
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -138,7 +138,7 @@ class Distill:
     def _objective(self, student: nn.Module, task: Task, views: Path) -> Objective:
         import torch
 
-        from compress.train.shelf import Shelf
+        from compress.train.array_cache import Shelf
         from compress.train.teacher import Taught, Teacher, Terms
 
         share = self.teacher

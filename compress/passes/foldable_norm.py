@@ -21,14 +21,13 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.data.cases import Role
+from compress.data.dataset.cases import Role
+from compress.editing.activations import Images, Pair, agreement, calibration_cases, images, now_and_before, seen_by
+from compress.editing.layer_replacement import Kept, Place, chosen, copied, hooked_or_shared, places, swap
+from compress.editing.least_squares import rows
 from compress.errors import PassError
-from compress.fitting import rows
 from compress.progress import bar
-from compress.seen import Images, Pair, agreement, calibration_cases, images, now_and_before, seen_by
-from compress.surgery import copied, described
-from compress.swap import Kept, Place, chosen, hooked_or_shared, places, swap
-from compress.weights import build_net
+from compress.storage.description import described
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -84,7 +83,7 @@ class FoldableNorm:
         )
         for line in kept.lines():
             task.note(line)
-        return described(net, build_net)
+        return described(net)
 
 
 def _is_static(norm: Any) -> bool:

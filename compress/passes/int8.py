@@ -2,7 +2,7 @@
 
 Per-channel symmetric weights and per-tensor activations (Krishnamoorthi 2018, arXiv 1806.08342;
 Nagel et al. 2021, arXiv 2106.08295). Where the Quantize-Dequantize pairs go is each runtime's own
-matter and is decided when its file is written (export/rules.py).
+matter and is decided when its file is written (export/quantization/rules.py).
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, fx, nn
 
-from compress.data.cases import Role
-from compress.errors import PassError, WeightsError
-from compress.mixed import in_float, not_coarser, with_exact, with_float
+from compress.data.dataset.cases import Role
+from compress.editing.mixed_precision import in_float, not_coarser, with_exact, with_float
+from compress.errors import PassError
 from compress.progress import bar
-from export.capture import capture
-from export.graph import fold_batch_norm
-from export.placement import candidates, matches
-from export.quantized import Quantized
-from export.scales import Range
+from export.capture import folded_graph
+from export.quantization.placement import candidates, matches
+from export.quantization.quantized import Quantized
+from export.quantization.scales import Range
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -123,32 +122,6 @@ def _about_concatenations(quantized: Quantized) -> Iterator[str]:
                 f"int8: {len(found)} inputs of concatenations are much narrower than what they are joined with "
                 f"({fewest.name} would keep {fewest.levels:.0f} of 255 levels); they are {done}"
             )
-
-
-def rebuild(options: Mapping[str, Any], build: Callable[[Mapping[str, Any]], nn.Module]) -> Quantized:
-    """The network that a saved int8 description speaks of, its tensors still to be loaded.
-
-    Raises:
-        WeightsError: if it was saved with a torch that captures the network as other operations.
-    """
-    example = torch.zeros(options["input"])
-    graph = folded_graph(build(options["net"]), example, options["dynamic"])
-    unknown = sorted(candidates(graph) - set(options["ranges"]))
-    if unknown:
-        raise WeightsError(
-            f"int8: saved with another version of torch: it has no range for {unknown[0]}; quantize again"
-        )
-    ranges = dict.fromkeys(options["ranges"], (0.0, 0.0))
-    quantized = Quantized(graph, ranges, tuple(options["keep_float"]), tuple(options.get("exact", ())))
-    quantized.description = {"int8": options}
-    return quantized
-
-
-def folded_graph(net: nn.Module, example: Tensor, dynamic: Sequence[Any]) -> fx.GraphModule:
-    """The captured network with its batch norms folded: what is calibrated, and saved."""
-    graph = capture(net, example, dynamic)
-    fold_batch_norm(graph)
-    return graph
 
 
 def _check_names(patterns: Sequence[str], layers: Sequence[str]) -> None:

@@ -19,18 +19,15 @@ from pydantic.dataclasses import dataclass
 from scipy.optimize import minimize_scalar
 from torch import nn
 
-from compress.data.cases import Role
-from compress.errors import PassError
-from compress.fitting import refit
-from compress.progress import bar
-from compress.seen import Images, agreement, calibration_cases, images, now_and_before
-from compress.surgery import copied, described
-from compress.swap import (
+from compress.data.dataset.cases import Role
+from compress.editing.activations import Images, agreement, calibration_cases, images, now_and_before
+from compress.editing.layer_replacement import (
     CONVS,
     TRANSPOSED,
     Kept,
     Place,
     chosen,
+    copied,
     cost,
     finite,
     macs,
@@ -39,7 +36,10 @@ from compress.swap import (
     places,
     swap,
 )
-from compress.weights import build_net
+from compress.editing.least_squares import refit
+from compress.errors import PassError
+from compress.progress import bar
+from compress.storage.description import described
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -141,7 +141,7 @@ class Lowrank:
             task.note(f"lowrank: fitted to the calibration cases, where {same:.1%} of the foreground keeps its class")
         for line in kept.lines():
             task.note(line)
-        return described(net, build_net)
+        return described(net)
 
     def _inputs(self, task: Task) -> Images:
         if not self.refit:

@@ -1,10 +1,10 @@
 """Structural pruning: whole channels go, and an ordinary, smaller network stays.
 
-Which channels go together is compress/channels.py's matter; how much each is worth is torch-pruning's
-(Fang et al. 2023, DepGraph, arXiv 2301.12900), whose criteria are weighed over every tensor that a
-channel is in, or compress/redundancy.py's. torch-pruning's dependency graph is not used: it freezes what a
-one-channel gate multiplies, fails on norms without weights, and moves channels across a shuffle without
-saying so (benchmarks/pruning.md).
+Which channels go together is editing/pruning/dependency.py's matter; how much each is worth is torch-pruning's
+(Fang et al. 2023, DepGraph, arXiv 2301.12900), whose criteria are weighed over every tensor that a channel is
+in, or editing/pruning/interpolative.py's. torch-pruning's dependency graph is not used: it freezes what a one-channel
+gate multiplies, fails on norms without weights, and moves channels across a shuffle without saying so
+(benchmarks/pruning.md).
 """
 
 from __future__ import annotations
@@ -24,16 +24,13 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.channels import Bundle, Flow, Group, Place
-from compress.data.cases import Role
-from compress.errors import PassError
-from compress.fitting import refit_pruned
-from compress.foreign.copies import copy_of
-from compress.latency import Timing, interleaved
-from compress.peak_memory import backend_for
-from compress.progress import bar
-from compress.redundancy import what_each_adds
-from compress.removal import (
+from compress.data.dataset.cases import Role
+from compress.editing.activations import Images, agreement, calibration_cases, images
+from compress.editing.layer_replacement import copied
+from compress.editing.least_squares import refit_pruned
+from compress.editing.pruning.dependency import Bundle, Flow, Group, Place
+from compress.editing.pruning.interpolative import what_each_adds
+from compress.editing.pruning.removal import (
     Cut,
     Trial,
     groups,
@@ -46,12 +43,17 @@ from compress.removal import (
     trial_of,
     without,
 )
-from compress.seen import Images, agreement, calibration_cases, images
-from compress.surgery import copied, described
-from compress.weights import Description, build_net, save_net
+from compress.errors import PassError
+from compress.measure.latency import Timing, interleaved
+from compress.progress import bar
+from compress.storage.backends import backend_for
+from compress.storage.description import Description, described
+from compress.storage.weights import save_net
 from export.artifact import Artifact, Port
-from export.device import find_device, usable_cpus, words
-from export.placement import matches
+from export.device import usable_cpus
+from export.modules import copy_of
+from export.quantization.placement import matches
+from export.registry import find_device, words
 from export.to_onnx import to_onnx
 
 if TYPE_CHECKING:
@@ -159,7 +161,7 @@ class Prune:
         Raises:
             PassError: if nothing can be removed, a target cannot be met, or `keep` names no layer.
         """
-        return described(self.smaller(net, task), build_net)
+        return described(self.smaller(net, task))
 
     def smaller(self, net: nn.Module, task: Task) -> nn.Module:
         """The same, not yet described: for a network that was not made from a description."""
@@ -201,7 +203,7 @@ class Prune:
         if recovery is None:
             return net
         folder = None if task.folder is None else task.folder / f"round-{number}"
-        recovered: nn.Module = recovery(described(net, build_net), dataclasses.replace(task, folder=folder))
+        recovered: nn.Module = recovery(described(net), dataclasses.replace(task, folder=folder))
         return recovered.eval()
 
     def fits(self, width: int) -> bool:
@@ -470,7 +472,7 @@ def _listed(names: Sequence[str], most: int = 6) -> str:
 
 def _as_weights(net: nn.Module, example: Tensor, path: Path) -> Artifact:
     """The network as the torch backend opens it."""
-    described(net, build_net)
+    described(net)
     save_net(net, Description(network=net.description), path)  # type: ignore[arg-type]
     image = Port(name="image", shape=tuple(example.shape), dtype="float")
     logits = Port(name="logits", shape=(1, -1, -1, -1), dtype="float")

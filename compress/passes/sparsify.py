@@ -16,15 +16,15 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.data.cases import Role
+from compress.data.dataset.cases import Role
+from compress.editing.layer_replacement import copied
 from compress.errors import PassError
 from compress.passes.distill import Distill
-from compress.surgery import copied, described
-from compress.train import zeros
-from compress.weights import build_net
+from compress.storage.description import described
+from compress.train import sparsity
 from export.capture import capture
 from export.graph import convolutions, layer_name, weight_of
-from export.placement import matches
+from export.quantization.placement import matches
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -82,14 +82,14 @@ class Sparsify:
             layers = {name: layer for name, layer in _layers(sparse) if name in names}
             self._zero(layers, share)
             for layer in layers.values():
-                zeros.mark(layer, self.pattern)
+                sparsity.mark(layer, self.pattern)
             if self.recover is not None:
-                before = zeros.masks(sparse)
+                before = sparsity.masks(sparse)
                 sparse = self.recover(sparse, task)
-                after = zeros.masks(sparse)
+                after = sparsity.masks(sparse)
                 assert all(bool(after[name][zero].all()) for name, zero in before.items()), "training lost zeros"
         self._tell(sparse, names, dense, task)
-        return described(sparse, build_net)
+        return described(sparse)
 
     def _shares(self) -> Iterator[float]:
         """The share of zeros after each round: cubic, as the more there are the more the next ones cost."""

@@ -15,11 +15,11 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from compress.data.cases import Role
+from compress.data.dataset.cases import Role
+from compress.editing.layer_replacement import copied
 from compress.errors import PassError
 from compress.networks.unetpp import UNetPPModule
-from compress.surgery import copied, described
-from compress.weights import build_net
+from compress.storage.description import described
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -74,7 +74,7 @@ class Truncate:
         nested.cut(level)
         nested.description = _at_level(nested.description, level)  # type: ignore[arg-type, assignment]
         task.note(f"truncate: cut from L{whole} to L{level}: {before:,} -> {_parameters(nested):,} parameters")
-        return described(nested, build_net)
+        return described(nested)
 
     def _lowest(self, nested: UNetPPModule, task: Task) -> int:
         """The lowest level whose validation Dice is within `drop` of the whole network's."""

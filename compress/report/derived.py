@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
 
-from compress.report.report import NOISE
-from compress.skill import LITTLE, REASONS, THRESHOLD
+from compress.measure.row import NOISE
+from compress.measure.skill import LITTLE, REASONS, THRESHOLD
 
 Json = Mapping[str, Any]
 Pairs = Sequence[tuple[float, float]]

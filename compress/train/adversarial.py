@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.tiles import central
+from compress.data.dataset.tiles import central
 from compress.train.losses import compared
 from compress.train.objective import Batch, Supervised, fitted, is_coarser
 

@@ -23,15 +23,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from compress import progress
-from compress.data.cases import Dataset
+from compress.data.dataset.cases import Dataset
 from compress.errors import PassError, WeightsError
-from compress.measure import score_case
+from compress.measure.segmentation import score_case
 from compress.task import labels_from_logits
-from compress.train import zeros
+from compress.train import sparsity
+from compress.train.array_cache import Name, Shelf
 from compress.train.augment import Augment, Changes, Preset, augmentation, augmented
-from compress.train.norm import fast_batch_norms
+from compress.train.fast_batch_norm import fast_batch_norms
 from compress.train.objective import Batch, Objective, fitted
-from compress.train.shelf import Name, Shelf
 from export.device import usable_cpus
 from export.files import make_folder, write_bytes
 
@@ -189,7 +189,7 @@ class _State:
         self.model, self.optimizer = fabric.setup(self.net, self.optimizer)
         self.average.to(fabric.device)
         self.objective.to(fabric.device)
-        self.masks = zeros.masks(self.net)
+        self.masks = sparsity.masks(self.net)
 
     def train(self, stream: Iterable[Batch], fabric: Fabric, step: progress.Step) -> float:
         """One epoch; returns the mean loss, or the one that was not finite, at which it stops.
@@ -210,7 +210,7 @@ class _State:
             fabric.backward(loss)
             fabric.clip_gradients(self.model, self.optimizer, max_norm=5.0)
             self.optimizer.step()
-            zeros.apply(self.net, self.masks)
+            sparsity.apply(self.net, self.masks)
             self.optimizer.zero_grad(set_to_none=True)
             self.schedule.step()
             self.average.update_parameters(self.net)

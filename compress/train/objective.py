@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from compress.tiles import central
+from compress.data.dataset.tiles import central
 
 
 @dataclass(frozen=True, kw_only=True)

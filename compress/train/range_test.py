@@ -13,8 +13,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from compress.foreign.copies import copy_of
 from compress.train.objective import Batch, Objective
+from export.modules import copy_of
 
 LOWEST, HIGHEST = 1e-5, 1e-1
 SHARE = 0.2

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import PassError
+from compress.train.array_cache import Shelf
 from compress.train.distillation import (
     Features,
     attention,
@@ -25,7 +26,6 @@ from compress.train.distillation import (
     two_or_more,
 )
 from compress.train.objective import Batch, Supervised, fitted
-from compress.train.shelf import Shelf
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from compress.data.cases import Dataset
+from compress.data.dataset.cases import Dataset
 from compress.errors import DataError, RecipeError
 from compress.progress import bar
 from compress.train.adversarial import Adversarial, OneWay

@@ -23,10 +23,10 @@ from export.device import Device
 from export.devices.cpu import CPU
 from export.errors import BackendError, NotHere
 from export.layers import NodeTime, Profile, profile_of
-from export.rules import Rules
+from export.quantization.rules import Rules
 
 if TYPE_CHECKING:
-    from export.emulation import Run
+    from export.quantization.emulation import Run
 
 # uint8 activations: with them concatenation and max pooling stay in integers and ReLU disappears into the
 # range, which is what makes a U-Net faster at all (int8 activations gained 1.0-1.4x, uint8 1.7-2.6x).
@@ -85,10 +85,10 @@ class OnnxRuntime:
     def open_as(self, artifact: Artifact, *, pairs_in_16_bits: bool) -> Iterator[Infer]:
         """The artifact as an x86 CPU without VNNI answers (`pairs_in_16_bits`), or one with it, whatever this one has.
 
-        Integer layers to the bit; float layers as this CPU rounds them (export/emulation.py).
+        Integer layers to the bit; float layers as this CPU rounds them (export/quantization/emulation.py).
         """
         # It computes with torch, which an artifact that is only opened must not load: it would count as its memory.
-        from export.emulation import emulation
+        from export.quantization.emulation import emulation
 
         artifact.verify()
         name = artifact.input.name

@@ -24,8 +24,8 @@ from export.devices.cpu import CPU
 from export.errors import BackendError, MissingExtra, SurroundingsError
 from export.files import write_bytes
 from export.layers import NodeTime, Profile, profile_of
+from export.quantization.rules import Rules
 from export.rewrites import rewritten
-from export.rules import Rules
 
 if TYPE_CHECKING:
     import openvino
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 # zero point of what they put out (2026.4). A convolution of one input channel a group with a zero point reads memory
 # that nothing wrote where its padding is as wide as its kernel (2026.4): FCN pads by 100. A grouped 3-D convolution
 # pads with code 0 instead of the zero point where there is no AVX-512 VNNI (2026.4): all wrong.
-# Where one scale would leave an input of a concatenation too few levels (LEVELS in export/scales.py) it is stretched,
-# or has a scale of its own: a cascade that reads its image beside logits (256x256, one thread, medians in turns) took
-# 6.3 ms with one scale (relative error of the logits 0.085), 7.9 ms stretched (0.027), 8.1 ms with a scale of its own
-# (0.026), and 9.3 ms with the layer that reads the concatenation in float (0.020).
+# Where one scale would leave an input of a concatenation too few levels (LEVELS in quantization/scales.py) it is
+# stretched, or has a scale of its own: a cascade that reads its image beside logits (256x256, one thread, medians in
+# turns) took 6.3 ms with one scale (relative error of the logits 0.085), 7.9 ms stretched (0.027), 8.1 ms with a scale
+# of its own (0.026), and 9.3 ms with the layer that reads the concatenation in float (0.020).
 RULES = Rules(
     activations="uint8",
     carriers=frozenset({"max_pool", "concat", "shuffle", "nearest"}),

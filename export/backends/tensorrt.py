@@ -19,7 +19,7 @@ from export.device import Device, cuda_capabilities
 from export.devices.cuda import CUDA
 from export.errors import BackendError, MissingExtra, NotHere
 from export.files import write_bytes
-from export.rules import Rules
+from export.quantization.rules import Rules
 
 # The parser takes only symmetric int8 activations. It fuses Quantize on a convolution's inputs, not its output;
 # on a residual addition's skip, not its branch; and wants one scale for all of a concatenation. A transposed

@@ -1,0 +1,269 @@
+"""The story of a run: passes, then artifacts, then measurements, then judgement."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from compress.cache import Kept, claimed, code_key, key_of, versions
+from compress.data.dataset.cases import ROLES, Role
+from compress.errors import ExportError, NotHere, PassError
+from compress.gates.judging.judge import READ_SCORES, drops, judge, step_drop
+from compress.measure.host import host_facts
+from compress.measure.row import Row
+from compress.networks.foreign.head import note_on
+from compress.pipeline.baseline_skill import refuse_without
+from compress.pipeline.build import Build, Builder, Place, measured, places
+from compress.pipeline.peak_memory import PeakMemory
+from compress.pipeline.provenance import dated
+from compress.pipeline.slower import with_slow_layers
+from compress.pipeline.stages import Stage, baseline, chain, tidy
+from compress.pipeline.worst_cases import worst_cases
+from compress.recipe import Recipe
+from compress.report.report import Report
+from compress.task import Task
+from export.device import usable_cpus
+from export.files import sha256, write_bytes, write_json
+from export.to_onnx import Style
+
+Log = Callable[[str], None]
+
+
+def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) -> Report:
+    """Do what a recipe says, in `folder`; go on from what is already done there unless `fresh`.
+
+    Writes report.json, report.md, report.html, the artifacts, and a log. Every finished step is
+    kept, so a run that was interrupted continues, and a run repeated is answered from what is kept.
+    """
+    with claimed(folder, fresh=fresh), logged(folder, say) as log:
+        kept = Kept(folder)
+        task = recipe.task()
+        log(f"normalization is that of {recipe.normalization_from()}: {task.data.normalization}")
+        content, notes = _checked(task, recipe, kept, log)
+        note_on(task.net, *notes)
+
+        begun = baseline(task, first_key(recipe, task), kept, log)
+        stages = chain(recipe.passes, begun, task, kept, log)
+        beside, refused = _compared(recipe, begun, stages, task, kept, log)
+        tidy(kept)
+
+        threads = recipe.latency.threads or usable_cpus()
+        with PeakMemory() as peaks:
+            builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), kept, log, peaks)
+            shown = [begun, *(compared[-1] for compared in beside.values()), *stages]
+            found = [builder.build(stage, place) for stage in shown for place in places(recipe.devices, threads)]
+            builds = [build for build in found if build is not None]
+            measures = measured(builds, task, recipe.scoring, recipe.latency, peaks, kept, log)
+
+        rows = with_drops(_with_refused(measures, refused, places(recipe.devices, threads)), [begun, *stages])
+        rows = with_slow_layers(rows, builds, [begun, *stages], task, kept)
+        report = Report(
+            name=recipe.name,
+            seed=recipe.seed,
+            recipe=recipe.text,
+            versions=versions(),
+            host=host_facts(threads),
+            cases={role: len(cases) for role, cases in task.data.cases.items()},
+            data=_data(recipe, task, rows),
+            steps=[*_steps(begun, stages, beside, recipe), *_refused_steps(refused, recipe)],
+            rows=rows,
+            gates=judge(recipe.gates, rows),
+            hashes={"data": content, "weights": sha256(weights_of(recipe))},
+        )
+        report = dated(report, recipe.source, kept)
+        publish(report, builds, task, kept)
+        return report
+
+
+def _compared(
+    recipe: Recipe, begun: Stage, stages: Sequence[Stage], task: Task, kept: Kept, log: Log
+) -> tuple[dict[str, list[Stage]], dict[str, str]]:
+    """The chains that the recipe's own is compared with; of those that a pass refuses, why: they cost a row, no run."""
+    beside: dict[str, list[Stage]] = {}
+    refused: dict[str, str] = {}
+    for title, passes in recipe.compare.items():
+        done = [*stages, *(stage for others in beside.values() for stage in others)]
+        try:
+            beside[title] = chain(passes, begun, task, kept, log, title, done)
+        except (PassError, ExportError, NotHere) as error:
+            refused[title] = str(error)
+            log(f"{title}: refused: {error}")
+    return beside, refused
+
+
+def _with_refused(rows: Sequence[Row], refused: Mapping[str, str], at: Sequence[Place]) -> list[Row]:
+    """The rows, after those of the baseline one on every place for each chain that was refused."""
+    absent = [
+        Row(
+            step=title,
+            backend=place.backend,
+            device=place.device.name,
+            status="not measured",
+            reason=why,
+            params=None,
+            macs=None,
+        )
+        for title, why in refused.items()
+        for place in at
+    ]
+    first = [row for row in rows if row.step == "baseline"]
+    return [*first, *absent, *(row for row in rows if row.step != "baseline")]
+
+
+def _refused_steps(refused: Mapping[str, str], recipe: Recipe) -> list[dict[str, Any]]:
+    sizes = dict.fromkeys(("params", "macs", "seconds"))
+    given = {title: recipe.text["compare"][title][-1] for title in refused}
+    return [
+        {"step": title, "chain": title, **_word_of(given[title]), **sizes, "notes": [why]}
+        for title, why in refused.items()
+    ]
+
+
+def publish(report: Report, builds: list[Build], task: Task, kept: Kept) -> None:
+    """Write the report in its three forms, unless the very same one lies there already."""
+
+    def write() -> list[str]:
+        from compress.report.html import to_html
+        from compress.report.markdown import to_markdown
+
+        record = report.as_dict()
+        pages = {
+            "report.html": to_html(record, worst_cases(builds, report.rows, task)),
+            "report.md": to_markdown(record),
+        }
+        for name, page in pages.items():
+            write_bytes(kept.folder / name, page.encode())
+        # Last, so that a report.json that is there belongs to pages that are there.
+        write_json(kept.folder / "report.json", record)
+        return ["report.json", *pages]
+
+    there = all((kept.folder / name).is_file() for name in ("report.json", "report.md", "report.html"))
+    written = None if there else write()
+    kept.value("report", key_of(report.as_dict()), lambda: written or write())
+
+
+def with_drops(rows: list[Row], stages: Sequence[Stage]) -> list[Row]:
+    """The rows, each with its drop from the baseline and from the step before it on the same runtime."""
+    before = {after.name: before.name for before, after in pairwise(stages)}
+    return [
+        replace(row, dice_drop=drops(rows, row), step_drop=step_drop(rows, row, before.get(row.step, "baseline")))
+        for row in rows
+    ]
+
+
+def first_key(recipe: Recipe, task: Task) -> str:
+    """What every step depends on: our code, the libraries, the network, its weights, the data, the seed."""
+    weights = sha256(weights_of(recipe))
+    return key_of(code_key(), versions(), recipe.network, weights, task.data.fingerprint(), recipe.seed, recipe.dynamic)
+
+
+def weights_of(recipe: Recipe) -> Path:
+    """The file of the recipe's weights, which a task cannot be made without."""
+    assert recipe.weights is not None
+    return recipe.weights
+
+
+def _checked(task: Task, recipe: Recipe, kept: Kept, log: Log) -> tuple[str, list[str]]:
+    """Look at every file once, and at whether the baseline finds anything, before hours are spent on what either would
+    have refused; returns the data's SHA-256 and what is odd.
+    """
+    judged = any(name in READ_SCORES for name, _ in recipe.gates)
+
+    def look() -> tuple[str, list[str]]:
+        notes = task.check()
+        return task.data.sha256(), notes
+
+    def skill() -> bool:
+        refuse_without(task, judged, log)
+        return True
+
+    content, notes = kept.value("data", key_of(code_key(), task.data.fingerprint()), look)
+    kept.value("skill", key_of(first_key(recipe, task), judged), skill)
+    return content, [*notes, *_on_restoring(task)]
+
+
+def _on_restoring(task: Task) -> list[str]:
+    """How answers get back to the size of images that are of another size than the network's input."""
+    data, fit = task.data, task.data.fit
+    sizes = ((data.size_of(case), data.spacing_of(case)) for case in data.cases["test"])
+    if all(fit.inner(original, spacing) == original for original, spacing in sizes):
+        return []
+    how = {"probabilities": "by its probabilities, interpolated linearly", "labels": "by its labels, the nearest"}
+    return [f"its answer is brought back to the size of the image {how[fit.restored_from]}"]
+
+
+def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
+    passes = [*recipe.passes, *(each for passes in recipe.compare.values() for each in passes)]
+    words = {role: [word for word, step in passes if role in step.uses] for role in ROLES}
+
+    def used(role: Role, otherwise: str) -> str:
+        return f"used by {', '.join(dict.fromkeys(words[role]))}" if words[role] else otherwise
+
+    patients = any(case.patient for case in task.data.cases["test"])
+    return {
+        "source": task.data.source,
+        "classes": list(task.data.class_names),
+        "unit": task.data.reader.unit,
+        "tolerance": task.data.tolerance,
+        "restore": task.data.fit.restored_from,
+        "logits": task.logits,
+        "roles": {
+            "train": used("train", "not used by this run: no pass trains"),
+            "calibration": f"{used('calibration', 'set aside, not used')}, and to compare artifacts with torch; "
+            "trained on by no pass",
+            "val": used("val", "not used for any choice in this run"),
+            "test": "every score, drop and latency in this report; seen by no pass",
+        },
+        "normalization": {**asdict(task.data.normalization), "from": recipe.normalization_from()},
+        "independent": "patient" if patients else "case",
+        "test_looks": sum(row.status == "measured" for row in rows),
+    }
+
+
+def _steps(
+    begun: Stage, stages: Sequence[Stage], beside: Mapping[str, Sequence[Stage]], recipe: Recipe
+) -> list[dict[str, Any]]:
+    """What each step was told, what it said, and how long it took: the recipe's own, then those compared with."""
+    steps = [_step(begun, "baseline", None)]
+    steps += [_step(stage, given, None) for stage, given in zip(stages, recipe.text.get("passes", []), strict=True)]
+    for title, compared in beside.items():
+        given = recipe.text["compare"][title]
+        steps += [_step(stage, one, title) for stage, one in zip(compared, given, strict=True)]
+    return steps
+
+
+def _step(stage: Stage, given: Any, chain: str | None) -> dict[str, Any]:
+    return {
+        "step": stage.name,
+        "chain": chain,
+        **_word_of(given),
+        "params": stage.params,
+        "macs": stage.macs,
+        "seconds": stage.seconds,
+        "notes": list(stage.notes),
+    }
+
+
+def _word_of(given: Any) -> dict[str, Any]:
+    word, options = next(iter(given.items())) if isinstance(given, dict) else (given, None)
+    return {"word": word, "options": options or {}}
+
+
+@contextmanager
+def logged(folder: Path, say: Log) -> Iterator[Log]:
+    """A log that is said aloud and, with the time, appended to the folder's log.txt."""
+    with (folder / "log.txt").open("a", encoding="utf-8") as file:
+
+        def log(line: str) -> None:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            file.flush()
+            say(line)
+
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} segpress {versions()['segpress']}, process {os.getpid()}\n")
+        yield log

@@ -1,0 +1,59 @@
+"""What a pass and a network are to the rest: dataclasses that can be called; their fields are the recipe's options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import nn
+
+from compress.data.dataset.cases import Role
+from compress.task import Task
+
+
+class Pass(Protocol):
+    """(net, task) -> net. The network given is not changed; the one returned is an ordinary module."""
+
+    @property
+    def uses(self) -> tuple[Role, ...]:
+        """The roles whose cases this pass looks at; never "test"."""
+        ...
+
+    def __call__(self, net: nn.Module, task: Task) -> nn.Module: ...
+
+
+class Network(Protocol):
+    """A network that is described, and not built yet."""
+
+    @property
+    def classes(self) -> int:
+        """Output channels, background included; 1 is a single sigmoid logit."""
+        ...
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input."""
+        ...
+
+    @property
+    def dims(self) -> int:
+        """2 for images (BCHW), 3 for volumes (BCDHW)."""
+        ...
+
+    def check_size(self, size: tuple[int, ...]) -> str | None:
+        """What is wrong with an input of this size, (height, width) or (depth, height, width); None if nothing."""
+        ...
+
+    def __call__(self) -> nn.Module:
+        """A freshly initialised network: logits = net(image), in evaluation one tensor with `classes` channels."""
+        ...
+
+
+def multiples(size: Sequence[int], steps: int | Sequence[int]) -> str | None:
+    """What is wrong with a size whose sides must be multiples of `steps`, one for all or one each; None if nothing."""
+    each = [steps] * len(size) if isinstance(steps, int) else list(steps)
+    wanted = [-(-side // step) * step for side, step in zip(size, each, strict=True)]
+    if wanted == list(size):
+        return None
+    step = str(each[0]) if len(set(each)) == 1 else "x".join(map(str, each))
+    return f"this network needs multiples of {step}: pad to {'x'.join(map(str, wanted))} or set data size"

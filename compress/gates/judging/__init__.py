@@ -1,0 +1,1 @@
+"""What all gates share: verdicts, and the paired drop that most of them read."""

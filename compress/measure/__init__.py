@@ -1,0 +1,1 @@
+"""What is measured: scores of a segmentation, latency, the host, and what a network costs to compute."""

@@ -1,0 +1,75 @@
+"""Modules whoever wrote them: copied, with what Python cannot copy, and put in the place of another."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+_REFUSALS = (RuntimeError, TypeError, AttributeError, NotImplementedError, pickle.PicklingError)
+_COPIED = (nn.Module, Tensor, bool, int, float, str, type(None))
+
+
+def copy_of(net: nn.Module) -> nn.Module:
+    """A copy of a network; what it keeps beside its tensors and cannot be copied is shared with it."""
+    try:
+        return copy.deepcopy(net)
+    except _REFUSALS:
+        return copy.deepcopy(net, _shared(net))
+
+
+def _shared(net: nn.Module) -> dict[int, Any]:
+    """What stands for values that copy.deepcopy refuses, by their identity."""
+    stands: dict[int, Any] = {}
+    for value in _kept(net):
+        if isinstance(value, Tensor) and not value.is_leaf:
+            # Computed in a call that was learnt from: the next call computes it anew.
+            stands[id(value)] = value.detach().clone()
+        elif not isinstance(value, _COPIED) and not _can_be_copied(value):
+            stands[id(value)] = value
+    return stands
+
+
+def _kept(net: nn.Module) -> Iterator[Any]:
+    for module in net.modules():
+        yield from module._buffers.values()
+        yield from (leaf for key, value in vars(module).items() if key[0] != "_" for leaf in tree_leaves(value))
+
+
+def _can_be_copied(value: Any) -> bool:
+    try:
+        copy.deepcopy(value)
+    except _REFUSALS:
+        return False
+    return True
+
+
+def put(net: nn.Module, names: Iterable[str], new: nn.Module) -> None:
+    """Put a layer under these names of one that is there, and into the lists beside them that a network keeps of it."""
+    for name in names:
+        old = net.get_submodule(name)
+        net.set_submodule(name, new)
+        for module in net.modules():
+            for key, value in vars(module).items():
+                if not key.startswith("_"):
+                    vars(module)[key] = _with(value, old, new)
+
+
+def _with(value: Any, old: nn.Module, new: nn.Module) -> Any:
+    """What a network keeps in a plain attribute, one layer in it replaced; lists and mappings stay the same objects."""
+    if value is old:
+        return new
+    if isinstance(value, list):
+        value[:] = [_with(one, old, new) for one in value]
+    elif isinstance(value, dict):
+        value.update({key: _with(one, old, new) for key, one in value.items()})
+    elif isinstance(value, tuple):
+        again = tuple.__new__(type(value), (_with(one, old, new) for one in value))
+        if hasattr(value, "__dict__"):
+            vars(again).update(vars(value))
+        return again
+    return value

@@ -1,0 +1,226 @@
+"""Puts Quantize-Dequantize pairs into a graph where a runtime's `Rules` want them.
+
+A pair stands on a tensor: whoever makes the tensor sees the Quantize, whoever reads it the
+Dequantize, and a runtime that fuses both sides runs the operator between two pairs in integers.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor, fx
+
+from export.graph import (
+    CONVS,
+    TRANSPOSED,
+    aten,
+    becomes_convolution,
+    clean,
+    convolutions,
+    fused_end,
+    groups_of,
+    layer_name,
+    padding_of,
+    transposed_as_convolution,
+    weight_of,
+)
+from export.quantization.carriers import (
+    CARRIERS,
+    known_range,
+    moves_one_grid,
+    scale_groups,
+    source_of,
+    span_of,
+    tensors_into,
+)
+from export.quantization.integer_weights import grid_constants, quantize_weights
+from export.quantization.qdq import PAIR
+from export.quantization.rules import Rules
+from export.quantization.saturation import depthwise
+from export.quantization.scales import Range, grid
+from export.quantization.stretch import read_stretched, stretch
+
+# The union of what any rules choose.
+_ANY = Rules(
+    activations="uint8",
+    carriers=frozenset(CARRIERS.values()),
+    behind_carriers=True,
+    outputs=True,
+    adds="both",
+    one_scale_concat=False,
+    transposed_as_convolution=False,
+)
+
+
+def place(
+    graph: fx.GraphModule, ranges: Mapping[str, Range], keep_float: Collection[str], rules: Rules
+) -> fx.GraphModule:
+    """A copy of a folded graph with Quantize-Dequantize pairs where `rules` want them.
+
+    Args:
+        graph: float, with batch norms folded.
+        ranges: of every activation that may be quantized, by the name of its node.
+        keep_float: layer names or patterns (`head`, `encoder.0.*`) that stay in float.
+    """
+    graph = copy.deepcopy(graph)
+    integer = [node for node in convolutions(graph) if not _stays_float(graph, node, ranges, keep_float, rules)]
+    transposed_as_convolution(graph, [node for node in integer if _only_as_convolution(graph, node, ranges, rules)])
+    ranges = stretch(graph, _chosen(graph, integer, rules), ranges, rules)
+    chosen = _chosen(graph, integer, rules)
+    known = {name: known_range(graph, name, ranges) for name in chosen}
+    scales = scale_groups(graph, chosen, known, rules)
+    spans = {name: span_of(known, group) for name, group in scales.items()}
+    quantize_weights(graph, integer, spans, rules)
+    for name, span in spans.items():
+        if rules.behind_carriers or not moves_one_grid(graph, name, scales):
+            _quantize_tensor(graph, name, span, rules)
+    read_stretched(graph)
+    clean(graph)
+    return graph
+
+
+def float_layers(
+    graph: fx.GraphModule, ranges: Mapping[str, Range], keep_float: Collection[str], rules: Rules
+) -> list[str]:
+    """The names of the layers that stay in float under these rules."""
+    return [layer_name(node) for node in convolutions(graph) if _stays_float(graph, node, ranges, keep_float, rules)]
+
+
+def candidates(graph: fx.GraphModule) -> set[str]:
+    """The names of all activations that the rules of some runtime may choose: what calibration watches."""
+    return _chosen(graph, list(convolutions(graph)), _ANY)
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a layer is the one named, lies below the module named, or fits the pattern."""
+    return name == pattern or name.startswith(f"{pattern}.") or fnmatch.fnmatchcase(name, pattern)
+
+
+def _stays_float(
+    graph: fx.GraphModule, node: fx.Node, ranges: Mapping[str, Range], keep_float: Collection[str], rules: Rules
+) -> bool:
+    if any(matches(layer_name(node), pattern) for pattern in keep_float):
+        return True
+    # Where a convolution runs in integers only between two pairs, that of the logits cannot.
+    if rules.outputs and fused_end(node) in _logits(graph):
+        return True
+    if _only_as_convolution(graph, node, ranges, rules) and not becomes_convolution(graph, node):
+        return True
+    if not rules.padding_beyond_kernel and _padded_beyond_kernel(graph, node) and _zero_point(node, ranges, rules):
+        return True
+    if not rules.padded_groups_of_volumes and _padded_groups(graph, node) and _zero_point(node, ranges, rules):
+        return True
+    return _channels(graph, node) < rules.least_channels
+
+
+def _padded_groups(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether it is a padded 3-D convolution in groups that is not depthwise."""
+    weight = weight_of(graph, node)
+    grouped = node.target in CONVS and weight.dim() == 5 and groups_of(node) > 1
+    padded = node.args[4:5] == ("same",) or any(padding_of(node))
+    return grouped and padded and not depthwise(True, weight.shape, groups_of(node))
+
+
+def _padded_beyond_kernel(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether it is a convolution of one input channel a group with places where its kernel sees padding alone."""
+    one, *kernel = weight_of(graph, node).shape[1:]
+    return one == 1 and any(zeros >= side for zeros, side in zip(padding_of(node), kernel, strict=False))
+
+
+def _zero_point(node: fx.Node, ranges: Mapping[str, Range], rules: Rules) -> bool:
+    """Whether zero is not the grid's own zero in what it reads."""
+    return rules.activations == "uint8" and ranges[source_of(node.args[0]).name][0] < 0
+
+
+def _only_as_convolution(graph: fx.GraphModule, node: fx.Node, ranges: Mapping[str, Range], rules: Rules) -> bool:
+    """Whether it is a transposed convolution without a (right) integer kernel: in groups, or with a zero point."""
+    if node.target not in TRANSPOSED:
+        return False
+    ragged = weight_of(graph, node).shape[0] % rules.transposed_multiple != 0
+    return rules.transposed_as_convolution or ragged or groups_of(node) > 1 or _zero_point(node, ranges, rules)
+
+
+def _channels(graph: fx.GraphModule, node: fx.Node) -> int:
+    """The fewer of its input and output channels; none for what has no integer kernel with few channels a group."""
+    outside, inside, *kernel = weight_of(graph, node).shape
+    if groups_of(node) == 1:
+        return min(outside, inside)
+    # NVIDIA ModelOpt quantizes grouped convolutions for TensorRT if their kernel is 3 or larger.
+    return outside if min(kernel) >= 3 else 0
+
+
+def _chosen(graph: fx.GraphModule, integer: list[fx.Node], rules: Rules) -> set[str]:
+    """Names of the tensors that get a pair."""
+    chosen = {source_of(node.args[0]).name for node in integer}
+    if rules.outputs:
+        logits = _logits(graph)
+        chosen |= {end.name for end in map(fused_end, integer) if end not in logits}
+    if rules.adds != "none":
+        for node in graph.graph.nodes:
+            added = _added(node, rules) if any(_comes_from(arg, integer) for arg in node.args[:2]) else []
+            chosen |= {arg.name for arg in added}
+            if added and rules.adds == "both":
+                chosen.add(fused_end(node).name)
+    waiting = list(chosen)
+    by_name = {node.name: node for node in graph.graph.nodes}
+    while waiting:
+        node = by_name[waiting.pop()]
+        if CARRIERS.get(node.target) in rules.carriers:
+            for source in tensors_into(node):
+                if source.name not in chosen:
+                    chosen.add(source.name)
+                    waiting.append(source.name)
+    return chosen
+
+
+def _comes_from(argument: Any, integer: list[fx.Node]) -> bool:
+    return any(argument is node or argument is fused_end(node) for node in integer)
+
+
+def _added(node: fx.Node, rules: Rules) -> list[fx.Node]:
+    """What to quantize of an addition's inputs; nothing of what is no addition of two tensors."""
+    inputs = [arg for arg in node.args[:2] if isinstance(arg, fx.Node)]
+    if node.target is not aten.add.Tensor or len(inputs) < 2 or not all(map(_is_float, inputs)):
+        return []
+    if rules.adds == "both":
+        return inputs
+    branches = [arg for arg in inputs if arg.target in (*CONVS, *TRANSPOSED)]
+    if len(branches) < 2:
+        return [arg for arg in inputs if arg not in branches]
+    # Of two convolutions the skip is the one with less before it: the projection.
+    return [min(branches, key=lambda branch: len(_before(branch)))]
+
+
+def _is_float(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _before(node: fx.Node) -> set[fx.Node]:
+    found, waiting = {node}, [node]
+    while waiting:
+        new = [source for source in waiting.pop().all_input_nodes if source not in found]
+        found.update(new)
+        waiting += new
+    return found
+
+
+def _logits(graph: fx.GraphModule) -> list[fx.Node]:
+    (output,) = (node for node in graph.graph.nodes if node.op == "output")
+    return list(output.all_input_nodes)
+
+
+def _quantize_tensor(graph: fx.GraphModule, name: str, span: Range, rules: Rules) -> None:
+    (node,) = (node for node in graph.graph.nodes if node.name == name)
+    with graph.graph.inserting_after(node):
+        pair = graph.graph.call_function(PAIR)
+    with graph.graph.inserting_before(pair):
+        constants = grid_constants(graph, name, *grid(span, rules))
+    # Who asks for the shape alone needs no integers, and would be one more reader to fuse.
+    readers = [user for user in node.users if user.op != "output" and user.target is not aten.sym_size.int]
+    pair.args = (node, *constants, 0)
+    for reader in readers:
+        reader.replace_input_with(node, pair)

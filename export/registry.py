@@ -1,0 +1,38 @@
+"""The folder is the registry: a word names a file, and in it the class or constant of that name."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+from export.device import Device
+
+
+def words(package: str) -> list[str]:
+    """The words a folder offers: its files. What they have in common lies in folders inside it."""
+    folder = importlib.import_module(package)
+    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if not module.ispkg)
+
+
+def named(package: str, word: str) -> Any:
+    """The class or constant that bears the name of its file: backends/onnxruntime.py has OnnxRuntime.
+
+    Capitals and underscores do not count. The word must be one of `words(package)`.
+    """
+    module = importlib.import_module(f"{package}.{word}")
+    plain = word.replace("_", "")
+    (found,) = (
+        value
+        for name, value in vars(module).items()
+        if name.replace("_", "").lower() == plain
+        and ((isinstance(value, type) and value.__module__ == module.__name__) or isinstance(value, Device))
+    )
+    return found
+
+
+def find_device(word: str) -> Device:
+    """The constant in export/devices/`word`.py."""
+    device = named("export.devices", word)
+    assert isinstance(device, Device)
+    return device
