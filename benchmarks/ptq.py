@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 
 from compress import progress
-from compress.cache import Kept, versions
+from compress.cache import Cache, versions
 from compress.gates.judging.judge import paired_drop
 from compress.measure.host import conditions, host_facts
 from compress.measure.latency import Samples, Timing, interleaved
@@ -82,10 +82,10 @@ def _run(infer: Infer, images: list[np.ndarray]) -> Any:
 
 
 def _entries(recipe: Any, task: Task, folder: Path, threads: int, stack: contextlib.ExitStack) -> Iterator[Entry]:
-    kept = Kept(folder)
-    before = baseline(task, "benchmark", kept, print)
-    stage = chain(recipe.passes[:1], before, task, kept, print)[0]
-    builder = Builder(task, Style(opset=recipe.opset), kept, print)
+    cache = Cache(folder)
+    before = baseline(task, "benchmark", cache, print)
+    stage = chain(recipe.passes[:1], before, task, cache, print)[0]
+    builder = Builder(task, Style(opset=recipe.opset), cache, print)
 
     def ours(backend: str, which: Any, name: str) -> Entry:
         place = Place(backend=backend, device=CPU, threads=threads)

@@ -47,7 +47,7 @@ _LIBRARIES = (
 )
 
 
-class Kept:
+class Cache:
     """The records under one run's folder."""
 
     def __init__(self, folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from conftest import write_recipe
 
 import compress.pipeline.build
-from compress.cache import Kept
+from compress.cache import Cache
 from compress.measure.row import Row
 from compress.pipeline.build import Builder, places
 from compress.pipeline.peak_memory import PeakMemory
@@ -34,10 +34,10 @@ def test_a_network_in_float_is_exported_once_for_all_runtimes(
         return to_onnx(*given)
 
     monkeypatch.setattr(compress.pipeline.build, "to_onnx", counted)
-    task, kept = load(write_recipe(tmp_path, recipe)).task(), Kept(tmp_path / "out")
-    stage = baseline(task, "key", kept, quiet)
+    task, cache = load(write_recipe(tmp_path, recipe)).task(), Cache(tmp_path / "out")
+    stage = baseline(task, "key", cache, quiet)
     with PeakMemory() as peaks:
-        builder = Builder(task, Style(), kept, quiet, peaks)
+        builder = Builder(task, Style(), cache, quiet, peaks)
         builds = [builder.build(stage, place) for place in places(["cpu"], threads=1)]
     assert written == ["model.onnx"]
     assert [build.artifact is not None for build in builds if build is not None] == [True, True, True]

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from conftest import SIZE, write_recipe
 from torch import Tensor, nn
 
-from compress.cache import Kept
+from compress.cache import Cache
 from compress.commands.run import first_key
 from compress.errors import PassError, RecipeError
 from compress.networks.unet import UNet
@@ -203,9 +203,9 @@ def passed(path: Path, folder: Path) -> tuple[nn.Module, list[str]]:
     torch.set_num_threads(1)
     try:
         recipe = load(path)
-        task, kept = recipe.task(), Kept(make_folder(folder))
-        begun = baseline(task, first_key(recipe, task), kept, lines.append)
-        return chain(recipe.passes, begun, task, kept, lines.append)[-1].net, lines
+        task, cache = recipe.task(), Cache(make_folder(folder))
+        begun = baseline(task, first_key(recipe, task), cache, lines.append)
+        return chain(recipe.passes, begun, task, cache, lines.append)[-1].net, lines
     finally:
         torch.set_num_threads(threads)
 

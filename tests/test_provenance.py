@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import write_folder
 
-from compress.cache import Kept
+from compress.cache import Cache
 from compress.data.folder import Folder
 from compress.pipeline.provenance import commit_of, dated, hashes, now
 from compress.report.report import Report
@@ -54,11 +54,11 @@ def test_without_a_repository_or_without_git_no_commit_is_told(tmp_path: Path, m
 
 
 def test_a_report_keeps_the_date_it_was_made_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = Kept(tmp_path)
-    first = dated(report(), None, kept)
+    cache = Cache(tmp_path)
+    first = dated(report(), None, cache)
     monkeypatch.setattr("compress.pipeline.provenance.now", lambda: "2030-01-01T00:00:00+00:00")
-    assert dated(report(), None, kept).made == first.made
-    assert dated(report(seed=8), None, kept).made["date"] == "2030-01-01T00:00:00+00:00"
+    assert dated(report(), None, cache).made == first.made
+    assert dated(report(seed=8), None, cache).made["date"] == "2030-01-01T00:00:00+00:00"
     assert now().endswith("+00:00")
 
 

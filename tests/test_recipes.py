@@ -11,7 +11,7 @@ import torch
 import yaml
 from conftest import write_recipe, write_volumes
 
-from compress.cache import Kept
+from compress.cache import Cache
 from compress.cli import check
 from compress.commands.run import first_key, run
 from compress.commands.train import train
@@ -106,9 +106,9 @@ def test_a_shipped_recipe_runs_at_toy_size(path: Path, tmp_path: Path, monkeypat
 @pytest.mark.slow
 def test_the_passes_of_a_shipped_recipe_follow_each_other_at_toy_size(tmp_path: Path) -> None:
     recipe = load(write_recipe(tmp_path, toy(ROOT / "recipes" / "unet_edge.yaml", tmp_path)))
-    task, kept = recipe.task(), Kept(make_folder(tmp_path / "out"))
-    begun = baseline(task, first_key(recipe, task), kept, say)
-    stages = chain(recipe.passes, begun, task, kept, say)
+    task, cache = recipe.task(), Cache(make_folder(tmp_path / "out"))
+    begun = baseline(task, first_key(recipe, task), cache, say)
+    stages = chain(recipe.passes, begun, task, cache, say)
     assert [stage.name.split("-")[1] for stage in stages] == [word for word, _ in recipe.passes]
     macs = [stage.macs for stage in (begun, *stages)]
     assert macs == sorted(macs, reverse=True) and macs[-1] < 0.5 * macs[0]

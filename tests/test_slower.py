@@ -7,7 +7,7 @@ from typing import Any
 
 from conftest import write_recipe
 
-from compress.cache import Kept
+from compress.cache import Cache
 from compress.measure.row import Row
 from compress.pipeline.build import Build, Place
 from compress.pipeline.slower import with_slow_layers
@@ -36,17 +36,17 @@ def test_a_slower_step_names_the_layers_that_cost_it(tmp_path: Path, recipe: dic
     builds = [Build(stage=each, place=place, key=each.name, artifact=artifact) for each in steps]
     times = {"baseline": 3.0, "01-thin": 1.0, "02-int8": 2.0}
     rows = [row(name, p50) for name, p50 in times.items()]
-    told = with_slow_layers(rows, builds, steps, task, Kept(tmp_path))
+    told = with_slow_layers(rows, builds, steps, task, Cache(tmp_path))
     assert [each.slower is None for each in told] == [True, True, False]
     slower = told[-1].slower
     assert slower is not None and (slower["than"], slower["speed_up"]) == ("01-thin", 0.5)
     assert all(now > was for _, was, now in slower["layers"])
     # What was not timed is not slower.
     absent = [rows[0], rows[1], row("02-int8", None)]
-    assert all(each.slower is None for each in with_slow_layers(absent, builds, steps, task, Kept(tmp_path)))
+    assert all(each.slower is None for each in with_slow_layers(absent, builds, steps, task, Cache(tmp_path)))
     # A step that only trains computes the same: what differs is chance.
     trained = [rows[0], rows[1], row("02-int8", 2.0, params=rows[1].params)]
-    assert all(each.slower is None for each in with_slow_layers(trained, builds, steps, task, Kept(tmp_path)))
+    assert all(each.slower is None for each in with_slow_layers(trained, builds, steps, task, Cache(tmp_path)))
 
 
 def test_a_step_that_is_hardly_faster_names_the_layers_that_take_the_time_and_what_they_are(
@@ -58,7 +58,7 @@ def test_a_step_that_is_hardly_faster_names_the_layers_that_take_the_time_and_wh
     artifact = OnnxRuntime().build(to_onnx(task.net, task.example, tmp_path / "net.onnx"), tmp_path)
     builds = [Build(stage=each, place=place, key=each.name, artifact=artifact) for each in steps]
     rows = [row("baseline", 1.1), row("01-int8", 1.0)]
-    (_, told) = with_slow_layers(rows, builds, steps, task, Kept(tmp_path))
+    (_, told) = with_slow_layers(rows, builds, steps, task, Cache(tmp_path))
     assert told.slower is not None and told.slower["speed_up"] == 1.1
     # The file is the same: no layer became faster.
     words = {"in float", "no weights: bound by memory", "conversions and reordering"}

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from compress.cache import Kept, claimed, code_key, key_of, versions
+from compress.cache import Cache, claimed, code_key, key_of, versions
 from compress.data.dataset.cases import ROLES, Role
 from compress.errors import ExportError, NotHere, PassError
 from compress.gates.judging.judge import READ_SCORES, drops, judge, step_drop
@@ -42,27 +42,27 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
     kept, so a run that was interrupted continues, and a run repeated is answered from what is kept.
     """
     with claimed(folder, fresh=fresh), logged(folder, say) as log:
-        kept = Kept(folder)
+        cache = Cache(folder)
         task = recipe.task()
         log(f"normalization is that of {recipe.normalization_from()}: {task.data.normalization}")
-        content, notes = _checked(task, recipe, kept, log)
+        content, notes = _checked(task, recipe, cache, log)
         note_on(task.net, *notes)
 
-        begun = baseline(task, first_key(recipe, task), kept, log)
-        stages = chain(recipe.passes, begun, task, kept, log)
-        beside, refused = _compared(recipe, begun, stages, task, kept, log)
-        tidy(kept)
+        begun = baseline(task, first_key(recipe, task), cache, log)
+        stages = chain(recipe.passes, begun, task, cache, log)
+        beside, refused = _compared(recipe, begun, stages, task, cache, log)
+        tidy(cache)
 
         threads = recipe.latency.threads or usable_cpus()
         with PeakMemory() as peaks:
-            builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), kept, log, peaks)
+            builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), cache, log, peaks)
             shown = [begun, *(compared[-1] for compared in beside.values()), *stages]
             found = [builder.build(stage, place) for stage in shown for place in places(recipe.devices, threads)]
             builds = [build for build in found if build is not None]
-            measures = measured(builds, task, recipe.scoring, recipe.latency, peaks, kept, log)
+            measures = measured(builds, task, recipe.scoring, recipe.latency, peaks, cache, log)
 
         rows = with_drops(_with_refused(measures, refused, places(recipe.devices, threads)), [begun, *stages])
-        rows = with_slow_layers(rows, builds, [begun, *stages], task, kept)
+        rows = with_slow_layers(rows, builds, [begun, *stages], task, cache)
         report = Report(
             name=recipe.name,
             seed=recipe.seed,
@@ -76,13 +76,13 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
             gates=judge(recipe.gates, rows),
             hashes={"data": content, "weights": sha256(weights_of(recipe))},
         )
-        report = dated(report, recipe.source, kept)
-        publish(report, builds, task, kept)
+        report = dated(report, recipe.source, cache)
+        publish(report, builds, task, cache)
         return report
 
 
 def _compared(
-    recipe: Recipe, begun: Stage, stages: Sequence[Stage], task: Task, kept: Kept, log: Log
+    recipe: Recipe, begun: Stage, stages: Sequence[Stage], task: Task, cache: Cache, log: Log
 ) -> tuple[dict[str, list[Stage]], dict[str, str]]:
     """The chains that the recipe's own is compared with; of those that a pass refuses, why: they cost a row, no run."""
     beside: dict[str, list[Stage]] = {}
@@ -90,7 +90,7 @@ def _compared(
     for title, passes in recipe.compare.items():
         done = [*stages, *(stage for others in beside.values() for stage in others)]
         try:
-            beside[title] = chain(passes, begun, task, kept, log, title, done)
+            beside[title] = chain(passes, begun, task, cache, log, title, done)
         except (PassError, ExportError, NotHere) as error:
             refused[title] = str(error)
             log(f"{title}: refused: {error}")
@@ -125,7 +125,7 @@ def _refused_steps(refused: Mapping[str, str], recipe: Recipe) -> list[dict[str,
     ]
 
 
-def publish(report: Report, builds: list[Build], task: Task, kept: Kept) -> None:
+def publish(report: Report, builds: list[Build], task: Task, cache: Cache) -> None:
     """Write the report in its three forms, unless the very same one lies there already."""
 
     def write() -> list[str]:
@@ -138,14 +138,14 @@ def publish(report: Report, builds: list[Build], task: Task, kept: Kept) -> None
             "report.md": to_markdown(record),
         }
         for name, page in pages.items():
-            write_bytes(kept.folder / name, page.encode())
+            write_bytes(cache.folder / name, page.encode())
         # Last, so that a report.json that is there belongs to pages that are there.
-        write_json(kept.folder / "report.json", record)
+        write_json(cache.folder / "report.json", record)
         return ["report.json", *pages]
 
-    there = all((kept.folder / name).is_file() for name in ("report.json", "report.md", "report.html"))
+    there = all((cache.folder / name).is_file() for name in ("report.json", "report.md", "report.html"))
     written = None if there else write()
-    kept.value("report", key_of(report.as_dict()), lambda: written or write())
+    cache.value("report", key_of(report.as_dict()), lambda: written or write())
 
 
 def with_drops(rows: list[Row], stages: Sequence[Stage]) -> list[Row]:
@@ -169,7 +169,7 @@ def weights_of(recipe: Recipe) -> Path:
     return recipe.weights
 
 
-def _checked(task: Task, recipe: Recipe, kept: Kept, log: Log) -> tuple[str, list[str]]:
+def _checked(task: Task, recipe: Recipe, cache: Cache, log: Log) -> tuple[str, list[str]]:
     """Look at every file once, and at whether the baseline finds anything, before hours are spent on what either would
     have refused; returns the data's SHA-256 and what is odd.
     """
@@ -183,8 +183,8 @@ def _checked(task: Task, recipe: Recipe, kept: Kept, log: Log) -> tuple[str, lis
         refuse_without(task, judged, log)
         return True
 
-    content, notes = kept.value("data", key_of(code_key(), task.data.fingerprint()), look)
-    kept.value("skill", key_of(first_key(recipe, task), judged), skill)
+    content, notes = cache.value("data", key_of(code_key(), task.data.fingerprint()), look)
+    cache.value("skill", key_of(first_key(recipe, task), judged), skill)
     return content, [*notes, *_on_restoring(task)]
 
 

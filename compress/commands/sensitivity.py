@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from compress import progress
-from compress.cache import Kept, claimed, key_of
+from compress.cache import Cache, claimed, key_of
 from compress.commands.run import first_key, logged
 from compress.data.dataset.cases import Case
 from compress.editing.mixed_precision import with_float
@@ -64,7 +64,7 @@ def sensitivity(recipe: Recipe, folder: Path, questions: Questions, say: Log = p
     """
     with claimed(folder, fresh=False), logged(folder, say) as log:
         task = recipe.task()
-        measure = _Measure(recipe, task, Kept(folder), questions)
+        measure = _Measure(recipe, task, Cache(folder), questions)
         found = _asked(measure, task, questions)
         log(f"sensitivity: {len(measure.cases)} validation cases, mean foreground Dice {found['dice']:.4f}")
         return found
@@ -81,8 +81,8 @@ def write(found: Record, folder: Path) -> None:
 class _Measure:
     """Scores changed networks on the validation cases, keeping what is done."""
 
-    def __init__(self, recipe: Recipe, task: Task, kept: Kept, questions: Questions) -> None:
-        self.task, self.kept = task, kept
+    def __init__(self, recipe: Recipe, task: Task, cache: Cache, questions: Questions) -> None:
+        self.task, self.cache = task, cache
         self.cases = chosen(task, questions.cases)
         self.int8 = replace(
             next((step for word, step in recipe.passes if word == "int8" and isinstance(step, Int8)), Int8()),
@@ -94,7 +94,7 @@ class _Measure:
     @cached_property
     def before(self) -> Scores:
         """The uncompressed network's."""
-        made = self.kept.value("sensitivity/baseline", self.key, lambda: self._scores(self.task.net).as_dict())
+        made = self.cache.value("sensitivity/baseline", self.key, lambda: self._scores(self.task.net).as_dict())
         return Scores.from_dict(made)
 
     @cached_property
@@ -122,7 +122,7 @@ class _Measure:
 
         # Scored first, since what is kept of a drop depends on it.
         assert self.before.cases
-        return dict(self.kept.value(f"sensitivity/{name}", self.key, work))
+        return dict(self.cache.value(f"sensitivity/{name}", self.key, work))
 
     def _scores(self, net: nn.Module) -> Scores:
         infer = infer_from_module(net)

@@ -43,7 +43,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class Skipped:
     """Layers that stay as they were, and why; told as one sentence for each reason."""
 
     word: str

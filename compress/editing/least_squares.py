@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.editing.activations import Images, Pair, now_and_before
-from compress.editing.layer_replacement import CONVS, TRANSPOSED, Kept, Place, not_plain, places
+from compress.editing.layer_replacement import CONVS, TRANSPOSED, Place, Skipped, not_plain, places
 from compress.errors import PassError
 from compress.networks.blocks.branches import Branches
 
@@ -54,7 +54,7 @@ def refit_pruned(
     lost: Mapping[tuple[str, int], Collection[int]],
     inputs: Images,
     cases: int,
-) -> tuple[list[str], Kept]:
+) -> tuple[list[str], Skipped]:
     """Fit each layer behind the first narrowed one to what it answered in the original network.
 
     Channels that are left then stand in for those that are gone as well as they can (He et al. 2017,
@@ -71,7 +71,7 @@ def refit_pruned(
         PassError: if what was seen is not finite.
     """
     fitted: list[str] = []
-    kept = Kept(word="prune: not refitted")
+    kept = Skipped(word="prune: not refitted")
     for place in places(net, next(iter(inputs())), (*CONVS, *TRANSPOSED, nn.Linear)):
         layer: Any = place.module
         before: Any = original.get_submodule(place.name)

@@ -24,8 +24,8 @@ from compress.data.dataset.cases import Role
 from compress.editing.activations import Images, agreement, calibration_cases, images, now_and_before
 from compress.editing.layer_replacement import (
     CONVS,
-    Kept,
     Place,
+    Skipped,
     chosen,
     copied,
     cost,
@@ -76,7 +76,7 @@ class Depthwise:
                 few calibration cases.
         """
         original, net = copied(net, "depthwise"), copied(net, "depthwise")
-        kept, replaced = Kept(word="depthwise"), []
+        kept, replaced = Skipped(word="depthwise"), []
         inputs = self._inputs(task)
         before = macs(net, [task.example.shape]), parameters(net)
         layers = chosen(places(net, task.example, (nn.modules.conv._ConvNd,)), self.where, "depthwise")

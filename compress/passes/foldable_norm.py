@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from compress.data.dataset.cases import Role
 from compress.editing.activations import Images, Pair, agreement, calibration_cases, images, now_and_before, seen_by
-from compress.editing.layer_replacement import Kept, Place, chosen, copied, hooked_or_shared, places, swap
+from compress.editing.layer_replacement import Place, Skipped, chosen, copied, hooked_or_shared, places, swap
 from compress.editing.least_squares import rows
 from compress.errors import PassError
 from compress.progress import bar
@@ -59,7 +59,7 @@ class FoldableNorm:
                 reasons), or there are too few calibration cases.
         """
         original, net = copied(net, "foldable_norm"), copied(net, "foldable_norm")
-        kept, replaced = Kept(word="foldable_norm"), []
+        kept, replaced = Skipped(word="foldable_norm"), []
         cases = calibration_cases(task, self.calibrate, "foldable_norm")
 
         def inputs() -> Iterable[Tensor]:

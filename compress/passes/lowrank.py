@@ -24,8 +24,8 @@ from compress.editing.activations import Images, agreement, calibration_cases, i
 from compress.editing.layer_replacement import (
     CONVS,
     TRANSPOSED,
-    Kept,
     Place,
+    Skipped,
     chosen,
     copied,
     cost,
@@ -114,7 +114,7 @@ class Lowrank:
                 reasons), or there are too few calibration cases.
         """
         original, net = copied(net, "lowrank"), copied(net, "lowrank")
-        kept, replaced = Kept(word="lowrank"), []
+        kept, replaced = Skipped(word="lowrank"), []
         inputs = self._inputs(task)
         whole = Size(macs=macs(net, [task.example.shape]), params=parameters(net))
         layers = self._layers(net, task, kept)
@@ -149,7 +149,7 @@ class Lowrank:
         cases = calibration_cases(task, self.calibrate, "lowrank", "; or set refit: false and train afterwards")
         return lambda: images(task, cases)
 
-    def _layers(self, net: nn.Module, task: Task, kept: Kept) -> list[Layer]:
+    def _layers(self, net: nn.Module, task: Task, kept: Skipped) -> list[Layer]:
         found = []
         kinds = (nn.modules.conv._ConvNd, nn.Linear)
         for place in chosen(places(net, task.example, kinds), self.where, "lowrank"):

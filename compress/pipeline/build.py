@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import fx, nn
 
 from compress import progress
-from compress.cache import Kept, key_of, versions
+from compress.cache import Cache, key_of, versions
 from compress.data.dataset.cases import Case
 from compress.errors import BackendError, ExportError, NotHere
 from compress.measure.complexity import bit_operations
@@ -103,8 +103,8 @@ def places(devices: Sequence[str], threads: int) -> list[Place]:
 class Builder:
     """Exports and builds, keeping what is done."""
 
-    def __init__(self, task: Task, style: Style, kept: Kept, log: Log, peaks: PeakMemory) -> None:
-        self.task, self.style, self.kept, self.log, self.peaks = task, style, kept, log, peaks
+    def __init__(self, task: Task, style: Style, cache: Cache, log: Log, peaks: PeakMemory) -> None:
+        self.task, self.style, self.cache, self.log, self.peaks = task, style, cache, log, peaks
         self._counted: dict[tuple[str, Rules | None], int] = {}
         self._last: tuple[tuple[str, Rules | None], nn.Module] | None = None
 
@@ -119,13 +119,13 @@ class Builder:
         key = key_of(stage.key, place.backend, place.device, place.threads, self.style, versions())
         name = f"build-{name_of(stage, place)}"
         with progress.at_work(f"building {name_of(stage, place)}"):
-            record = self.kept.value(name, key, lambda: self._record(stage, place, quantized))
-        artifact = None if record["artifact"] is None else self._read(stage, self.kept.folder / record["artifact"])
+            record = self.cache.value(name, key, lambda: self._record(stage, place, quantized))
+        artifact = None if record["artifact"] is None else self._read(stage, self.cache.folder / record["artifact"])
         if artifact is not None and not self._whole(artifact):
             self.log(f"{stage.name} on {place.backend}: the kept artifact is gone or was changed; building it again")
             again = self._record(stage, place, quantized)
-            record = self.kept.value(name, key_of(key, again), lambda: again)
-            artifact = self._read(stage, self.kept.folder / record["artifact"])
+            record = self.cache.value(name, key_of(key, again), lambda: again)
+            artifact = self._read(stage, self.cache.folder / record["artifact"])
         return Build(
             stage=stage,
             place=place,
@@ -143,7 +143,7 @@ class Builder:
                 path = stage.path
             else:
                 onnx = self.exported(stage, *((place.stem, place.rules) if quantized else ("model", None)))
-                path = place.opened().build(onnx, make_folder(self.kept.folder / "artifacts" / stage.name)).path
+                path = place.opened().build(onnx, make_folder(self.cache.folder / "artifacts" / stage.name)).path
             self.log(f"{stage.name}: built for {place.backend} on {place.device.name}")
             with contextlib.suppress(NotHere):
                 place.device.check_here()
@@ -152,7 +152,7 @@ class Builder:
             self.log(f"{stage.name}: not built for {place.backend} on {place.device.name}: {error}")
             return {"artifact": None, "absent": str(error), "layers": layers, "bit_operations": None}
         return {
-            "artifact": str(path.relative_to(self.kept.folder)),
+            "artifact": str(path.relative_to(self.cache.folder)),
             "absent": None,
             "layers": layers,
             "bit_operations": self._bits(stage, place.rules if quantized else None),
@@ -178,7 +178,7 @@ class Builder:
         Args:
             stem: the file's name: "model", or the runtime whose rules these are.
         """
-        path = self.kept.folder / "artifacts" / stage.name / f"{stem}.onnx"
+        path = self.cache.folder / "artifacts" / stage.name / f"{stem}.onnx"
         key = key_of(stage.key, stem, self.style, versions())
 
         def make() -> dict[str, str]:
@@ -189,7 +189,7 @@ class Builder:
                 self._check_faithful(stage, artifact)
             return {"sha256": sha256(path)}
 
-        record = self.kept.value(f"onnx-{stage.name}-{stem}", key, make)
+        record = self.cache.value(f"onnx-{stage.name}-{stem}", key, make)
         if not path.is_file() or sha256(path) != record["sha256"]:
             make()
         return Artifact.read(path)
@@ -252,7 +252,7 @@ def placed(net: nn.Module, rules: Rules | None) -> nn.Module:
 
 
 def measured(
-    builds: Sequence[Build], task: Task, scoring: Scoring, timing: Timing, peaks: PeakMemory, kept: Kept, log: Log
+    builds: Sequence[Build], task: Task, scoring: Scoring, timing: Timing, peaks: PeakMemory, cache: Cache, log: Log
 ) -> list[Row]:
     """A row for each build: scored one after the other, then timed in turns, all in one run."""
     every = task.data.cases["test"]
@@ -261,11 +261,11 @@ def measured(
     # Beside other processes a network in torch takes several times as long.
     peaks.settle()
     chosen = [(build, every if _judged(build, builds) else others) for build in builds]
-    scored = {build.name: _score(build, answers, cases, peaks, kept, log) for build, cases in chosen}
+    scored = {build.name: _score(build, answers, cases, peaks, cache, log) for build, cases in chosen}
     # Nothing runs beside what is timed.
     peaks.close()
     runnable = [build for build in builds if scored[build.name]["reason"] is None]
-    times = kept.value(
+    times = cache.value(
         "latency",
         key_of([build.key for build in runnable], timing, task.seed, task.data.fingerprint(), versions()),
         lambda: _timed(runnable, task, timing, log),
@@ -283,7 +283,7 @@ def measured(
                 device=build.place.device.name,
                 status=status,  # type: ignore[arg-type]
                 reason=found["reason"],
-                artifact=None if artifact is None else str(artifact.path.relative_to(kept.folder)),
+                artifact=None if artifact is None else str(artifact.path.relative_to(cache.folder)),
                 sha256=None if artifact is None else hashes(artifact),
                 params=build.stage.params,
                 macs=build.stage.macs,
@@ -348,7 +348,7 @@ class Answers:
 
 
 def _score(
-    build: Build, answers: Answers, cases: Sequence[Case], peaks: PeakMemory, kept: Kept, log: Log
+    build: Build, answers: Answers, cases: Sequence[Case], peaks: PeakMemory, cache: Cache, log: Log
 ) -> dict[str, Any]:
     task = answers.task
     nothing: dict[str, Any] = dict.fromkeys(("scores", "parity", "peak_memory_mb", "processors")) | {"flags": {}}
@@ -381,7 +381,7 @@ def _score(
         }
 
     key = key_of(build.key, task.data.fingerprint(), build.absent, [case.name for case in cases])
-    return kept.value(f"scores-{build.name}", key, work)
+    return cache.value(f"scores-{build.name}", key, work)
 
 
 def _timed(builds: Sequence[Build], task: Task, timing: Timing, log: Log) -> dict[str, Any]:

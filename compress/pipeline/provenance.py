@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from compress.cache import Kept, key_of
+from compress.cache import Cache, key_of
 from compress.report.report import Report
 from export.artifact import Artifact
 from export.files import sha256
@@ -18,9 +18,9 @@ SECONDS = 10
 """A repository that takes longer to answer is not asked."""
 
 
-def dated(report: Report, recipe: Path | None, kept: Kept) -> Report:
+def dated(report: Report, recipe: Path | None, cache: Cache) -> Report:
     """The report with its date and the recipe's commit; one that was made before keeps those it was made with."""
-    made = kept.value("made", key_of(report.as_dict()), lambda: {"date": now(), "commit": commit_of(recipe)})
+    made = cache.value("made", key_of(report.as_dict()), lambda: {"date": now(), "commit": commit_of(recipe)})
     return replace(report, made=made)
 
 

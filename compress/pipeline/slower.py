@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.cache import Kept, key_of, versions
+from compress.cache import Cache, key_of, versions
 from compress.measure.row import NOISE, Row
 from compress.pipeline.build import Build
 from compress.pipeline.stages import Stage
@@ -24,7 +24,7 @@ _OWN = "the runtime's own work between layers"
 
 
 def with_slow_layers(
-    rows: Sequence[Row], builds: Sequence[Build], stages: Sequence[Stage], task: Task, kept: Kept
+    rows: Sequence[Row], builds: Sequence[Build], stages: Sequence[Stage], task: Task, cache: Cache
 ) -> list[Row]:
     """The rows; one that is hardly faster than the step before it on its runtime, or slower, says where the time goes.
 
@@ -44,7 +44,7 @@ def with_slow_layers(
         earlier, later = (by_place[each.step, each.backend, each.device] for each in (was, row))
         key = key_of(earlier.key, later.key, task.data.fingerprint(), versions())
         look = _slowest if speed_up < NOISE else _lasting
-        layers = kept.value(f"slower-{later.name}", key_of(key, look.__name__), partial(look, earlier, later, task))
+        layers = cache.value(f"slower-{later.name}", key_of(key, look.__name__), partial(look, earlier, later, task))
         told.append(replace(row, slower={"than": was.step, "speed_up": round(speed_up, 3), "layers": layers}))
     return told
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compress.cache import Kept, key_of
+from compress.cache import Cache, key_of
 from compress.contracts import Pass
 from compress.errors import PassError, RecipeError
 from compress.measure.complexity import Cost, cost_of, macs_of
@@ -51,7 +51,7 @@ class Stage:
         return load_net(self.path)
 
 
-def baseline(task: Task, key: str, kept: Kept, log: Log) -> Stage:
+def baseline(task: Task, key: str, cache: Cache, log: Log) -> Stage:
     """The network as it came, saved like every other step, with what was found out about it."""
 
     def came(task: Task) -> nn.Module:
@@ -60,7 +60,7 @@ def baseline(task: Task, key: str, kept: Kept, log: Log) -> Stage:
         _check_answers(task)
         return task.net
 
-    return _stage("baseline", key, came, task, kept, log)
+    return _stage("baseline", key, came, task, cache, log)
 
 
 def _check_answers(task: Task) -> None:
@@ -82,7 +82,7 @@ def chain(
     passes: Sequence[tuple[str, Pass]],
     begun: Stage,
     task: Task,
-    kept: Kept,
+    cache: Cache,
     log: Log,
     title: str = "",
     done: Iterable[Stage] = (),
@@ -102,7 +102,7 @@ def chain(
         if key in known:
             stages.append(replace(known[key], name=name))
         else:
-            stages.append(_stage(name, key, partial(_passed, step, before), task, kept, log))
+            stages.append(_stage(name, key, partial(_passed, step, before), task, cache, log))
     return stages[1:]
 
 
@@ -110,8 +110,8 @@ def _passed(step: Pass, before: Stage, task: Task) -> nn.Module:
     return step(before.net, task)
 
 
-def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, kept: Kept, log: Log) -> Stage:
-    path = kept.folder / "steps" / name / "net.safetensors"
+def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, cache: Cache, log: Log) -> Stage:
+    path = cache.folder / "steps" / name / "net.safetensors"
 
     def work() -> dict[str, object]:
         notes: list[str] = []
@@ -124,7 +124,7 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, k
         # What a pass keeps to go on after an interruption, until its network is saved.
         work = make_folder(path.parent / "work")
         with at_work(name):
-            net = make(replace(task, folder=work, views=kept.folder / VIEWS, note=note))
+            net = make(replace(task, folder=work, views=cache.folder / VIEWS, note=note))
         seconds = time.perf_counter() - begun
         save_net(
             net,
@@ -150,17 +150,17 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, k
             "notes": notes,
         }
 
-    record = kept.value(name, key, work)
+    record = cache.value(name, key, work)
     if not path.is_file() or sha256(path) != record["sha256"]:
         log(f"{name}: the kept network is gone or was changed; making it again")
-        record = kept.value(name, key_of(key, "again", time.time_ns()), work)
+        record = cache.value(name, key_of(key, "again", time.time_ns()), work)
     found = {what: record[what] for what in ("params", "macs", "seconds", "notes")}
     return Stage(name=name, key=key, path=path, **found)
 
 
-def tidy(kept: Kept) -> None:
+def tidy(cache: Cache) -> None:
     """Remove what steps shared, once all of them are done."""
-    shutil.rmtree(kept.folder / VIEWS, ignore_errors=True)
+    shutil.rmtree(cache.folder / VIEWS, ignore_errors=True)
 
 
 @torch.no_grad()
