@@ -32,8 +32,9 @@ WIDTH, BATCH, SIDE = 10, 4, 256
 
 def main() -> None:
     """Time both, and write the table."""
-    timing = Timing(threads=usable_cpus(), samples=60, seconds=20)
-    torch.set_num_threads(timing.threads)
+    threads = usable_cpus()
+    timing = Timing(threads=threads, samples=60, seconds=20)
+    torch.set_num_threads(threads)
     rows = []
     for kind in KINDS:
         for shape in SHAPES:
@@ -43,7 +44,7 @@ def main() -> None:
         f"| {name} | {str(kind).removeprefix('torch.')} | {theirs:.2f} | {ours:.2f} | {theirs / ours:.2f}x |"
         for name, kind, (theirs, ours) in rows
     ]
-    host = host_facts(timing.threads)
+    host = host_facts(threads)
     page = [
         "# Batch norms over few channels",
         "",
@@ -85,14 +86,19 @@ class _Run:
 
 def _layer(shape: tuple[int, ...], kind: torch.dtype) -> _Run:
     image, slope = (torch.randn(shape).to(kind).contiguous(memory_format=torch.channels_last) for _ in range(2))
-    return _Run(nn.BatchNorm2d(shape[1]), image.requires_grad_(), lambda answer: answer.backward(slope), kind)
+    return _Run(
+        nn.BatchNorm2d(shape[1]), image.requires_grad_(), lambda answer: torch.autograd.backward(answer, slope), kind
+    )
 
 
 def _step(kind: torch.dtype) -> _Run:
-    net = UNet(classes=3, width=WIDTH)().to(memory_format=torch.channels_last)
+    net = UNet(classes=3, width=WIDTH)()
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mask = torch.randint(0, 3, (BATCH, SIDE, SIDE))
     lose = DiceCrossEntropy()
-    return _Run(net, torch.randn(BATCH, 1, SIDE, SIDE), lambda answer: lose(answer, mask).backward(), kind)
+    return _Run(
+        net, torch.randn(BATCH, 1, SIDE, SIDE), lambda answer: torch.autograd.backward(lose(answer, mask)), kind
+    )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ from export.to_onnx import to_onnx
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "recipes" / "weights"
 RULES = {"onnxruntime": onnxruntime.RULES, "openvino": openvino.RULES}
-BACKENDS = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+BACKENDS: Mapping[str, type[OnnxRuntime] | type[OpenVino]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
 MOST = 24
 """Test cases of each network: emulating one takes up to some seconds."""
 Answers = list[NDArray[np.float32]]

@@ -27,6 +27,7 @@ from compress.measure.host import conditions, host_facts
 from compress.measure.latency import Samples, Timing, interleaved
 from compress.measure.segmentation import Scores
 from compress.pipeline.build import Builder, Place
+from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.stages import baseline, chain
 from compress.recipe import load
 from compress.task import Task
@@ -85,7 +86,9 @@ def _entries(recipe: Any, task: Task, folder: Path, threads: int, stack: context
     cache = Cache(folder)
     before = baseline(task, "benchmark", cache, print)
     stage = chain(recipe.passes[:1], before, task, cache, print)[0]
-    builder = Builder(task, Style(opset=recipe.opset), cache, print)
+    # No peak memory: nothing runs beside what is timed.
+    peaks = stack.enter_context(PeakMemory(at_once=0))
+    builder = Builder(task, Style(opset=recipe.opset), cache, print, peaks)
 
     def ours(backend: str, which: Any, name: str) -> Entry:
         place = Place(backend=backend, device=CPU, threads=threads)
