@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import fnmatch
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from docs.architecture import ROOT, arrows, circles, files, imports, imports_of, module, modules, page
 
 # From the top down, a room a line: a module may import from its own room and from those below. A room is a folder, or a
 # file that lies loose in `compress` or `export`.
@@ -82,65 +77,6 @@ VENDORS = {
     "torchvision": "compress/networks/foreign/torchvision_import.py",
     "nni": None,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Import:
-    """One import, wherever in its file it stands."""
-
-    by: str
-    what: str
-    lazy: bool
-    """Done when something is called, or only for the type checker."""
-    line: int
-
-
-def files() -> list[Path]:
-    return sorted(path for package in ("compress", "export") for path in (ROOT / package).rglob("*.py"))
-
-
-def module(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-@cache
-def modules() -> frozenset[str]:
-    return frozenset(map(module, files()))
-
-
-@cache
-def imports() -> tuple[Import, ...]:
-    return tuple(found for path in files() for found in imports_of(path.read_text(encoding="utf-8"), module(path)))
-
-
-def imports_of(source: str, by: str) -> Iterator[Import]:
-    tree = ast.parse(source)
-    eager = {id(node) for node in tree.body}
-    for node in ast.walk(tree):
-        for what in named_by(node):
-            yield Import(by=by, what=what, lazy=id(node) not in eager, line=getattr(node, "lineno", 0))
-
-
-def named_by(node: ast.AST) -> list[str]:
-    """The modules that a statement or a call imports; `named("compress.passes", word)` imports from that folder."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        assert node.level == 0 and node.module is not None, "imports are absolute here"
-        inside = [f"{node.module}.{alias.name}" for alias in node.names]
-        return [name if name in modules() else node.module for name in inside]
-    if isinstance(node, ast.Call) and node.args:
-        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        if called in ("import_module", "__import__", "find_spec", "named", "words"):
-            return [text.rstrip(".") for text in [first_text(node.args[0])] if text]
-    return []
-
-
-def first_text(node: ast.expr) -> str:
-    """A string, or what an f-string begins with."""
-    if isinstance(node, ast.JoinedStr) and node.values:
-        node = node.values[0]
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
 def room(name: str) -> str:
@@ -233,3 +169,14 @@ def test_no_import_escapes_the_search() -> None:
         "compress.networks": True,
         "tensorrt": True,
     }
+
+
+def test_the_page_that_draws_the_rooms_is_drawn_from_this_code() -> None:
+    assert circles(arrows()) == []
+    shown = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    # Lines of source change with every commit.
+    assert without_lines(shown) == without_lines(page()), "draw it again: python -m docs.architecture"
+
+
+def without_lines(text: str) -> list[list[str]]:
+    return [row.split("|")[:3] + row.split("|")[4:] for row in text.splitlines() if row.startswith("| ")]
