@@ -1,0 +1,42 @@
+"""Every example runs as it stands, and says what it promises."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SAYS = {
+    "00_load": "1,943,795 parameters",
+    "01_score": "nerve: Dice 0.9",
+    "02_prune": "times fewer operations",
+    "03_recover": "Dice after one epoch on 8 cases",
+    "04_quantize": "onnxruntime: {'integer': 2",
+    "05_export": "model.onnx: 7.8 MB",
+    "06_build": "openvino: Dice 0.9",
+    "07_time": "onnxruntime: p50 ",
+    "08_compare": "only 6 cases; 30 are needed",
+    "09_run": "01-int8 on onnxruntime: measured, 2.0",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all examples run, so that the phantoms are made once."""
+    return tmp_path_factory.mktemp("examples")
+
+
+def test_every_example_is_run() -> None:
+    assert sorted(SAYS) == sorted(path.stem for path in EXAMPLES.glob("*.py"))
+    assert [name[:2] for name in sorted(SAYS)] == [f"{number:02}" for number in range(10)]
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_it_says_what_it_promises(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    runpy.run_path(str(EXAMPLES / f"{name}.py"))
+    assert SAYS[name] in capsys.readouterr().out
