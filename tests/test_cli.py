@@ -240,9 +240,7 @@ def gone_on_with(done: subprocess.CompletedProcess[str], out: Path) -> None:
     assert json.loads((out / "tiny" / "report.json").read_text())["rows"]
 
 
-def test_a_run_that_is_killed_or_stopped_goes_on(
-    tmp_path: Path, recipe: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_killed_or_stopped_goes_on(tmp_path: Path, recipe: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     path, out = write_recipe(tmp_path, recipe), tmp_path / "runs"
     assert ended_by(signal.SIGKILL, path, out, "01-int8.json")[0] == -signal.SIGKILL
     # Ctrl-C in the middle of an export, in this process; the next test sends it to one of its own.
