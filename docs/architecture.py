@@ -137,8 +137,8 @@ def page() -> str:
         [
             "# The rooms, and which imports which",
             "",
-            "`python -m docs.architecture` draws this page from the code. A room is a folder of `compress` or `export`, "
-            "or a file that lies loose there; its floor is one above the highest room it imports, wherever in a "
+            "`python -m docs.architecture` draws this page from the code. A room is a folder of `compress` or `export`"
+            ", or a file that lies loose there; its floor is one above the highest room it imports, wherever in a "
             "file the import stands. tests/test_floors.py fails on an import that points up.",
             "",
             f"{len(drawn)} rooms on {max(on.values())} floors, {total} arrows, none of them up, "

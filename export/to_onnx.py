@@ -90,6 +90,7 @@ def to_onnx(
 
 def _translated(net: nn.Module, example: Tensor, style: Style) -> ir.Model:
     _read_operators_once()
+    _leave_whole_what_is_translated()
     program = exported(net, example, style.dynamic)
     if in_functions(program):
         # Taking it apart is more than half of the time, and changes nothing unless an operation has no translation.
@@ -147,6 +148,23 @@ def _read_operators_once() -> None:
 
     from_torchlib.table = table  # type: ignore[attr-defined]
     registry.from_torchlib = staticmethod(from_torchlib)
+
+
+def _leave_whole_what_is_translated() -> None:
+    """Keep torch from listing, at every export, how its operations are taken apart where a program stays as it is.
+
+    The list is a seventh of an export's time; where a version of torch makes it elsewhere, it is made for nothing.
+    """
+    passes: Any = sys.modules.get("torch.onnx._internal.exporter._fx_passes")
+    decompose = getattr(passes, "decompose_with_registry", None)
+    if decompose is None or hasattr(decompose, "of_torch"):
+        return
+
+    def decompose_with_registry(program: ExportedProgram, *registry: Any) -> ExportedProgram:
+        return program if "run_decompositions" in vars(program) else decompose(program, *registry)
+
+    decompose_with_registry.of_torch = decompose  # type: ignore[attr-defined]
+    passes.decompose_with_registry = decompose_with_registry
 
 
 def _reason(error: BaseException) -> str:

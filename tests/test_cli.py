@@ -205,39 +205,60 @@ def test_a_disk_that_fills_up_exits_4_and_leaves_nothing_half_written(tmp_path: 
         subprocess.run(["umount", small], check=True)
 
 
-def test_a_run_that_is_killed_or_stopped_goes_on(tmp_path: Path, recipe: dict) -> None:
-    path = write_recipe(tmp_path, recipe)
-    out = tmp_path / "runs"
-    kept = out / "tiny" / "kept"
-    for how in (signal.SIGKILL, signal.SIGINT):
-        for build in kept.glob("build-*.json"):
-            # Begun by the one that was killed; the next is to be stopped in the middle, not while it starts.
-            build.unlink()
-        process = subprocess.Popen(
-            [*TO_BE_STOPPED, "run", str(path), "--out", str(out)],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        limit = time.monotonic() + 60
-        wanted = "01-int8.json" if how is signal.SIGKILL else "build-*.json"
-        while not list(kept.glob(wanted)) and time.monotonic() < limit and process.poll() is None:
-            time.sleep(0.05)
-        # Python loses a Ctrl-C that comes while it drops an object: a person presses again.
-        said = None
-        while said is None and time.monotonic() < limit + 60:
-            process.send_signal(how)
-            with suppress(subprocess.TimeoutExpired):
-                _, said = process.communicate(timeout=30)
-        assert said is not None
-        if how is signal.SIGINT:
-            assert process.returncode == 130
-            assert said.endswith("compress: stopped; the same command goes on from the last finished step\n")
-            assert "Traceback" not in said
-    done = compress("run", path, "--out", out)
+def ended_by(how: signal.Signals, path: Path, out: Path, there: str) -> tuple[int, str]:
+    """The exit code and the last words of a process that runs the recipe and is sent this as soon as a file is kept."""
+    process = subprocess.Popen(
+        [*TO_BE_STOPPED, "run", str(path), "--out", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    limit = time.monotonic() + 60
+    while not list((out / "tiny" / "kept").glob(there)) and time.monotonic() < limit and process.poll() is None:
+        time.sleep(0.02)
+    # Python loses a Ctrl-C that comes while it drops an object: a person presses again.
+    said = None
+    while said is None and time.monotonic() < limit + 60:
+        process.send_signal(how)
+        with suppress(subprocess.TimeoutExpired):
+            _, said = process.communicate(timeout=30)
+    assert said is not None
+    return process.returncode, said
+
+
+def stopped(code: int, said: str) -> None:
+    """It was stopped with the one sentence for that."""
+    assert code == 130
+    assert said.endswith("compress: stopped; the same command goes on from the last finished step\n")
+    assert "Traceback" not in said
+
+
+def gone_on_with(done: subprocess.CompletedProcess[str], out: Path) -> None:
+    """It ended well without doing the pass once more."""
     assert done.returncode == 0, done.stderr
     assert "01-int8: done" not in done.stdout, "the finished pass was kept, not done again"
     assert json.loads((out / "tiny" / "report.json").read_text())["rows"]
+
+
+def test_a_run_that_is_killed_or_stopped_goes_on(tmp_path: Path, recipe: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, out = write_recipe(tmp_path, recipe), tmp_path / "runs"
+    assert ended_by(signal.SIGKILL, path, out, "01-int8.json")[0] == -signal.SIGKILL
+    # Ctrl-C in the middle of an export, in this process; the next test sends it to one of its own.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with monkeypatch.context() as patch:
+        patch.setattr("compress.pipeline.build.to_onnx", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        done = compress("run", path, "--out", out)
+    signal.signal(signal.SIGINT, before)
+    stopped(done.returncode, done.stderr)
+    assert "01-int8: done" not in done.stdout
+    gone_on_with(compress("run", path, "--out", out), out)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_stopped_by_ctrl_c_goes_on(tmp_path: Path, recipe: dict) -> None:
+    path, out = write_recipe(tmp_path, recipe), tmp_path / "runs"
+    stopped(*ended_by(signal.SIGINT, path, out, "build-*.json"))
+    gone_on_with(compress("run", path, "--out", out), out)
 
 
 def test_a_second_run_in_one_folder_waits_its_turn(tmp_path: Path, recipe: dict) -> None:

@@ -472,7 +472,7 @@ def test_a_file_and_a_checkpoint_of_ones_own_go_through_a_run(passes: list[Any],
     recipe["network"]["python"]["path"] = str(OWN / "my_net.py")
     recipe["data"]["folder"]["size"] = [32, 32]
     recipe["passes"] = passes
-    recipe["latency"] = {"samples": 10, "seconds": 0.5, "warm_up": 0, "threads": 1}
+    recipe["latency"] = {"samples": 10, "seconds": 0.1, "warm_up": 0, "threads": 1}
     report = run(load(write_recipe(here, recipe)), here / "out", say=lambda _: None)
     measured = {(row.step, row.backend) for row in report.rows if row.status == "measured"}
     assert ("baseline", "torch") in measured

@@ -28,6 +28,7 @@ def unasked() -> None:
     """Lambdas are told apart by where they lie in memory, which two of them may share in turn."""
     head._READ.clear()
     head._ON_META.clear()
+    head._RUNS.clear()
 
 
 class Pair(NamedTuple):

@@ -407,7 +407,7 @@ def test_in_bf16_no_kernel_is_larger_than_the_volume_it_reads(varied: Path, monk
 def trained(varied: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small 3-D U-Net that `compress train` has trained on the volumes."""
     place = tmp_path_factory.mktemp("trained")
-    recipe = {**recipe_of(varied), "train": {"epochs": 14, "rate": 0.05, "average": 0.8, "augment": "flips"}}
+    recipe = {**recipe_of(varied), "train": {"epochs": 8, "rate": 0.05, "average": 0.6, "augment": "flips"}}
     return train(load(write_recipe(place, recipe)), place / "out", say=quiet)
 
 

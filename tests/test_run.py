@@ -215,24 +215,38 @@ def test_a_gate_on_a_device_that_is_not_there_is_inconclusive(done: tuple[Path, 
     assert report.exit_code == 3, "a device that is not there was not measured"
 
 
-def test_a_chain_beside_the_recipes_own_is_timed_in_the_same_run_and_judged_by_no_gate(
-    done: tuple[Path, dict], tmp_path: Path
-) -> None:
-    compare = {"int8_alone": [{"int8": {"calibrate": 4, "method": "min_max"}}]}
+@pytest.fixture(scope="module")
+def compared(done: tuple[Path, dict], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+    """The finished run beside two chains, one of which a pass refuses, and gates on both."""
+    place = tmp_path_factory.mktemp("compared")
+    compare = {
+        "int8_alone": [{"int8": {"calibrate": 4, "method": "min_max"}}],
+        "pruned": [{"prune": {"ratio": 0.4, "multiple": 64}}],
+    }
     gates = [
         {"speedup": {"at_least": 0.001, "over": "int8_alone", "backend": "openvino"}},
         {"smaller": {"at_least": 1.5, "backend": "onnxruntime"}},
         {"fewer_bit_operations": {"at_least": 2, "backend": "onnxruntime"}},
+        {"speedup": {"at_least": 1, "over": "pruned", "backend": "onnxruntime"}},
+        {"smaller": {"at_least": 1, "over": "pruned", "backend": "onnxruntime"}},
     ]
-    report = gone_on(done, tmp_path, compare=compare, gates=gates)
-    assert [row.step for row in report.rows if row.backend == "openvino"] == ["baseline", "int8_alone", "01-int8"]
+    return place, gone_on(done, place, compare=compare, gates=gates)
+
+
+def test_a_chain_beside_the_recipes_own_is_timed_in_the_same_run_and_judged_by_no_gate(
+    compared: tuple[Path, Report],
+) -> None:
+    report = compared[1]
+    steps = [row.step for row in report.rows if row.backend == "openvino" and row.status == "measured"]
+    assert steps == ["baseline", "int8_alone", "01-int8"]
     assert [(step["step"], step["chain"]) for step in report.steps] == [
         ("baseline", None),
         ("01-int8", None),
         ("int8_alone", "int8_alone"),
+        ("pruned", "pruned"),
     ]
     assert report.steps[2]["options"]["calibrate"] == 4
-    assert {gate.name: gate.verdict for gate in report.gates} == {
+    assert {gate.name: gate.verdict for gate in report.gates[:3]} == {
         "speedup": "inconclusive" if report.gates[0].reason else "holds",
         "smaller": "holds",
         "fewer_bit_operations": "holds",
@@ -249,23 +263,19 @@ def test_a_chain_beside_the_recipes_own_is_timed_in_the_same_run_and_judged_by_n
     assert rows["baseline", "openvino"].step_drop is None
 
 
-def test_a_chain_that_is_refused_costs_its_row_and_not_the_run(done: tuple[Path, dict], tmp_path: Path) -> None:
-    compare = {"pruned": [{"prune": {"ratio": 0.4, "multiple": 64}}]}
-    gates = [
-        {"speedup": {"at_least": 1, "over": "pruned", "backend": "onnxruntime"}},
-        {"smaller": {"at_least": 1, "over": "pruned", "backend": "onnxruntime"}},
-    ]
-    report = gone_on(done, tmp_path, compare=compare, gates=gates)
+def test_a_chain_that_is_refused_costs_its_row_and_not_the_run(compared: tuple[Path, Report]) -> None:
+    place, report = compared
     rows = [row for row in report.rows if row.step == "pruned"]
     assert [row.backend for row in rows] == ["torch", "onnxruntime", "openvino"]
     assert {row.status for row in rows} == {"not measured"}
     assert all("prune: nothing was removed" in str(row.reason) and "multiple" in str(row.reason) for row in rows)
     assert report.exit_code == 3
-    for gate in report.gates:
+    assert len(report.gates) == 5
+    for gate in report.gates[3:]:
         assert gate.verdict == "inconclusive" and "pruned on onnxruntime (prune: nothing was removed" in gate.reason
     assert report.steps[-1]["step"] == "pruned" and "nothing was removed" in report.steps[-1]["notes"][0]
     for name in ("report.md", "report.html"):
-        (page,) = tmp_path.rglob(name)
+        (page,) = place.rglob(name)
         assert "nothing was removed" in page.read_text()
 
 
@@ -277,7 +287,7 @@ def chained(done: tuple[Path, dict], tmp_path_factory: pytest.TempPathFactory) -
     """A run of two passes beside two other chains, scored on few cases where no gate on a drop reads."""
     place = tmp_path_factory.mktemp("chained")
     compare = {
-        "pruned": [PRUNED, {"prune": {"ratio": 0.3, "multiple": 1}}],
+        "pruned": [PRUNED, {"depthwise": {"at_least": 16}}],
         "wholly_the_same": [PRUNED, SEPARATED],
     }
     gates = [{"dice_drop": {"at_most": 1.0, "backend": "openvino"}}]

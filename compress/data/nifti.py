@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -221,7 +222,19 @@ class Volumes:
         return np.clip((voxels_DHW - np.float32(low)) / np.float32(high - low), 0, 1)
 
     def _opened(self, path: Path) -> _File:
-        return _File(path, self.axes)
+        with _told(path):
+            now = path.stat()
+        return _headed(path, self.axes, now.st_mtime_ns, now.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _headed(path: Path, axes: str, changed: int, size: int) -> _File:
+    """A file with its header read: training asks for the same one several times in every view of every patch.
+
+    Args:
+        changed, size: when it was changed, in ns, and its bytes: another file of the same name is read anew.
+    """
+    return _File(path, axes)
 
 
 class _File:

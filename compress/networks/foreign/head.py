@@ -25,6 +25,7 @@ from compress.errors import RecipeError, WeightsError
 from compress.networks.foreign.computed import folded
 from compress.networks.foreign.named import line_of
 from compress.networks.foreign.repeatable import draws, why_otherwise
+from compress.networks.foreign.shapes import ShapesAlone
 from export.modules import put
 
 Layout = Literal["channels_first", "channels_last"]
@@ -279,6 +280,8 @@ def note_on(net: nn.Module, *lines: str) -> None:
 _READ: dict[str, Reading] = {}
 _ON_META: dict[str, nn.Module] = {}
 """The network asked last, kept: it is asked again for every size."""
+_RUNS: dict[str, bool] = {}
+"""Whether a door's network answers on the meta device at all."""
 
 
 def reading_of(door: Door) -> Reading:
@@ -509,6 +512,8 @@ def _ends(net: nn.Module, image: Tensor, told: Activation | None) -> tuple[str, 
 
     kinds = [kind for kind, activation in _ENDS.items() if told in (None, activation)]
     watched = [module for module in net.modules() if type(module) in kinds]
+    if not watched:
+        return ()
     handles = [module.register_forward_hook(see) for module in watched]
     answer = _answer(net, image)
     for handle in handles:
@@ -563,7 +568,11 @@ def _on_meta(door: Door) -> nn.Module:
 
 
 def _runs_on_meta(net: nn.Module, door: Door, reading: Reading) -> bool:
-    return not isinstance(_answer(net, _image(door, reading.example, reading.takes, "meta")), Exception)
+    key = repr(door)
+    if key not in _RUNS:
+        answer = _answer(net, _image(door, reading.example, reading.takes, "meta"))
+        _RUNS[key] = not isinstance(answer, Exception)
+    return _RUNS[key]
 
 
 def _image(door: Door, size: Sequence[int], layout: Layout, device: str) -> Tensor:
@@ -574,11 +583,16 @@ def _image(door: Door, size: Sequence[int], layout: Layout, device: str) -> Tens
 def _answer(net: nn.Module, image: Tensor, *, training: bool = False) -> Any:
     """What the network answers, or what it raises."""
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device(image.device):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device(image.device), _least(image.device):
             return net.train(training)(image)
     except (Exception, SystemExit) as error:  # noqa: BLE001  a stranger's network may raise anything; the caller tells
         ended = RuntimeError("it ends the program").with_traceback(error.__traceback__)
         return error if isinstance(error, Exception) else ended
+
+
+def _least(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """On the meta device shapes are all that is asked for."""
+    return ShapesAlone() if device.type == "meta" else contextlib.nullcontext()
 
 
 def _proportional(shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
