@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from compress.measure.segmentation.complexity import macs_of
 from rows import TABLES, WORDS, Row, rows
 from torch import Tensor, nn
 
+from compress.measure.complexity import macs_of
 from compress.networks.foreign.shapes import ShapesAlone
 from compress.storage.description import Description, build_net, shape_of
 from compress.storage.weights import load_net, save_net
