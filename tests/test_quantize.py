@@ -80,7 +80,7 @@ def test_a_shared_weight_is_stored_once_and_a_tied_one_along_each_axis(tmp_path:
 
 def test_an_integer_file_is_a_quarter_of_a_float_one(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    net = UNet(classes=2, in_channels=3, width=32)().eval()
+    net = UNet(classes=2, in_channels=3, width=64, depth=2)().eval()
     graph = folded_graph(net, image(), ())
     ranges = calibrated(graph, lambda: [image(1)], Int8(method="min_max"), 1)
     whole = to_onnx(net, image(), tmp_path / "float.onnx").size_mb
