@@ -12,7 +12,7 @@ import onnx
 import pytest
 from integer_layers import Conv, Product, bright, cut_off_here, write
 from onnx import TensorProto, helper, numpy_helper
-from zoo import example, quantized
+from zoo import example, written
 
 from benchmarks.lesser_cpu import environment
 from export.backends import onnxruntime
@@ -20,7 +20,6 @@ from export.backends.onnxruntime import OnnxRuntime
 from export.emulation import emulation
 from export.errors import BackendError, NotHere
 from export.rules import Rules
-from export.to_onnx import to_onnx
 
 LAYERS: dict[str, Conv | Product] = {
     "one channel": Conv(inside=1, outside=8, zero=77),
@@ -75,9 +74,9 @@ def test_it_answers_as_onnx_runtime_did_without_vnni(name: str, tmp_path: Path) 
 EIGHT_BITS = Rules(**{**vars(onnxruntime.RULES), "pairs_in_16_bits": False})
 
 
-@pytest.mark.parametrize("name", ["unet", "squeeze and excite"])
+@pytest.mark.parametrize("name", ["unet of one class", "squeeze and excite"])
 def test_a_whole_network_is_answered_as_on_this_host(name: str, tmp_path: Path) -> None:
-    artifact = to_onnx(quantized(name).placed(EIGHT_BITS), example(name), tmp_path / "net.onnx")
+    artifact = written(name, tmp_path / "net.onnx", EIGHT_BITS)
     assert artifact.made["pair_sums"]["unsafe"]
     x, runtime = example(name, 3).numpy(), OnnxRuntime()
     with runtime.open(artifact) as here, runtime.open_as(artifact, pairs_in_16_bits=cut_off_here()) as emulated:
