@@ -64,13 +64,13 @@ def test_one_that_is_not_says_what_is_expected_elsewhere(
     artifact = to_onnx(quantized.placed(eight_bits), task.example, tmp_path / "net.onnx")
     on(monkeypatch, AMX)
     monkeypatch.setattr("compress.processors.family", lambda: X86)
-    cases = task.data.cases["test"][:2]
+    cases = task.data.cases["test"][:1]
     told = processors(OnnxRuntime(), artifact, task, cases)
     assert told is not None
     assert (told["measured_on"], told["same_on"]) == ("AMX", ["AMX", "AVX-512 with VNNI"])
     assert told["differs_on"] == ["AVX2 with VNNI", "AVX-512 without VNNI", "AVX2 without VNNI"]
     assert told["unsafe"] == artifact.made["pair_sums"]["unsafe"] != {}
-    assert told["expected"]["cases"] == 2
+    assert told["expected"]["cases"] == 1
     with OnnxRuntime().open_as(artifact, pairs_in_16_bits=True) as infer:
         assert told["expected"]["dice_there"] == pytest.approx(task.measure(infer, cases=cases).mean("dice"), abs=1e-6)
     # OpenVINO's sums are not emulated: nothing is expected rather than something wrong.
