@@ -35,8 +35,8 @@ def in_functions(program: ExportedProgram) -> bool:
     """
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
     # As much as can be, in any case: torch itself takes a dropout's answer for another tensor than what it was given.
+    # Whoever runs a program compiles its graph: it is not done here.
     written = [_in_functions(node) for node in calls]
-    program.graph_module.recompile()
     return all(written)
 
 
@@ -58,7 +58,6 @@ def as_translated(program: ExportedProgram) -> None:
             _convolution(node, _TRANSPOSED[node.target])
         elif node.target is aten.adaptive_avg_pool2d.default and set(node.args[1]) == {1}:
             node.target, node.args = aten.mean.dim, (node.args[0], [-1, -2], True)
-    program.graph_module.recompile()
 
 
 def named_as_traced(graph: fx.Graph) -> fx.Graph:

@@ -81,6 +81,9 @@ def fold_weights(graph: fx.GraphModule) -> int:
             stored.add(node)
         elif node.op == "call_function" and node.all_input_nodes and {*node.all_input_nodes} <= stored | computed:
             computed.add(node)
+    if not found:
+        clean(graph)
+        return 0
     for conv, place, _ in found:
         conv.update_arg(place, None)
     # First, so that the module's own names are free again.
@@ -104,7 +107,8 @@ def drop_empty(graph: fx.GraphModule) -> int:
             full = [source for source in node.args[0] if not _is_empty(source)]
             dropped += len(node.args[0]) - len(full)
             node.update_arg(0, full)
-    clean(graph)
+    if dropped:
+        clean(graph)
     return dropped
 
 
@@ -150,7 +154,8 @@ def fold_batch_norm(graph: fx.GraphModule) -> int:
         # Now, so that a second norm in a row finds the convolution with itself as the only reader.
         graph.graph.erase_node(norm)
         count += 1
-    clean(graph)
+    if count:
+        clean(graph)
     return count
 
 
@@ -191,7 +196,8 @@ def transposed_as_convolution(graph: fx.GraphModule, nodes: Collection[fx.Node] 
     chosen = [node for node in found if nodes is None or node in nodes]
     for node in chosen:
         _as_convolution(graph, node)
-    clean(graph)
+    if chosen:
+        clean(graph)
     return len(chosen)
 
 

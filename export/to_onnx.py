@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from export.artifact import Artifact, Infer, Port
-from export.capture import exported, quiet
+from export.capture import exported, operators_looked_up_once, quiet
 from export.errors import ExportError
 from export.files import write_bytes
 from export.functional import as_translated, in_functions
@@ -112,7 +112,7 @@ def _as_it_is(program: ExportedProgram) -> Iterator[None]:
 
 def _from_program(net: nn.Module, program: ExportedProgram, style: Style) -> ir.Model:
     try:
-        with quiet():
+        with quiet(), operators_looked_up_once():
             translated = torch.onnx.export(
                 program,
                 dynamo=True,

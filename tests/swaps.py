@@ -90,7 +90,8 @@ def infer(net: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def dice(task: Task, net: nn.Module) -> float:
-    return task.measure(infer(net)).mean("dice")
+    """Over the first of the test cases: what a network loses shows on a few."""
+    return task.measure(infer(net), cases=task.data.cases["test"][:12]).mean("dice")
 
 
 def check_it_travels(net: nn.Module, image: Tensor, folder: Path, tolerance: float = 1e-4) -> None:

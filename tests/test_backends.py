@@ -15,7 +15,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from zoo import ZOO, example, image, made, quantized
+from zoo import ZOO, example, image, made, quantized, written
 
 from compress.passes.int8 import Int8, calibrated
 from export.artifact import Artifact, Backend
@@ -61,13 +61,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def floating(folder: Path) -> Artifact:
-    return to_onnx(made("unet of one class"), image(), folder / "float.onnx")
+    return written("unet of one class", folder / "float.onnx")
 
 
 def integer(name: str, word: str, folder: Path, keep_float: tuple[str, ...] = ()) -> tuple[Artifact, Any]:
     """A quantized network as this runtime wants it: the file, and the module it was exported from."""
     placed = quantized(name, keep_float).placed(RULES[word])
-    return to_onnx(placed, example(name), folder / f"{word}.onnx"), placed
+    return written(name, folder / f"{word}.onnx", RULES[word], keep_float), placed
 
 
 # --- the contract ---
@@ -160,7 +160,7 @@ def test_tensorrt_that_is_not_installed_says_how_to_install_it(
 
 # --- quantized networks ---
 
-FAST = ("unet", "transposed overlapping")
+FAST = ("unet of one class", "transposed overlapping")
 
 
 def agrees(ours: np.ndarray, theirs: np.ndarray, most: float) -> bool:

@@ -76,7 +76,7 @@ def test_a_damaged_network_recovers_and_the_one_given_is_not_changed(task: Task)
     task, lines = heard(task)
     net = damaged(task)
     before = weights_of(net)
-    after = Distill(epochs=25, rate=5e-3, average=0.5, augment="flips")(net, task)
+    after = Distill(epochs=8, rate=5e-3, average=0.5, augment="flips")(net, task)
     assert torch.equal(weights_of(net), before)
     assert not after.training
     started, best = (float(part.split()[-1]) for part in lines[-1].split(" (")[0].split(" -> "))

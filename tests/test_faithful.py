@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import Tensor, nn
-from zoo import conv, image, quantized
+from zoo import conv, image, quantized, written
 
 from compress.pipeline.faithful import FAITHFUL, fault_of_float, fault_of_integers
 from export.artifact import Artifact
@@ -144,7 +144,7 @@ def test_logits_of_another_shape_are_no_logits_of_this_network() -> None:
 def test_the_layer_that_a_runtime_computes_otherwise_is_named(word: str, tmp_path: Path) -> None:
     backend, rules = RUNTIMES[word]
     placed = quantized("residual").placed(rules)
-    artifact = backend.build(to_onnx(placed, image(), tmp_path / f"{word}.onnx"), tmp_path)
+    artifact = backend.build(written("residual", tmp_path / f"{word}.onnx", rules), tmp_path)
     x = image(1).numpy()
     lines: list[str] = []
     assert fault_of_integers(word, backend, artifact, placed, x, FAR, lines.append) is None
@@ -179,8 +179,8 @@ def test_a_file_that_openvino_does_not_take_is_told_by_its_operator_and_cause(tm
 
 
 def test_what_cannot_be_compared_layer_by_layer_is_told(tmp_path: Path) -> None:
-    placed, lines = quantized("unet").placed(onnxruntime.RULES), list[str]()
-    artifact = OnnxRuntime().build(to_onnx(placed, image(), tmp_path / "net.onnx"), tmp_path)
+    lines: list[str] = []
+    artifact = OnnxRuntime().build(written("unet of one class", tmp_path / "net.onnx", onnxruntime.RULES), tmp_path)
     other = quantized("depthwise").placed(onnxruntime.RULES)
     assert fault_of_integers("onnxruntime", OnnxRuntime(), artifact, other, image().numpy(), FAR, lines.append) is None
     assert "not compared with torch's one by one: the file has" in lines[0]

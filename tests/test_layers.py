@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 from torch import nn
-from zoo import example, image, made, quantized
+from zoo import example, image, made, quantized, written
 
 from export.artifact import Backend
 from export.backends import onnxruntime, openvino
@@ -33,8 +33,7 @@ def counted(net: nn.Module, name: str) -> int:
     "name", ["unet", "residual", "squeeze and excite", "grouped", "transposed overlapping", "volume"]
 )
 def test_macs_are_those_that_torch_counts(name: str, tmp_path: Path) -> None:
-    onnx_file = to_onnx(made(name), example(name), tmp_path / "net.onnx")
-    found = layers_of(onnx_file.path, tuple(example(name).shape))
+    found = layers_of(written(name, tmp_path / "net.onnx").path, tuple(example(name).shape))
     assert total(found)["macs"] == counted(made(name), name)
 
 
@@ -59,7 +58,7 @@ def test_layers_are_named_by_their_weights_and_count_what_they_hold(tmp_path: Pa
 @pytest.mark.parametrize("word", RULES)
 def test_quantized_layers_keep_their_names_and_have_8_bits(word: str, tmp_path: Path) -> None:
     net = quantized("unet of one class")
-    path = to_onnx(net.placed(RULES[word]), image(), tmp_path / "net.onnx").path
+    path = written("unet of one class", tmp_path / "net.onnx", RULES[word]).path
     found = {layer.name: layer for layer in layers_of(path, (1, 3, 32, 32)) if layer.macs}
     assert set(found) == set(net.layer_names())
     assert sum(layer.bits == 8 for layer in found.values()) == net.layers(RULES[word])["integer"]
@@ -75,8 +74,7 @@ def test_open_axes_take_the_size_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize("word", BACKENDS)
 @pytest.mark.parametrize("integer", [False, True])
 def test_the_time_of_every_convolution_is_found(word: str, integer: bool, tmp_path: Path) -> None:
-    net = quantized("unet of one class").placed(RULES[word]) if integer else made("unet of one class")
-    file = to_onnx(net, image(), tmp_path / "net.onnx")
+    file = written("unet of one class", tmp_path / "net.onnx", RULES[word] if integer else None)
     backend: Backend = BACKENDS[word]()
     built = backend.build(file, tmp_path)
     profile = backend.profile(built, np.asarray(image()), runs=4)  # type: ignore[attr-defined]

@@ -60,6 +60,11 @@ def thin(task: Task) -> tuple[nn.Module, list[str]]:
     return Lowrank(at_least=8, macs=0.5)(task.net, heard), notes
 
 
+@pytest.fixture(scope="module")
+def quantized(task: Task, thin: tuple[nn.Module, list[str]]) -> nn.Module:
+    return Int8()(thin[0], task)
+
+
 @pytest.fixture
 def describe(monkeypatch: pytest.MonkeyPatch) -> Describe:
     return describes(monkeypatch)
@@ -209,8 +214,8 @@ def test_it_is_saved_and_loaded_and_exported(task: Task, thin: tuple[nn.Module, 
     check_it_travels(thin[0], task.example, tmp_path)
 
 
-def test_int8_after_it_costs_little(task: Task, thin: tuple[nn.Module, list[str]]) -> None:
-    assert dice(task, thin[0]) - dice(task, Int8()(thin[0], task)) < 0.02
+def test_int8_after_it_costs_little(task: Task, thin: tuple[nn.Module, list[str]], quantized: nn.Module) -> None:
+    assert dice(task, thin[0]) - dice(task, quantized) < 0.02
 
 
 def test_two_rules_for_the_ranks_are_refused() -> None:
@@ -221,7 +226,7 @@ def test_two_rules_for_the_ranks_are_refused() -> None:
             Lowrank(**wrong)  # type: ignore[arg-type]
 
 
-def test_what_cannot_be_done_is_an_error_with_the_reasons(task: Task) -> None:
+def test_what_cannot_be_done_is_an_error_with_the_reasons(task: Task, quantized: nn.Module) -> None:
     with pytest.raises(PassError, match=r"macs 0\.01 cannot be reached: with rank 1 in every layer .* would be left"):
         Lowrank(at_least=8, macs=0.01)(task.net, task)
     with pytest.raises(PassError, match=r"no layer was replaced; .*less than 1.3 times fewer multiply-accumulates"):
@@ -231,7 +236,7 @@ def test_what_cannot_be_done_is_an_error_with_the_reasons(task: Task) -> None:
     with pytest.raises(PassError, match=r"lowrank: there are no calibration cases; .*set refit: false"):
         Lowrank()(task.net, without_calibration(task))
     with pytest.raises(PassError, match="give lowrank before int8"):
-        Lowrank()(Int8(calibrate=1)(task.net, task), task)
+        Lowrank()(quantized, task)
     assert (Lowrank().uses, Lowrank(refit=False).uses) == (("calibration",), ())
 
 

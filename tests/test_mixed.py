@@ -42,7 +42,8 @@ def task(tmp_path: Path, recipe: dict[str, Any]) -> Task:
 def lost(net: nn.Module, task: Task) -> float:
     def dice(one: nn.Module) -> float:
         with torch.no_grad():
-            return task.measure(lambda image: one(torch.from_numpy(image)).numpy()).mean("dice")
+            some = task.data.cases["test"][:12]
+            return task.measure(lambda image: one(torch.from_numpy(image)).numpy(), cases=some).mean("dice")
 
     return dice(task.net) - dice(net)
 

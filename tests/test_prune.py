@@ -117,6 +117,31 @@ def pruned(net: nn.Module, notes: list[str] | None = None, side: int = 32, **opt
     return Prune(**options)(net, stand_in(net, torch.zeros(1, 1, side, side), notes))
 
 
+def chain() -> nn.Module:
+    """Two layers and a head: enough where only widths count."""
+    torch.manual_seed(0)
+    layers = (
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 3, 1),
+    )
+    return nn.Sequential(*layers).eval()
+
+
+def cut(net: nn.Module, notes: list[str] | None = None, **options: Any) -> nn.Module:
+    """A pruned network that nobody can describe."""
+    return Prune(**options).smaller(net, stand_in(net, torch.zeros(1, 1, 32, 32), notes))
+
+
+@pytest.fixture(scope="module")
+def half() -> tuple[nn.Module, nn.Module, list[str]]:
+    """A network, what is left of it without half of its channels, and what was said."""
+    net, notes = unet(), list[str]()
+    return net, pruned(net, notes, ratio=0.5), notes
+
+
 def size(net: nn.Module, image: Tensor) -> tuple[int, int]:
     return prune_module.trial_of(net, image).size()
 
@@ -203,11 +228,10 @@ def check_saved_and_exported(net: nn.Module, image: Tensor, folder: Path) -> Non
         )
 
 
-def test_the_network_given_is_not_changed() -> None:
-    net = unet()
-    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    pruned(net, ratio=0.5)
+def test_the_network_given_is_not_changed(half: tuple[nn.Module, nn.Module, list[str]]) -> None:
+    net, before = half[0], unet().state_dict()
     assert widths(net)[0] == 16
+    assert before.keys() == net.state_dict().keys()
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
@@ -245,15 +269,14 @@ def test_groups_say_which_layers_go_together_and_why_not() -> None:
 # How much goes, and of what.
 
 
-def test_local_pruning_takes_the_same_share_from_every_layer() -> None:
-    before, after = widths(unet())[:-1], widths(pruned(unet(), ratio=0.5))[:-1]
+def test_local_pruning_takes_the_same_share_from_every_layer(half: tuple[nn.Module, nn.Module, list[str]]) -> None:
+    before, after = (widths(net)[:-1] for net in half[:2])
     assert [2 * width for width in after] == before
 
 
 @pytest.mark.parametrize(("multiple", "first", "deep"), [(None, 8, 16), (1, 11, 22), (3, 12, 21), (16, 16, 16)])
 def test_widths_are_rounded_to_the_nearest_that_fits(multiple: int | None, first: int, deep: int) -> None:
-    small = pruned(unet(), ratio=0.3, multiple=multiple)
-    assert widths(small)[:4] == [first, first, deep, deep]
+    assert widths(cut(chain(), ratio=0.3, multiple=multiple)) == [first, deep, 3]
 
 
 def test_global_pruning_takes_what_matters_least_and_leaves_every_layer_some() -> None:
@@ -277,30 +300,30 @@ def test_kept_layers_keep_their_channels() -> None:
     assert any("encoder.0.0" in note and "the recipe keeps it" in note for note in notes)
 
 
-def test_rounds_end_where_one_cut_ends_and_measure_importance_anew() -> None:
-    once = pruned(unet(), ratio=0.5, multiple=1)
+def test_rounds_end_where_one_cut_ends_and_measure_importance_anew(
+    half: tuple[nn.Module, nn.Module, list[str]],
+) -> None:
     twice = pruned(unet(), ratio=0.5, multiple=1, rounds=2)
-    assert widths(once) == widths(twice)
+    assert widths(half[1]) == widths(twice)
     assert twice.description["changed"]["net"] == unet().description  # type: ignore[index]
 
 
 @pytest.mark.parametrize(("macs", "reached"), [(0.5, 0.5), (1_500_000.0, None)])
 def test_a_target_of_macs_is_met_from_below(macs: float, reached: float | None) -> None:
     image = torch.zeros(1, 1, 32, 32)
-    limit = macs if reached is None else reached * size(unet(), image)[1]
-    found = size(pruned(unet(), macs=macs, multiple=1), image)[1]
+    limit = macs if reached is None else reached * size(chain(), image)[1]
+    found = size(cut(chain(), macs=macs, multiple=1), image)[1]
     assert 0.7 * limit < found <= limit
 
 
 def test_a_target_of_parameters_is_met_in_rounds() -> None:
     image = torch.zeros(1, 1, 32, 32)
-    limit = 0.3 * size(unet(), image)[0]
-    assert 0.7 * limit < size(pruned(unet(), params=0.3, multiple=1, rounds=2), image)[0] <= limit
+    limit = 0.3 * size(chain(), image)[0]
+    assert 0.7 * limit < size(cut(chain(), params=0.3, multiple=1, rounds=2), image)[0] <= limit
 
 
-def test_notes_tell_sizes_the_narrowest_layer_and_what_stayed() -> None:
-    notes: list[str] = []
-    pruned(unet(), notes, ratio=0.5)
+def test_notes_tell_sizes_the_narrowest_layer_and_what_stayed(half: tuple[nn.Module, nn.Module, list[str]]) -> None:
+    notes = half[2]
     params = size(unet(), torch.zeros(1, 1, 32, 32))[0]
     assert notes[0].startswith(f"{params:,} -> ")
     assert notes[1] == "narrowest layer: encoder.0.0, 8 of 16 channels"
@@ -409,9 +432,9 @@ def fake_clock(monkeypatch: pytest.MonkeyPatch, time_of: Callable[[int], float])
 
 
 def test_a_latency_is_found_by_bisection(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = size(unet(), torch.zeros(1, 1, 32, 32))[1]
+    whole = size(chain(), torch.zeros(1, 1, 32, 32))[1]
     fake_clock(monkeypatch, lambda macs: 2 + 8 * macs / whole)
-    small = pruned(unet(), latency_ms=5, multiple=1)
+    small = cut(chain(), latency_ms=5, multiple=1)
     assert 2 + 8 * size(small, torch.zeros(1, 1, 32, 32))[1] / whole == pytest.approx(5, rel=0.1)
 
 
@@ -427,10 +450,10 @@ def test_a_latency_is_found_by_bisection(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_a_latency_that_cannot_be_met_says_what_can(target: float, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = size(unet(), torch.zeros(1, 1, 32, 32))[1]
+    whole = size(chain(), torch.zeros(1, 1, 32, 32))[1]
     fake_clock(monkeypatch, lambda macs: 10.0 if macs == whole else 4.0)
     with pytest.raises(PassError, match=said):
-        pruned(unet(), latency_ms=target)
+        cut(chain(), latency_ms=target)
 
 
 # What is refused.
@@ -471,9 +494,9 @@ def test_nothing_pruned_is_an_error_that_says_why() -> None:
 
 def test_a_size_that_cannot_be_reached_says_what_can() -> None:
     with pytest.raises(PassError, match=r"100 MACs cannot be reached: .* there are \d"):
-        pruned(unet(), macs=100)
+        cut(chain(), macs=100)
     with pytest.raises(PassError, match="nothing needs to be removed"):
-        pruned(unet(), params=10_000_000)
+        cut(chain(), params=10_000_000)
 
 
 def test_a_bundle_that_is_kept_says_so() -> None:

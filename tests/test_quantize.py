@@ -9,7 +9,7 @@ import torch
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
-from zoo import C, conv, image, made, quantized
+from zoo import C, conv, image, made, quantized, written
 
 from compress.networks.unet import UNet
 from compress.passes.int8 import Int8, calibrated
@@ -71,9 +71,9 @@ def test_integer_weights_are_stored_as_integers_and_float_ones_as_floats(tmp_pat
 
 
 def test_a_shared_weight_is_stored_once_and_a_tied_one_along_each_axis(tmp_path: Path) -> None:
-    shared = to_onnx(quantized("shared").placed(openvino.RULES), image(), tmp_path / "shared.onnx")
+    shared = written("shared", tmp_path / "shared.onnx", openvino.RULES)
     assert [name for name in weights(shared.path) if "2.conv" in name] == ["2.conv.weight.int8"]
-    tied = to_onnx(quantized("tied").placed(openvino.RULES), image(), tmp_path / "tied.onnx")
+    tied = written("tied", tmp_path / "tied.onnx", openvino.RULES)
     first, second = (value for name, value in weights(tied.path).items() if "2.down" in name)
     assert first.dtype == second.dtype == np.int8
     assert not np.array_equal(first, second)
@@ -81,7 +81,7 @@ def test_a_shared_weight_is_stored_once_and_a_tied_one_along_each_axis(tmp_path:
 
 def test_an_integer_file_is_a_quarter_of_a_float_one(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    net = UNet(classes=2, in_channels=3, width=32)().eval()
+    net = UNet(classes=2, in_channels=3, width=64, depth=2)().eval()
     graph = folded_graph(net, image(), ())
     ranges = calibrated(graph, lambda: [image(1)], Int8(method="min_max"), 1)
     whole = to_onnx(net, image(), tmp_path / "float.onnx").size_mb

@@ -11,7 +11,7 @@ import torch
 from integer_layers import Conv, Product, write
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
-from zoo import example, quantized
+from zoo import quantized, written
 
 from compress.passes.int8 import Int8, calibrated
 from export.backends import onnxruntime, openvino, tensorrt
@@ -107,10 +107,11 @@ def test_a_file_tells_in_which_channels_sums_can_leave_16_bits(layer: Conv | Pro
 
 
 @pytest.mark.parametrize("rules", [onnxruntime.RULES, openvino.RULES], ids=["onnxruntime", "openvino"])
-@pytest.mark.parametrize("name", ["unet", "transposed", "transposed in groups", "tied", "squeeze and excite"])
+@pytest.mark.parametrize(
+    "name", ["unet of one class", "transposed", "transposed in groups", "tied", "squeeze and excite"]
+)
 def test_what_is_written_for_a_cpu_is_proven_safe(name: str, rules: Rules, tmp_path: Path) -> None:
-    artifact = to_onnx(quantized(name).placed(rules), example(name), tmp_path / "net.onnx")
-    sums = artifact.made["pair_sums"]
+    sums = written(name, tmp_path / "net.onnx", rules).made["pair_sums"]
     assert (sums["layers"], sums["unsafe"]) == (quantized(name).layers(rules)["integer"], {})
     assert 0 < sums["largest"] <= LARGEST_SUM
 
@@ -122,9 +123,9 @@ def test_a_depthwise_layer_keeps_its_eight_bits(tmp_path: Path) -> None:
 
 
 def test_signed_codes_are_shifted_and_then_cut_off_as_well(tmp_path: Path) -> None:
-    artifact = to_onnx(quantized("unet").placed(tensorrt.RULES), example("unet"), tmp_path / "net.onnx")
-    sums = artifact.made["pair_sums"]
-    assert sums["layers"] == quantized("unet").layers(tensorrt.RULES)["integer"]
+    net = quantized("unet of one class")
+    sums = written("unet of one class", tmp_path / "net.onnx", tensorrt.RULES).made["pair_sums"]
+    assert sums["layers"] == net.layers(tensorrt.RULES)["integer"]
     assert sums["unsafe"], "run on a CPU, what is written for a GPU is not safe"
 
 

@@ -64,12 +64,19 @@ def with_dead_channels() -> EveryLayer:
     return net
 
 
-@pytest.mark.parametrize(("rules", "backend"), RUNTIMES.values(), ids=RUNTIMES)
-def test_a_written_layer_keeps_its_bias_whatever_its_weights(rules: Rules, backend: Backend, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def calibrated_with_dead_channels() -> tuple[EveryLayer, Quantized]:
     net, example, x = with_dead_channels(), image(0, 1, 3, 8, 8), image(1, 1, 3, 8, 8)
     graph = folded_graph(net, example, ())
-    ranges = calibrated(graph, lambda: [x], Int8(method="min_max"), 1)
-    placed = Quantized(graph, ranges, ()).placed(rules)
+    return net, Quantized(graph, calibrated(graph, lambda: [x], Int8(method="min_max"), 1), ())
+
+
+@pytest.mark.parametrize(("rules", "backend"), RUNTIMES.values(), ids=RUNTIMES)
+def test_a_written_layer_keeps_its_bias_whatever_its_weights(
+    rules: Rules, backend: Backend, calibrated_with_dead_channels: tuple[EveryLayer, Quantized], tmp_path: Path
+) -> None:
+    (net, quantized), example, x = calibrated_with_dead_channels, image(0, 1, 3, 8, 8), image(1, 1, 3, 8, 8)
+    placed = quantized.placed(rules)
     artifact = backend.build(to_onnx(placed, example, tmp_path / "net.onnx"), tmp_path)
     with backend.open(artifact) as infer, torch.no_grad():
         answer, simulated, exact = infer(x.numpy()), placed(x).numpy(), net(x).numpy()

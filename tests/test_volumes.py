@@ -106,7 +106,7 @@ VOLUMES = {
     ),
     "attention": Volume(network={"attention_unet3d": {"classes": 3, "width": 8, "depth": 2, "gates": 2}}),
     "reversible": Volume(
-        network={"reversible_unet3d": {"classes": 3, "widths": [16, 32], "groups": 4, "blocks": 2}}, norms=True
+        network={"reversible_unet3d": {"classes": 3, "widths": [16, 32], "groups": 4, "blocks": 1}}, norms=True
     ),
     "not reversible": Volume(
         network={"reversible_unet3d": {"classes": 3, "widths": [8, 16, 32], "groups": 8, "reversible": False}},

@@ -1,8 +1,11 @@
 """Small segmentation networks of every kind people bring, each with one habit, and what tests do with them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -13,6 +16,12 @@ from compress.networks.unet import UNet
 from compress.passes.int8 import Int8, calibrated
 from export.capture import folded_graph
 from export.quantization.quantized import Quantized
+from compress.passes.int8 import Int8, calibrated
+from export.capture import folded_graph
+from export.artifact import Artifact
+from export.quantization.quantized import Quantized
+from export.quantization.rules import Rules
+from export.to_onnx import to_onnx
 
 SIDE = 32
 C = 16
@@ -49,6 +58,21 @@ def quantized(name: str, keep_float: tuple[str, ...] = ()) -> Quantized:
     graph = folded_graph(made(name), example(name), ())
     ranges = calibrated(graph, lambda: (example(name, seed) for seed in (1, 2, 3)), Int8(method="min_max"), 3)
     return Quantized(graph, ranges, keep_float)
+
+
+@cache
+def _exported(name: str, rules: Rules | None, keep_float: tuple[str, ...]) -> tuple[Artifact, bytes]:
+    net = made(name) if rules is None else quantized(name, keep_float).placed(rules)
+    with TemporaryDirectory() as folder:
+        artifact = to_onnx(net, example(name), Path(folder) / "net.onnx")
+        return artifact, artifact.path.read_bytes()
+
+
+def written(name: str, path: Path, rules: Rules | None = None, keep_float: tuple[str, ...] = ()) -> Artifact:
+    """The network of this name as a file, in float or in the integers of a runtime's rules; it is exported once."""
+    artifact, data = _exported(name, rules, keep_float)
+    path.write_bytes(data)
+    return replace(artifact, path=path).sealed()
 
 
 def conv(before: int, after: int, kernel: int = 3, **options: object) -> nn.Conv2d:

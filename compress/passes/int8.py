@@ -219,13 +219,16 @@ def _percentile(counts: Histogram, centres: Histogram, edges: Range, percent: fl
 
 def _least_error(counts: Histogram, centres: Histogram, edges: Range) -> Range:
     """The range whose 256 levels have the least squared error: one end is moved in, then the other."""
+    squares = np.empty(BINS)
 
     def error(low: float, high: float) -> float:
         step = max(high - low, 1e-12) / 255
+        first, last = centres.searchsorted(low), centres.searchsorted(high, "right")
         # Values inside lose up to half a step evenly; those outside, their distance to the end.
-        outside = np.maximum(low - centres, 0) + np.maximum(centres - high, 0)
-        inside = outside == 0
-        return float((counts * np.where(inside, step**2 / 12, outside**2)).sum())
+        squares[first:last] = step**2 / 12
+        squares[:first] = (low - centres[:first]) ** 2
+        squares[last:] = (centres[last:] - high) ** 2
+        return float((counts * squares).sum())
 
     low, high = min(edges[0], 0.0), max(edges[1], 0.0)
     shares = np.linspace(1.0, 0.1, 181)

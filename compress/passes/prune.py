@@ -168,11 +168,12 @@ class Prune:
         changed = copied(net, "prune")
         if self.latency_ms is not None:
             find_device(self.device).check_here()
-        before = trial_of(changed, task.example).size()
+        before: tuple[int, int] | None = None
         began: dict[frozenset[Place], int] = {}
         share = self.ratio or 0.0
         for number in range(1, self.rounds + 1):
             look = _Look.at(changed, self, task, began, before)
+            before = look.before
             if self.ratio is None and number in (1, self.rounds):
                 share = look.share()
             look, cuts = look.settled(share, number)
@@ -235,9 +236,10 @@ class _Look:
 
     @staticmethod
     def at(
-        net: nn.Module, options: Prune, task: Task, began: dict[frozenset[Place], int], before: tuple[int, int]
+        net: nn.Module, options: Prune, task: Task, began: dict[frozenset[Place], int], before: tuple[int, int] | None
     ) -> _Look:
-        bundles, flow = prunable(net, task.example)
+        trial = trial_of(net, task.example)
+        bundles, flow = prunable(net, task.example, trial)
         bundles = _keeping(bundles, options.keep)
         found = _scores(options, net, task, bundles)
         for place, (bundle, score) in enumerate(zip(bundles, found, strict=True)):
@@ -254,14 +256,14 @@ class _Look:
             flow=flow,
             scores=scores,
             began=began,
-            trial=trial_of(net, task.example),
-            before=before,
+            trial=trial,
+            before=before or trial.size(),
         )
 
     def settled(self, share: float, number: int) -> tuple[_Look, list[Cut]]:
         """The cuts of this round, all of them tried together; what refuses is kept, and the rest settled again."""
         cuts = self.cuts(share * number / self.options.rounds)
-        refused = refusals(self.net, self.task.example, self.flow, cuts)
+        refused = refusals(self.net, self.task.example, self.flow, cuts, self.trial)
         if refused:
             bundles = keeping(self.bundles, refused)
             again = dataclasses.replace(self, bundles=bundles)

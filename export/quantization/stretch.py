@@ -185,7 +185,8 @@ def _channels(node: fx.Node) -> int:
 def read_stretched(graph: fx.GraphModule) -> None:
     """Where a product that `stretch` made is quantized, quantize what it multiplies instead, in place.
 
-    The integers are the same: x * k on a grid of step s is x on one of step s / k.
+    The integers are the same: x * k on a grid of step s is x on one of step s / k. What nothing reads then is left to
+    `clean`.
     """
     for pair in list(graph.graph.nodes):
         if pair.target is PAIR and (factor := source_of(pair.args[0]).meta.get("stretched")):
@@ -199,4 +200,3 @@ def read_stretched(graph: fx.GraphModule) -> None:
                 finer = add_constant(graph, f"{name.target}_finer", constant(graph, name) / factor)
                 read = graph.graph.call_function(STRETCHED, (source, finer, *pair.args[1:3]))
             pair.replace_all_uses_with(read)
-    clean(graph)

@@ -26,6 +26,8 @@ from torch.utils._pytree import tree_leaves
 
 from compress.errors import ExportError
 from export.capture import exported, quiet
+from export.modules import copy_of
+from export.capture import exported, operators_looked_up_once, quiet
 from export.functional import changes_in_place
 from export.modules import copy_of
 
@@ -232,8 +234,9 @@ def _composed(program: ExportedProgram) -> dict[Any, Callable[..., Any]] | None:
     if not unknown and not parts_change:
         return None
     # From torch's own table: an operation given as its own decomposition would be asked again and again.
-    simpler = default_decompositions()
-    return {target: simpler[target] for target in unknown if target in simpler}
+    with operators_looked_up_once():
+        simpler = default_decompositions()
+        return {target: simpler[target] for target in unknown if target in simpler}
 
 
 @dataclass

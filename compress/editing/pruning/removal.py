@@ -59,7 +59,8 @@ def trial_of(net: nn.Module, example: Tensor) -> Trial:
     plain = copy_of(net).eval()
     whole = answering(plain, example)
     try:
-        light, lighter = _without_values(plain), _without_values(whole)
+        light = _without_values(plain)
+        lighter = light if whole is plain else _without_values(whole)
         nothing = example.to("meta")
         return Trial(net=light, whole=lighter, example=nothing, shape=lighter(nothing).shape)
     except REFUSALS:
@@ -101,14 +102,17 @@ def groups(net: nn.Module, example: Tensor) -> list[Group]:
     return [bundle.group for bundle in keeping(bundles, refused)]
 
 
-def prunable(net: nn.Module, example: Tensor) -> tuple[list[Bundle], Flow]:
+def prunable(net: nn.Module, example: Tensor, trial: Trial | None = None) -> tuple[list[Bundle], Flow]:
     """Every bundle of the network; one without half of whose channels it does not run has the reason why.
+
+    Args:
+        trial: of this network, if there is one already.
 
     Raises:
         ExportError: if torch.export cannot capture the network.
     """
     bundles, flow = traced(net, example)
-    trial = trial_of(net, example)
+    trial = trial or trial_of(net, example)
     faults = {cut.bundle.key: fault for cut in _halves(bundles) if (fault := _fault(trial, [cut])) is not None}
     return keeping(bundles, faults), flow
 
@@ -118,14 +122,16 @@ def _halves(bundles: Sequence[Bundle]) -> list[Cut]:
     return [Cut(bundle=one, units=tuple(range(1, len(one.units), 2))) for one in bundles if one.group.prunable]
 
 
-def refusals(net: nn.Module, example: Tensor, flow: Flow, cuts: Sequence[Cut]) -> dict[frozenset[Place], str]:
+def refusals(
+    net: nn.Module, example: Tensor, flow: Flow, cuts: Sequence[Cut], trial: Trial | None = None
+) -> dict[frozenset[Place], str]:
     """The bundles (by key) that must stay whole so that the others can be cut, each with the reason.
 
     A cut is right if the network still runs, its answer has the same shape, and every channel that is left
     flows where it flowed before (`Flow`): shapes alone do not show a split that has moved.
     """
     refused: dict[frozenset[Place], str] = {}
-    trial = trial_of(net, example)
+    trial = trial or trial_of(net, example)
     for cut in cuts:
         fault = _fault(trial, [cut])
         if fault is not None:
