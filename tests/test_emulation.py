@@ -20,8 +20,6 @@ from export.backends.onnxruntime import OnnxRuntime
 from export.errors import BackendError, NotHere
 from export.quantization.emulation import emulation
 from export.quantization.rules import Rules
-from export.to_onnx import to_onnx
-from export.quantization.rules import Rules
 
 LAYERS: dict[str, Conv | Product] = {
     "one channel": Conv(inside=1, outside=8, zero=77),

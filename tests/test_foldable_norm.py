@@ -22,10 +22,9 @@ from compress.errors import PassError
 from compress.passes.foldable_norm import FoldableNorm
 from compress.passes.int8 import Int8
 from compress.storage.description import build_net
-from compress.passes.int8 import Int8
-from export.capture import folded_graph
 from compress.task import Task
 from compress.train.losses import DiceCrossEntropy
+from export.capture import folded_graph
 
 
 @pytest.fixture(autouse=True)

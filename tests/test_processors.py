@@ -11,8 +11,6 @@ from swaps import task_of
 
 from compress.passes.int8 import Int8
 from compress.pipeline.processors import processors
-from compress.recipe import load
-from compress.pipeline.processors import processors
 from compress.task import Task
 from export import instruction_set as sets
 from export.artifact import Artifact

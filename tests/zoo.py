@@ -14,11 +14,8 @@ from torch import Tensor, nn
 
 from compress.networks.unet import UNet
 from compress.passes.int8 import Int8, calibrated
-from export.capture import folded_graph
-from export.quantization.quantized import Quantized
-from compress.passes.int8 import Int8, calibrated
-from export.capture import folded_graph
 from export.artifact import Artifact
+from export.capture import folded_graph
 from export.quantization.quantized import Quantized
 from export.quantization.rules import Rules
 from export.to_onnx import to_onnx

@@ -25,8 +25,6 @@ from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
 from compress.errors import ExportError
-from export.capture import exported, quiet
-from export.modules import copy_of
 from export.capture import exported, operators_looked_up_once, quiet
 from export.functional import changes_in_place
 from export.modules import copy_of
