@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from compress.commands.run import run
 from compress.errors import PassError, RecipeError, WeightsError
-from compress.networks.foreign.head import notes_of
+from compress.networks.foreign.notes import notes_of
 from compress.networks.onnx import Onnx
 from compress.recipe import load
 from compress.storage.description import Description, build_net

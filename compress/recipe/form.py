@@ -203,7 +203,7 @@ class Form:
             if check is not None:
                 check()
         except SeveralOutputs as error:
-            best = which_output(error.places, {word: dataclasses.asdict(network)}, weights, data)
+            best = which_output(error.outputs, {word: dataclasses.asdict(network)}, weights, data)
             self.mistakes.append(f"{where}: {error}; {best}")
             return False
         except SegpressError as error:

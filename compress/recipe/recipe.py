@@ -17,7 +17,8 @@ from compress.errors import RecipeError, WeightsError
 from compress.gates.judging.judge import Gate, Name
 from compress.measure.latency import Timing
 from compress.measure.segmentation import Scoring
-from compress.networks.foreign.head import check_logits, note_on
+from compress.networks.foreign.checks import check_logits
+from compress.networks.foreign.notes import note_on
 from compress.networks.foreign.outputs import which_fits
 from compress.storage.description import build_net, read_description, shape_of
 from compress.storage.weights import load_weights

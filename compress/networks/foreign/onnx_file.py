@@ -26,7 +26,7 @@ import onnx.version_converter
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from compress.errors import RecipeError, WeightsError
-from compress.networks.foreign.head import first_line
+from export.errors import first_line
 from export.to_onnx import LARGEST_BYTES
 
 OPSETS = range(9, 27)

@@ -216,7 +216,7 @@ class _Reader:
     def layer(self, node: Node) -> _Layer | None:
         """The layer that a node is; None if it is none, or its weights are computed."""
         if node.outputs[0] in self.answers and node.kind in _ENDS:
-            # As a layer the last activation is seen, and taken off (compress/networks/foreign/head.py).
+            # As a layer the last activation is seen, and taken off (compress/networks/foreign/probe.py).
             return _ENDS[node.kind](self, node)
         make = LAYERS.get(node.kind)
         weights = [name for name in node.inputs[1:] if name]
