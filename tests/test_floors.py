@@ -32,6 +32,7 @@ FLOORS = (
     "compress.train",
     "compress.storage",
     "compress.networks",
+    "compress.networks.foreign.onnx",
     "compress.networks.foreign",
     "compress.networks.blocks",
     "compress.contracts",

@@ -21,9 +21,11 @@ from compress.networks.foreign.answers import tensors_in
 from compress.networks.foreign.checks import fault_of
 from compress.networks.foreign.head import Head
 from compress.networks.foreign.notes import note_on
-from compress.networks.foreign.onnx_file import File, graph_of, image_of, read, text_of
-from compress.networks.foreign.onnx_graph import KNOWN, Translated
-from compress.networks.foreign.onnx_operators import Node
+from compress.networks.foreign.onnx.description import graph_of, image_of, text_of
+from compress.networks.foreign.onnx.file import File, read
+from compress.networks.foreign.onnx.graph import Translated
+from compress.networks.foreign.onnx.layers import KNOWN
+from compress.networks.foreign.onnx.node import Node
 from compress.networks.foreign.probe import reading_of
 from export.errors import BackendError
 

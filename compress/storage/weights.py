@@ -109,7 +109,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
 def _tensors_in(path: Path, net: nn.Module, notes: list[str]) -> dict[str, Tensor]:
     if path.suffix.lower() == ".onnx":
         # Only here, as `rebuilt` above: importing what reads ONNX takes time and memory that most networks do not need.
-        from compress.networks.foreign.onnx_graph import Translated
+        from compress.networks.foreign.onnx.graph import Translated
         from compress.networks.onnx import tensors_of
 
         if isinstance(net, Translated):
