@@ -30,6 +30,7 @@ FLOORS = (
     "compress.editing.pruning",
     "compress.editing",
     "compress.train",
+    "compress.train.losses",
     "compress.storage",
     "compress.networks",
     "compress.networks.foreign.onnx",

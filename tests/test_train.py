@@ -19,7 +19,7 @@ from compress.networks.unet import UNet
 from compress.train import loop
 from compress.train.augment import augmentation, augmented
 from compress.train.loop import Plan, batches, shelves_in
-from compress.train.losses import DiceCrossEntropy
+from compress.train.losses.sum import DiceCrossEntropy
 from compress.train.objective import Supervised
 from compress.train.training import Training
 from export.files import make_folder

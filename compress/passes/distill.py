@@ -22,7 +22,8 @@ from compress.data.dataset.cases import Role
 from compress.editing.layer_replacement import copied
 from compress.errors import PassError
 from compress.train.augment import Augment, PresetOrMore
-from compress.train.losses import DiceCE, Losses, OneOrMore
+from compress.train.losses.combined import DiceCE
+from compress.train.losses.sum import Losses, OneOrMore
 from compress.train.training import supervised, training_augmentation, training_data
 from export.files import make_folder, write_json
 from export.modules import copy_of

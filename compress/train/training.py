@@ -18,7 +18,8 @@ from compress.errors import DataError, RecipeError
 from compress.progress import bar
 from compress.train.adversarial import Adversarial, OneWay
 from compress.train.augment import Augment, Changes, PresetOrMore
-from compress.train.losses import DiceCE, Losses, OneOrMore, Sum
+from compress.train.losses.combined import DiceCE
+from compress.train.losses.sum import Losses, OneOrMore, Sum
 from compress.train.objective import Supervised
 
 if TYPE_CHECKING:
