@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import RecipeError
-from compress.recipe.form import Form
+from compress.recipe.entries import Entries
+from compress.recipe.form import read_sections
 from compress.recipe.recipe import Recipe
 from compress.recipe.yaml_file import read_yaml
 
@@ -36,9 +37,9 @@ def read(path: Path, data_root: Path | None = None) -> tuple[Recipe | None, list
     text = {key: value for key, value in given.items() if value is not None}
     if data_root is not None:
         text = _with_root(path, text, data_root)
-    form = Form(path)
-    recipe = form.recipe(text)
-    return recipe, form.mistakes
+    entries = Entries(path)
+    recipe = read_sections(entries, text)
+    return recipe, entries.mistakes
 
 
 def _with_root(path: Path, text: dict[str, Any], root: Path) -> dict[str, Any]:

@@ -154,18 +154,18 @@ class Recipe:
 
 
 def which_output(
-    places: Sequence[str], network: Mapping[str, Mapping[str, Any]], weights: Path | None, data: Any
+    outputs: Sequence[str], network: Mapping[str, Mapping[str, Any]], weights: Path | None, data: Any
 ) -> str:
     """Which of several outputs is the final one, by its Dice, where weights and data are given."""
     if weights is None or data is None:
         return "with the weights and the data given too, each would be scored"
     ((word, options),) = network.items()
 
-    def task_of(place: str) -> Task:
-        head = {**options["head"], "output": place}
+    def task_of(output: str) -> Task:
+        head = {**options["head"], "output": output}
         return Recipe(name=word, network={word: {**options, "head": head}}, weights=weights, data=data).task()
 
-    return which_fits(places, task_of)
+    return which_fits(outputs, task_of)
 
 
 def other_dims(network: Mapping[str, Any], dims: int) -> str:

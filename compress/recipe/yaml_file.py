@@ -39,14 +39,14 @@ class Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: list[Any] = []
-        node.value = [(self._as_text(place), value) for place, value in node.value]
-        for place, _ in node.value:
-            if place.tag == "tag:yaml.org,2002:merge":
+        node.value = [(self._as_text(key_node), value) for key_node, value in node.value]
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
                 fault = "a recipe repeats what it needs: '<<' is not taken"
-                raise yaml.constructor.ConstructorError(None, None, fault, place.start_mark)
-            key = self.construct_object(place, deep=True)
+                raise yaml.constructor.ConstructorError(None, None, fault, key_node.start_mark)
+            key = self.construct_object(key_node, deep=True)
             if key in keys:
-                raise yaml.constructor.ConstructorError(None, None, f"'{key}' is given twice", place.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"'{key}' is given twice", key_node.start_mark)
             keys.append(key)
         return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
 
