@@ -139,7 +139,7 @@ class Critic(nn.Module):
     def forward(self, x_BCHW: Tensor) -> list[Tensor]:
         if x_BCHW.dim() == 4:
             return self._scales(x_BCHW)
-        # Its last layers are larger than what is left of a volume (see `precision` in loop.py).
+        # Its last layers are larger than what is left of a volume (see precision.py).
         with torch.autocast(x_BCHW.device.type, enabled=False):
             return self._scales(x_BCHW.float())
 

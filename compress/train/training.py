@@ -71,7 +71,8 @@ class Training:
 
     def __call__(self, net: nn.Module, data: Dataset, folder: Path, seed: int, log: Log = print) -> float:
         """Train `net` in place to its best state of the second half; returns its validation Dice (see loop.py)."""
-        from compress.train.loop import Plan, fit
+        from compress.train.loop import fit
+        from compress.train.plan import Plan
 
         data = training_data(data)
         plan = Plan(
