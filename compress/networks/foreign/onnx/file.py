@@ -57,9 +57,8 @@ def read(path: Path, known: Sequence[str]) -> File:
         model = _optimized(model)
         _refuse_flow(model.graph, path)
     model = _simpler(model, known)
-    graph = model.graph
-    _check_input(graph, path)
-    notes = tidied(model)
+    _check_input(model.graph, path)
+    graph, notes = tidied(model)
     return File(path=path, sha256=digest, graph=graph, opset=opset, notes=notes)
 
 

@@ -6,7 +6,6 @@ No answer changes by it, since classes are decided by what comes after.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ import onnx.inliner
 import onnx.numpy_helper
 import onnx.reference
 import onnx.shape_inference
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from compress.networks.foreign.onnx.node import titled
 from compress.networks.foreign.onnx.reference import computed
@@ -25,17 +26,16 @@ _PASSED = ("Cast", "Identity", "Squeeze", "Unsqueeze", "Transpose")
 _NEVER_FOLDED = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
 
 
-def tidied(model: Any) -> tuple[str, ...]:
-    """Tidy a model's graph, in place; a note for each output that became another."""
-    graph = model.graph
+def tidied(model: Any) -> tuple[Any, tuple[str, ...]]:
+    """A model's graph (onnx.GraphProto), tidied; and a note for each output that became another."""
     _folded(model)
-    notes = _without_argmax(graph)
-    _prune(graph)
-    _named(graph)
+    notes = _without_argmax(model.graph)
+    model = ir.to_proto(RemoveUnusedNodesPass()(ir.from_proto(model)).model)
+    _named(model.graph)
     ranks = _ranks(model)
-    _clear(graph)
-    graph.value_info.extend(ranks)
-    return notes
+    _clear(model.graph)
+    model.graph.value_info.extend(ranks)
+    return model.graph, notes
 
 
 def _folded(model: Any) -> None:
@@ -98,30 +98,6 @@ def _without_argmax(graph: Any) -> tuple[str, ...]:
         else:
             output.CopyFrom(onnx.helper.make_tensor_value_info(source, onnx.TensorProto.FLOAT, None))
     return tuple(notes)
-
-
-def _prune(graph: Any) -> None:
-    """Leave out what no output needs."""
-    needed = _outputs(graph)
-    kept = []
-    for node in reversed(graph.node):
-        if needed & set(node.output):
-            kept.append(node)
-            needed |= set(node.input) | set(_captured(node))
-    kept.reverse()
-    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.node[:]
-    graph.node.extend(kept)
-    del graph.initializer[:]
-    graph.initializer.extend(tensors)
-
-
-def _captured(node: Any) -> Iterator[str]:
-    for each in node.attribute:
-        if each.type == onnx.AttributeProto.GRAPH:
-            for inner in each.g.node:
-                yield from inner.input
-                yield from _captured(inner)
 
 
 def _named(graph: Any) -> None:
