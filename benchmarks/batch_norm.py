@@ -19,7 +19,7 @@ from compress.measure.host import conditions, host_facts
 from compress.measure.latency import Timing, interleaved
 from compress.networks.unet import UNet
 from compress.train.fast_batch_norm import fast_batch_norms
-from compress.train.losses import DiceCrossEntropy
+from compress.train.losses.sum import DiceCrossEntropy
 from export.device import usable_cpus
 from export.files import write_bytes
 

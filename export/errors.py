@@ -42,3 +42,9 @@ class SurroundingsError(SegpressError):
     """The host failed (disk full, device unreachable); running again may work."""
 
     exit_code = 4
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """What an error says, in one line of at most so many characters; its type where it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:most].rstrip(".")

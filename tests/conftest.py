@@ -18,7 +18,7 @@ from compress.data.dataset.cases import Normalization
 from compress.networks.unet import UNet
 from compress.storage.description import Description
 from compress.storage.weights import save_net
-from compress.train.losses import DiceCrossEntropy
+from compress.train.losses.sum import DiceCrossEntropy
 
 # Tests that run beside each other have a thread each.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)

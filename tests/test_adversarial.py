@@ -20,7 +20,8 @@ from compress.errors import RecipeError
 from compress.networks.unet import UNet
 from compress.recipe import load, schema
 from compress.train.adversarial import Adversarial, Luc, SegAN
-from compress.train.losses import DiceCrossEntropy, compared
+from compress.train.losses.comparison import compared
+from compress.train.losses.sum import DiceCrossEntropy
 from compress.train.objective import Batch, Supervised
 from compress.train.training import Training
 
@@ -46,7 +47,7 @@ def objective(way: Any, seed: int = 0, ignore: int | None = None) -> Adversarial
 def critics_loss(made: Adversarial, of: nn.Module, on: Batch) -> float:
     with torch.no_grad():
         seen = compared(of(on.image_BCHW), on.mask_BHW, None)
-        return made.way.critics_loss(made.critic, on.image_BCHW, seen.chance_BKS, seen.truth_BKS).item()
+        return made.way.critics_loss(made.critic, on.image_BCHW, seen.probability_BKS, seen.truth_BKS).item()
 
 
 @pytest.mark.parametrize("way", WAYS, ids=IDS)
@@ -66,7 +67,7 @@ def test_the_networks_loss_is_the_supervised_one_and_the_term(way: Any) -> None:
     logits = student(given.image_BCHW)
     seen = compared(logits, given.mask_BHW, None)
     # The critic took its step before the term was computed.
-    term = way.networks_loss(made.critic, given.image_BCHW, seen.chance_BKS, seen.truth_BKS)
+    term = way.networks_loss(made.critic, given.image_BCHW, seen.probability_BKS, seen.truth_BKS)
     assert term > 0
     assert loss.item() == pytest.approx((DiceCrossEntropy()(logits, given.mask_BHW) + way.weight * term).item())
 
@@ -99,7 +100,7 @@ def test_the_right_mask_leaves_the_least_to_the_critic(way: Any) -> None:
         made(net(), batch(seed=seed))
     wrong, right = (
         way.networks_loss(made.critic, given.image_BCHW, chance, seen.truth_BKS).item()
-        for chance in (seen.chance_BKS, seen.truth_BKS)
+        for chance in (seen.probability_BKS, seen.truth_BKS)
     )
     assert right < wrong
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compress.networks.foreign import named
-from compress.networks.foreign.head import notes_of
+from compress.networks.foreign.notes import notes_of
 from compress.passes.prune import Prune
 from compress.storage.description import Description, build_net
 from compress.storage.weights import load_net, load_weights, save_net

@@ -27,7 +27,7 @@ from compress.passes.distill import Distill
 from compress.pipeline.stages import baseline, chain
 from compress.recipe import load
 from compress.task import Task
-from compress.train.array_cache import Shelf
+from compress.train.array_cache import ArrayCache
 from compress.train.distillation import (
     Features,
     attention,
@@ -296,11 +296,11 @@ def test_stages_of_another_depth_are_paired_where_sizes_agree() -> None:
     assert all(shallow.stages[i][1][1:] == deep.stages[j][1][1:] for i, j in found)
 
 
-def test_a_shelf_survives_and_only_whole_batches_count(tmp_path: Path) -> None:
+def test_an_array_cache_survives_and_only_whole_batches_count(tmp_path: Path) -> None:
     names = ((0, 1), (1, 0))
     logits = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
-    put = Shelf(tmp_path / "logits.f16", 2, 2, (3, 4, 4), "float16").put(names, logits)
-    again = Shelf(tmp_path / "logits.f16", 2, 2, (3, 4, 4), "float16")
-    assert np.array_equal(again.take(names), put) and np.allclose(put, logits, atol=2e-3)
-    assert again.hold(names)
-    assert not again.hold(((0, 0), (1, 0)))
+    stored = ArrayCache(tmp_path / "logits.f16", 2, 2, (3, 4, 4), "float16").store(names, logits)
+    again = ArrayCache(tmp_path / "logits.f16", 2, 2, (3, 4, 4), "float16")
+    assert np.array_equal(again.load(names), stored) and np.allclose(stored, logits, atol=2e-3)
+    assert again.has(names)
+    assert not again.has(((0, 0), (1, 0)))

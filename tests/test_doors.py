@@ -20,7 +20,8 @@ from torch import nn
 from compress.commands.run import run
 from compress.errors import MissingExtra, RecipeError, WeightsError
 from compress.networks import python
-from compress.networks.foreign.head import Headed, notes_of
+from compress.networks.foreign.adapter import LogitsAdapter
+from compress.networks.foreign.notes import notes_of
 from compress.passes.int8 import Int8, calibrated
 from compress.passes.prune import Prune
 from compress.recipe import load, schema
@@ -162,11 +163,11 @@ def test_it_goes_to_integers_and_out_to_onnx(word: str, here: Path) -> None:
 @pytest.mark.parametrize("word", NETWORKS)
 def test_a_checkpoint_of_the_library_itself_is_taken(word: str, here: Path) -> None:
     torch.manual_seed(1)
-    theirs = shape_of(NETWORKS[word]).bare()
+    theirs = shape_of(NETWORKS[word]).unwrapped()
     torch.save({"state_dict": {f"module.{name}": each for name, each in theirs.state_dict().items()}}, "theirs.pt")
     ours = built(word)
     load_weights(ours, here / "theirs.pt")
-    mine = ours.net if isinstance(ours, Headed) else ours
+    mine = ours.net if isinstance(ours, LogitsAdapter) else ours
     assert all(torch.equal(mine.state_dict()[name], each) for name, each in theirs.state_dict().items())
 
 
@@ -242,7 +243,7 @@ def test_a_library_that_is_not_installed_is_told_with_how_to_install_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtra, match=rf"pip install 'segpress\[{extra}\]'"):
-        shape_of(NETWORKS[word]).bare()
+        shape_of(NETWORKS[word]).unwrapped()
 
 
 def test_a_size_that_a_library_refuses_is_told() -> None:

@@ -23,7 +23,7 @@ from compress.passes.foldable_norm import FoldableNorm
 from compress.passes.int8 import Int8
 from compress.storage.description import build_net
 from compress.task import Task
-from compress.train.losses import DiceCrossEntropy
+from compress.train.losses.sum import DiceCrossEntropy
 from export.capture import folded_graph
 
 

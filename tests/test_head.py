@@ -15,8 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.errors import RecipeError, WeightsError
-from compress.networks.foreign import head
-from compress.networks.foreign.head import Head, Headed, check_logits, fault_of, headed, notes_of, reading_of
+from compress.networks.foreign import asking, probe
+from compress.networks.foreign.adapter import LogitsAdapter, adapted
+from compress.networks.foreign.checks import check_logits, fault_of
+from compress.networks.foreign.head import Head
+from compress.networks.foreign.notes import notes_of
+from compress.networks.foreign.probe import reading_of
 from export.backends.reference import Reference
 from export.to_onnx import to_onnx
 
@@ -26,9 +30,9 @@ IMAGE = torch.randn(2, 2, 32, 48, generator=torch.Generator().manual_seed(0))
 @pytest.fixture(autouse=True)
 def unasked() -> None:
     """Lambdas are told apart by where they lie in memory, which two of them may share in turn."""
-    head._READ.clear()
-    head._ON_META.clear()
-    head._RUNS.clear()
+    probe._READ.clear()
+    asking._ON_META.clear()
+    asking._RUNS.clear()
 
 
 class Pair(NamedTuple):
@@ -72,7 +76,7 @@ class Door:
     input: tuple[int, ...] | None = None
     head: Head = dataclasses.field(default_factory=Head)
 
-    def bare(self) -> nn.Module:
+    def unwrapped(self) -> nn.Module:
         torch.manual_seed(0)
         return Stranger(self.answer, self.classes)
 
@@ -84,7 +88,7 @@ def last(x: Tensor) -> Tensor:
 def logits(door: Door) -> Tensor:
     """What the convolution says."""
     with torch.no_grad():
-        return door.bare().conv(IMAGE)
+        return door.unwrapped().conv(IMAGE)
 
 
 AS_OURS: dict[str, Callable[[Any, Tensor], Any]] = {
@@ -107,14 +111,14 @@ AS_OURS: dict[str, Callable[[Any, Tensor], Any]] = {
 @pytest.mark.parametrize("answer", AS_OURS.values(), ids=AS_OURS)
 def test_logits_are_found_in_an_answer(answer: Callable[..., Any]) -> None:
     door = Door(answer=answer)
-    net = headed(door).eval()
+    net = adapted(door).eval()
     with torch.no_grad():
         torch.testing.assert_close(net(IMAGE), logits(door))
-    assert isinstance(net, Headed) == bool(notes_of(net)) or answer is AS_OURS["ends in a sigmoid"]
+    assert isinstance(net, LogitsAdapter) == bool(notes_of(net)) or answer is AS_OURS["ends in a sigmoid"]
 
 
 def test_a_network_that_answers_as_ours_is_left_as_it_is() -> None:
-    net = headed(Door(answer=AS_OURS["tensor"]))
+    net = adapted(Door(answer=AS_OURS["tensor"]))
     assert isinstance(net, Stranger)
     assert notes_of(net) == ()
 
@@ -133,7 +137,7 @@ def test_a_network_that_answers_as_ours_is_left_as_it_is() -> None:
 )
 def test_what_is_told_of_the_head_is_followed(answer: Callable[..., Any], told: Head, note: str) -> None:
     door = Door(answer=answer, head=told)
-    net = headed(door).eval()
+    net = adapted(door).eval()
     with torch.no_grad():
         torch.testing.assert_close(net(IMAGE), logits(door), rtol=1e-4, atol=1e-5)
     assert note in " ".join(notes_of(net))
@@ -142,25 +146,25 @@ def test_what_is_told_of_the_head_is_followed(answer: Callable[..., Any], told: 
 def test_softmax_undone_is_the_logits_but_for_a_constant() -> None:
     door = Door(answer=lambda net, x: net.conv(x).softmax(1), head=Head(activation="softmax"))
     with torch.no_grad():
-        found = headed(door).eval()(IMAGE)
+        found = adapted(door).eval()(IMAGE)
     torch.testing.assert_close(found.softmax(1), logits(door).softmax(1))
 
 
 def test_an_answer_at_a_quarter_of_the_size_is_resized_and_told() -> None:
     door = Door(answer=lambda net, x: F.avg_pool2d(net.conv(x), 4))
-    net = headed(door).eval()
+    net = adapted(door).eval()
     with torch.no_grad():
         found = net(IMAGE)
     wanted = F.interpolate(F.avg_pool2d(logits(door), 4), scale_factor=4, mode="bilinear")
     torch.testing.assert_close(found, wanted)
     assert "1/4 of the input's size" in notes_of(net)[0]
-    own = headed(dataclasses.replace(door, head=Head(size="own"))).eval()
+    own = adapted(dataclasses.replace(door, head=Head(size="own"))).eval()
     with torch.no_grad():
         assert own(IMAGE).shape == (2, 3, 8, 12)
 
 
 def test_an_unpadded_answer_is_left_and_told() -> None:
-    net = headed(Door(answer=lambda net, x: net.conv(x)[..., 4:-4, 4:-4])).eval()
+    net = adapted(Door(answer=lambda net, x: net.conv(x)[..., 4:-4, 4:-4])).eval()
     assert "compared there, at the centre" in notes_of(net)[0]
     with torch.no_grad():
         assert net(IMAGE).shape == (2, 3, 24, 40)
@@ -169,7 +173,7 @@ def test_an_unpadded_answer_is_left_and_told() -> None:
 def test_one_class_may_come_without_an_axis() -> None:
     door = Door(answer=lambda net, x: net.conv(x)[:, 0], classes=1)
     with torch.no_grad():
-        torch.testing.assert_close(headed(door).eval()(IMAGE), logits(door))
+        torch.testing.assert_close(adapted(door).eval()(IMAGE), logits(door))
 
 
 def test_an_image_with_its_channels_last_is_given_so() -> None:
@@ -178,7 +182,7 @@ def test_an_image_with_its_channels_last_is_given_so() -> None:
         return last(net.conv(x.movedim(-1, 1)))
 
     door = Door(answer=answer)
-    net = headed(door).eval()
+    net = adapted(door).eval()
     with torch.no_grad():
         torch.testing.assert_close(net(IMAGE), logits(door))
     assert "channels last" in notes_of(net)[0]
@@ -189,7 +193,7 @@ def test_a_sigmoid_within_the_network_stays() -> None:
         return net.last(net.conv(x) * net.last(net.aux(x)))
 
     door = Door(answer=gated, classes=1)
-    net = headed(door).eval()
+    net = adapted(door).eval()
     assert isinstance(net.last, nn.Sigmoid)
     with pytest.raises(WeightsError, match=r"probabilities, not logits: all of its answers .*activation: sigmoid"):
         check_logits(net, [IMAGE[:1].numpy()], door.head)
@@ -206,16 +210,16 @@ def test_probabilities_are_refused_by_their_values(answer: Callable[..., Any], w
     door = Door(answer=answer)
     images = [IMAGE[:1].numpy(), IMAGE[1:].numpy()]
     with pytest.raises(WeightsError, match=what):
-        check_logits(headed(door), images, door.head)
-    check_logits(headed(door), images, Head(activation="none"))
+        check_logits(adapted(door), images, door.head)
+    check_logits(adapted(door), images, Head(activation="none"))
     told = dataclasses.replace(door, head=Head(activation="sigmoid"))
-    check_logits(headed(told), images, told.head)
+    check_logits(adapted(told), images, told.head)
 
 
 def test_logits_are_no_probabilities() -> None:
     door = Door(answer=AS_OURS["tensor"])
-    check_logits(headed(door), [IMAGE[:1].numpy()], door.head)
-    check_logits(headed(door), [], door.head)
+    check_logits(adapted(door), [IMAGE[:1].numpy()], door.head)
+    check_logits(adapted(door), [], door.head)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +244,7 @@ def test_logits_are_no_probabilities() -> None:
 )
 def test_an_answer_that_cannot_be_read_is_refused(answer: Callable[..., Any], given: Head, told: str) -> None:
     with pytest.raises(RecipeError, match=told) as error:
-        headed(Door(answer=answer, head=given))
+        adapted(Door(answer=answer, head=given))
     assert "\n" not in str(error.value)
 
 
@@ -249,7 +253,7 @@ def test_in_training_it_answers_with_all_its_heads_the_final_one_first() -> None
         coarse = F.avg_pool2d(net.aux(x), 2)
         return {"aux": coarse, "out": net.conv(x)} if net.training else net.conv(x)
 
-    net = headed(Door(answer=answer)).train()
+    net = adapted(Door(answer=answer)).train()
     final, aux = net(IMAGE)
     torch.testing.assert_close(final, net.net.conv(IMAGE))  # type: ignore[operator, union-attr]
     assert aux.shape == final.shape
@@ -260,7 +264,7 @@ def test_heads_stacked_in_training_are_taken_apart() -> None:
     def answer(net: Any, x: Tensor) -> Tensor:
         return torch.stack([net.conv(x), net.aux(x)], dim=1) if net.training else net.conv(x)
 
-    net = headed(Door(answer=answer))
+    net = adapted(Door(answer=answer))
     first, second = net.train()(IMAGE)
     torch.testing.assert_close(first, net.net.conv(IMAGE))  # type: ignore[operator, union-attr]
     torch.testing.assert_close(second, net.net.aux(IMAGE))  # type: ignore[operator, union-attr]
@@ -273,7 +277,7 @@ def test_a_network_that_looks_at_values_is_asked_on_the_cpu() -> None:
 
     door = Door(answer=answer)
     with torch.no_grad():
-        torch.testing.assert_close(headed(door).eval()(IMAGE), logits(door))
+        torch.testing.assert_close(adapted(door).eval()(IMAGE), logits(door))
     assert fault_of(door, (33, 35)) is None
 
 
@@ -296,7 +300,7 @@ def test_sizes_are_asked_of_the_network() -> None:
     told = dataclasses.replace(halves, head=Head(size="input"))
     assert fault_of(told, (31, 50)) is None
     with torch.no_grad():
-        assert headed(told).eval()(IMAGE[..., 1:, :]).shape == (2, 3, 31, 48)
+        assert adapted(told).eval()(IMAGE[..., 1:, :]).shape == (2, 3, 31, 48)
 
     def only(net: Any, x: Tensor) -> Tensor:
         assert x.shape[2:] == (40, 40), "positions are those of 40x40"
@@ -306,12 +310,12 @@ def test_sizes_are_asked_of_the_network() -> None:
     assert fault_of(fixed, (40, 40)) is None
     assert fault_of(fixed, (41, 41)) == "this network does not take it (positions are those of 40x40); 40x40 would fit"
     with pytest.raises(RecipeError, match="set input to the one size it takes"):
-        headed(dataclasses.replace(fixed, input=None))
+        adapted(dataclasses.replace(fixed, input=None))
 
 
 def test_a_wrapped_network_leaves_torch_as_one_onnx_file(tmp_path: Path) -> None:
     door = Door(answer=lambda net, x: {"out": last(F.avg_pool2d(net.conv(x), 4)), "aux": net.aux(x)})
-    net = headed(door).eval()
+    net = adapted(door).eval()
     artifact = to_onnx(net, IMAGE[:1], tmp_path / "net.onnx")
     with torch.no_grad():
         wanted = net(IMAGE[:1]).numpy()

@@ -18,7 +18,9 @@ from torch.nn import functional as F
 from compress.data.folder import Folder
 from compress.errors import DataError, RecipeError
 from compress.recipe import load, schema
-from compress.train.losses import DiceCrossEntropy, Losses, OneOrMore, Sum, Word, gap_weights, signed_distance
+from compress.train.losses.cross_entropy import gap_weights
+from compress.train.losses.distance import signed_distance
+from compress.train.losses.sum import DiceCrossEntropy, Losses, OneOrMore, Sum, Word
 from compress.train.objective import Supervised
 from compress.train.training import Training, class_shares
 

@@ -13,7 +13,8 @@ from PIL import Image
 from compress.data.dataset.cases import Dataset
 from compress.data.folder import Folder
 from compress.errors import DataError, RecipeError
-from compress.recipe import _Loader, load
+from compress.recipe import load
+from compress.recipe.yaml_file import Loader
 from export.registry import words
 
 SIDE = 16
@@ -137,7 +138,7 @@ def test_the_refusal_names_what_was_found_ready_to_paste_and_never_advises_to_ig
     assert "masks/0.png" in said
     assert pasted in said
     assert "ignore" not in said
-    found = data(tmp_path, mask, classes=classes, **yaml.load(pasted, _Loader))
+    found = data(tmp_path, mask, classes=classes, **yaml.load(pasted, Loader))
     assert read(found).max() == max(1, classes - 1)
 
 
@@ -210,7 +211,7 @@ def test_masks_that_cannot_be_read_are_a_mistake_of_the_recipe(tmp_path: Path, m
 
 def test_colours_are_keys_in_yaml() -> None:
     text = "masks: {'#00ff00': a, [255, 0, 0]: b, 255: c}"
-    assert yaml.load(text, _Loader) == {"masks": {"#00ff00": "a", "[255, 0, 0]": "b", "255": "c"}}
+    assert yaml.load(text, Loader) == {"masks": {"#00ff00": "a", "[255, 0, 0]": "b", "255": "c"}}
 
 
 def test_a_value_is_a_class_or_ignored_and_not_both(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from compress.data.nifti import Nifti, Volumes
 from compress.errors import DataError, MissingExtra, RecipeError
 from compress.recipe import load
 from compress.task import Task
-from compress.train.loop import precision
+from compress.train.precision import precision
 from export.to_onnx import metadata_of
 
 nibabel = pytest.importorskip("nibabel")

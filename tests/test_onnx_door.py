@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from compress.commands.run import run
 from compress.errors import PassError, RecipeError, WeightsError
-from compress.networks.foreign.head import notes_of
+from compress.networks.foreign.notes import notes_of
 from compress.networks.onnx import Onnx
 from compress.recipe import load
 from compress.storage.description import Description, build_net
@@ -405,10 +405,10 @@ def test_a_file_that_answers_otherwise_is_refused_with_its_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = between(tmp_path / "net.onnx", [node("Elu", "a", "e"), node("Relu", "e")])
-    from compress.networks.foreign import onnx_operators
+    from compress.networks.foreign.onnx import operators
 
-    wrong = {**onnx_operators.OPERATORS, "Elu": lambda node, x: x.tanh()}
-    monkeypatch.setattr(onnx_operators, "OPERATORS", wrong)
+    wrong = {**operators.OPERATORS, "Elu": lambda node, x: x.tanh()}
+    monkeypatch.setattr(operators, "OPERATORS", wrong)
     with pytest.raises(RecipeError, match=r"'the Elu' \(Elu\) is computed otherwise than by ONNX Runtime"):
         Onnx(path=str(path), classes=2).check()
 

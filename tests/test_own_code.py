@@ -37,7 +37,7 @@ def written(files: dict[str, str]) -> None:
 
 def width(path: str, **options: Any) -> int:
     """The kernel of the layer that a file builds."""
-    net: nn.Module = Python(path=path, build="build", classes=2, **options).bare()
+    net: nn.Module = Python(path=path, build="build", classes=2, **options).unwrapped()
     assert isinstance(net, nn.Conv2d)
     return net.kernel_size[0]
 
@@ -88,7 +88,7 @@ def test_a_class_stays_itself_when_it_is_built_twice() -> None:
     text = "from torch import nn\nclass Net(nn.Conv2d):\n    def __init__(self):\n        super().__init__(1, 2, 1)\n"
     written({"theirs/net.py": text, "theirs/__init__.py": ""})
     network = Python(path="theirs/net.py", build="Net", classes=2)
-    assert type(network.bare()) is type(network.bare())
+    assert type(network.unwrapped()) is type(network.unwrapped())
 
 
 @pytest.mark.parametrize(
@@ -102,4 +102,4 @@ def test_a_class_stays_itself_when_it_is_built_twice() -> None:
 def test_the_way_out_is_told(options: dict[str, str], imports: str) -> None:
     written({"net.py": NET.format(imports=imports)})
     with pytest.raises(ValueError, match="set PYTHONPATH to the folder that holds the package"):
-        Python(build="build", classes=2, **options).bare()  # type: ignore[arg-type]
+        Python(build="build", classes=2, **options).unwrapped()  # type: ignore[arg-type]

@@ -26,7 +26,8 @@ from compress.errors import DataError, NotHere, RecipeError
 from compress.networks.unet import UNet
 from compress.recipe import load
 from compress.task import Task
-from compress.train.loop import Plan, batches
+from compress.train.batches import batches
+from compress.train.plan import Plan
 from compress.train.training import Training
 
 SIZES = [(32, 32), (70, 45), (20, 50), (33, 64), (64, 64), (9, 7)]

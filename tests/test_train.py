@@ -18,9 +18,10 @@ from compress.errors import WeightsError
 from compress.networks.unet import UNet
 from compress.train import loop
 from compress.train.augment import augmentation, augmented
-from compress.train.loop import Plan, batches, shelves_in
-from compress.train.losses import DiceCrossEntropy
+from compress.train.batches import batches, view_cache
+from compress.train.losses.sum import DiceCrossEntropy
 from compress.train.objective import Supervised
+from compress.train.plan import Plan
 from compress.train.training import Training
 from export.files import make_folder
 
@@ -102,12 +103,12 @@ def test_augmentation_moves_image_and_mask_together_and_repeats_itself() -> None
 
 def test_batches_made_ahead_are_the_same(data: Dataset, tmp_path: Path) -> None:
     data, plan = replace(data, batch=2), Plan(steps=1, rate=1e-3, views=2)
-    shelves = shelves_in(make_folder(tmp_path / "views"), plan, data)
-    assert shelves is not None
+    cache = view_cache(make_folder(tmp_path / "views"), plan, data)
+    assert cache is not None
     drop_out = torch.get_rng_state()
     alone = list(batches(data, plan, 0, 3))
-    list(islice(batches(data, plan, 0, 3, shelves, ahead=2), 2))
-    ahead = list(batches(data, plan, 0, 3, shelves, ahead=2))
+    list(islice(batches(data, plan, 0, 3, cache, ahead=2), 2))
+    ahead = list(batches(data, plan, 0, 3, cache, ahead=2))
     assert torch.equal(torch.get_rng_state(), drop_out)
     assert len(alone) == len(ahead) > 2
     for ours, theirs in zip(alone, ahead, strict=True):

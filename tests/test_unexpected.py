@@ -71,7 +71,7 @@ def traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_error_is_one_sentence_with_its_exit_code(
     command: str, error: BaseException, code: int, told: str, monkeypatch: Any, capsys: Any
 ) -> None:
-    monkeypatch.setattr("compress.recipe._read_yaml", raising(error))
+    monkeypatch.setattr("compress.recipe.loading.read_yaml", raising(error))
     assert ended(command, "recipe.yaml") == code
     out, err = capsys.readouterr()
     assert not out
@@ -104,7 +104,7 @@ def test_the_version_is_told(capsys: Any) -> None:
 
 def test_sigterm_stops_as_ctrl_c_does(monkeypatch: Any, capsys: Any) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("compress.recipe._read_yaml", lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("compress.recipe.loading.read_yaml", lambda *_: signal.raise_signal(signal.SIGTERM))
     assert ended("check", "recipe.yaml") == 128 + signal.SIGTERM
     assert capsys.readouterr().err == f"compress: {STOPPED}\n"
     assert signal.getsignal(signal.SIGTERM) is before
@@ -115,7 +115,7 @@ def test_in_a_runs_folder_the_trace_is_in_its_log(tmp_path: Path, monkeypatch: A
         with claimed(tmp_path / "run", fresh=False):
             raise ZeroDivisionError("nothing")
 
-    monkeypatch.setattr("compress.recipe._read_yaml", load)
+    monkeypatch.setattr("compress.recipe.loading.read_yaml", load)
     assert ended("run", "recipe.yaml") == 4
     assert str(tmp_path / "run" / "log.txt") in capsys.readouterr().err
     assert "ZeroDivisionError: nothing" in (tmp_path / "run" / "log.txt").read_text()
@@ -133,7 +133,7 @@ def test_an_error_in_a_users_own_code_is_theirs_with_its_line(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         monkeypatch.setattr(
-            "compress.recipe._read_yaml", lambda *_: exec(compile(file.read_text(), str(file), "exec"), {})
+            "compress.recipe.loading.read_yaml", lambda *_: exec(compile(file.read_text(), str(file), "exec"), {})
         )
         assert ended("run", "recipe.yaml") == 2
     err = capsys.readouterr().err

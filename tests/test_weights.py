@@ -31,7 +31,10 @@ from torch import Tensor, nn
 
 from compress.data.dataset.cases import Normalization
 from compress.errors import WeightsError
-from compress.networks.foreign.head import Head, Headed, notes_of, reading_of
+from compress.networks.foreign.adapter import LogitsAdapter
+from compress.networks.foreign.head import Head
+from compress.networks.foreign.notes import notes_of
+from compress.networks.foreign.probe import reading_of
 from compress.networks.unet import UNet
 from compress.storage.description import Description, build_net, read_description
 from compress.storage.weights import load_net, load_weights, save_net
@@ -225,11 +228,11 @@ def test_a_wrapped_network_takes_the_names_of_the_one_in_it(tmp_path: Path) -> N
     theirs = fresh(1)
     torch.save(theirs.state_dict(), tmp_path / "x.pt")
     reading = reading_of(Stub())
-    ours = Headed(fresh(2), reading)
+    ours = LogitsAdapter(fresh(2), reading)
     load_weights(ours, tmp_path / "x.pt")
     assert same(ours.net, theirs)
     torch.save(ours.state_dict(), tmp_path / "y.pt")
-    again = Headed(fresh(3), reading)
+    again = LogitsAdapter(fresh(3), reading)
     load_weights(again, tmp_path / "y.pt")
     assert same(again, ours)
 
@@ -239,7 +242,7 @@ class Stub:
 
     classes, in_channels, dims, input, head = 2, 1, 2, None, Head()
 
-    def bare(self) -> nn.Module:
+    def unwrapped(self) -> nn.Module:
         return fresh()
 
 

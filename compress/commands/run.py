@@ -17,7 +17,7 @@ from compress.errors import ExportError, NotHere, PassError
 from compress.gates.judging.judge import READ_SCORES, drops, judge, step_drop
 from compress.measure.host import host_facts
 from compress.measure.row import Row
-from compress.networks.foreign.head import note_on
+from compress.networks.foreign.notes import note_on
 from compress.pipeline.baseline_skill import refuse_without
 from compress.pipeline.build import Build, Builder, Place, measured, places
 from compress.pipeline.peak_memory import PeakMemory

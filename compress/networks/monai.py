@@ -12,7 +12,11 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.errors import MissingExtra, RecipeError
-from compress.networks.foreign.head import Head, fault_of, first_line, headed, reading_of
+from compress.networks.foreign.adapter import adapted
+from compress.networks.foreign.checks import fault_of
+from compress.networks.foreign.head import Head
+from compress.networks.foreign.probe import reading_of
+from export.errors import first_line
 
 # How MONAI's networks call what every network has: most of them, and those that call it otherwise.
 _NAMES = {
@@ -44,7 +48,7 @@ class Monai:
 
     def __call__(self) -> nn.Module:
         """A freshly initialised network: logits = net(image), BKHW or BKDHW."""
-        return headed(self)
+        return adapted(self)
 
     def check(self) -> None:
         """Whether MONAI has it, and its options are right.
@@ -59,7 +63,7 @@ class Monai:
         """What is wrong with an input of this size, and what would be right; None if nothing."""
         return fault_of(self, size)
 
-    def bare(self) -> nn.Module:
+    def unwrapped(self) -> nn.Module:
         """MONAI's own module."""
         kind = _kind(self.arch)
         takes = inspect.signature(kind).parameters

@@ -16,10 +16,17 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from compress.errors import RecipeError, WeightsError
-from compress.networks.foreign.head import Head, fault_of, headed, note_on, parts, reading_of
-from compress.networks.foreign.onnx_file import File, graph_of, image_of, read, text_of
-from compress.networks.foreign.onnx_graph import KNOWN, Translated
-from compress.networks.foreign.onnx_operators import Node
+from compress.networks.foreign.adapter import adapted
+from compress.networks.foreign.answers import tensors_in
+from compress.networks.foreign.checks import fault_of
+from compress.networks.foreign.head import Head
+from compress.networks.foreign.notes import note_on
+from compress.networks.foreign.onnx.description import graph_of, image_of, text_of
+from compress.networks.foreign.onnx.file import File, read
+from compress.networks.foreign.onnx.graph import Translated
+from compress.networks.foreign.onnx.layers import KNOWN
+from compress.networks.foreign.onnx.node import Node
+from compress.networks.foreign.probe import reading_of
 from export.errors import BackendError
 
 _read: dict[str, File] = {}
@@ -93,7 +100,7 @@ class Onnx:
 
     def __call__(self) -> nn.Module:
         """The network, with layers freshly initialised, answering with logits_BKHW."""
-        net = headed(self)
+        net = adapted(self)
         file = _read.get(str(self.sha256))
         if file is not None:
             note_on(net, *file.notes)
@@ -117,7 +124,7 @@ class Onnx:
         """What is wrong with an input of this size, and what would be right; None if nothing."""
         return fault_of(self, size)
 
-    def bare(self) -> nn.Module:
+    def unwrapped(self) -> nn.Module:
         """The module that the graph describes."""
         return Translated(*graph_of(str(self.graph)), self.batch)
 
@@ -159,34 +166,34 @@ def _channels(axes: Sequence[int | None], head: Head, path: str) -> int:
     return told
 
 
-def _classes(door: Onnx) -> int:
+def _classes(network: Onnx) -> int:
     """The axis of the answer that is no side of the image."""
-    net = door.bare()
-    _, (batch, *_) = image_of(graph_of(str(door.graph))[0])
-    sizes: list[tuple[int, ...]] = [door.input] if door.input else [(64, 96), (128, 192), (256, 384), (512, 512)]
-    if door.dims == 3 and not door.input:
+    net = network.unwrapped()
+    _, (batch, *_) = image_of(graph_of(str(network.graph))[0])
+    sizes: list[tuple[int, ...]] = [network.input] if network.input else [(64, 96), (128, 192), (256, 384), (512, 512)]
+    if network.dims == 3 and not network.input:
         sizes = [(32, 32, 48), (64, 64, 96), (128, 128, 128)]
     reason = ""
     for size in sizes:
         for last in (False, True):
-            shape = (*size, door.in_channels) if last else (door.in_channels, *size)
+            shape = (*size, network.in_channels) if last else (network.in_channels, *size)
             try:
                 with torch.no_grad():
                     answer = net.to("meta")(torch.empty(batch or 1, *shape, device="meta"))
             except RuntimeError as error:
                 reason = reason or str(error)
                 continue
-            found = {_axis_of_classes(tuple(part.shape), size) for part in parts(answer).values()} - {None}
+            found = {_axis_of_classes(tuple(part.shape), size) for part in tensors_in(answer).values()} - {None}
             if len(found) == 1:
                 (classes,) = found
                 assert classes is not None
                 return classes
-            told = ", ".join(f"'{name}' {tuple(part.shape)}" for name, part in parts(answer).items())
+            told = ", ".join(f"'{name}' {tuple(part.shape)}" for name, part in tensors_in(answer).items())
             raise ValueError(
-                f"{door.path}: answers with {told}, which does not tell the number of classes: give classes"
+                f"{network.path}: answers with {told}, which does not tell the number of classes: give classes"
             )
     raise ValueError(
-        f"{door.path}: answers to no image of {door.in_channels} channels ({reason}): give in_channels or input"
+        f"{network.path}: answers to no image of {network.in_channels} channels ({reason}): give in_channels or input"
     )
 
 
@@ -199,8 +206,8 @@ def _batch(file: File) -> int | None:
     images = torch.from_numpy(_image((2 * batch, *(side or 64 for side in axes)), seed=0))
     try:
         with torch.no_grad():
-            both = parts(net(images))
-            each = [parts(net(image)) for image in images.split(batch)]
+            both = tensors_in(net(images))
+            each = [tensors_in(net(image)) for image in images.split(batch)]
         same = all(
             _distance(both[name].numpy(), torch.cat([one[name] for one in each]).numpy()) < NEAR for name in both
         )

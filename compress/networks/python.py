@@ -25,10 +25,14 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.errors import RecipeError, WeightsError
-from compress.networks.foreign.head import Head, check_repeatable, fault_of, first_line, headed, reading_of
+from compress.networks.foreign.adapter import adapted
+from compress.networks.foreign.checks import check_repeatable, fault_of
+from compress.networks.foreign.head import Head
 from compress.networks.foreign.hidden import uncovered
 from compress.networks.foreign.named import NAMED, add, entries
 from compress.networks.foreign.own_code import beside, run_file
+from compress.networks.foreign.probe import reading_of
+from export.errors import first_line
 
 _PATH = "set PYTHONPATH to the folder that holds the package"
 _ON_PATH = f"name it by module: (package.file) and {_PATH}"
@@ -78,7 +82,7 @@ class Python:
 
     def __call__(self) -> nn.Module:
         """What the file gives, answering with logits_BKHW."""
-        return headed(self)
+        return adapted(self)
 
     def check(self) -> None:
         """Run the file and ask the network, once, or twice where it draws random numbers.
@@ -93,7 +97,7 @@ class Python:
         """What is wrong with an input of this size, and what would be right; None if nothing."""
         return fault_of(self, size)
 
-    def bare(self) -> nn.Module:
+    def unwrapped(self) -> nn.Module:
         """What the file gives."""
         assert self.sha256 is not None
         place = found(self.path, self.module, self.sha256)

@@ -11,8 +11,12 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.errors import MissingExtra, RecipeError
-from compress.networks.foreign.head import Head, fault_of, first_line, headed, reading_of
+from compress.networks.foreign.adapter import adapted
+from compress.networks.foreign.checks import fault_of
+from compress.networks.foreign.head import Head
+from compress.networks.foreign.probe import reading_of
 from compress.networks.foreign.torchvision_import import torchvision
+from export.errors import first_line
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -38,7 +42,7 @@ class Smp:
 
     def __call__(self) -> nn.Module:
         """A freshly initialised network: logits_BKHW = net(image_BCHW)."""
-        return headed(self)
+        return adapted(self)
 
     def check(self) -> None:
         """Whether smp knows all that is asked for.
@@ -53,7 +57,7 @@ class Smp:
         """What is wrong with an input of this (height, width), and what would be right; None if nothing."""
         return fault_of(self, size)
 
-    def bare(self) -> nn.Module:
+    def unwrapped(self) -> nn.Module:
         """The module that smp builds."""
         smp = _smp()
         archs = {kind.__name__.lower(): kind.__name__ for kind in smp.MODEL_ARCHITECTURES_MAPPING.values()}

@@ -12,7 +12,10 @@ from torch.nn import functional as F
 
 from compress.errors import RecipeError
 from compress.networks.blocks.conv import double_conv
-from compress.networks.foreign.head import Head, fault_of, headed, reading_of
+from compress.networks.foreign.adapter import adapted
+from compress.networks.foreign.checks import fault_of
+from compress.networks.foreign.head import Head
+from compress.networks.foreign.probe import reading_of
 from compress.networks.foreign.timm_encoder import timm_encoder
 
 
@@ -40,7 +43,7 @@ class Timm:
 
     def __call__(self) -> nn.Module:
         """A freshly initialised network: logits_BKHW = net(image_BCHW)."""
-        return headed(self)
+        return adapted(self)
 
     def check(self) -> None:
         """Whether timm has the encoder, with features at several strides.
@@ -55,7 +58,7 @@ class Timm:
         """What is wrong with an input of this (height, width), and what would be right; None if nothing."""
         return fault_of(self, size)
 
-    def bare(self) -> nn.Module:
+    def unwrapped(self) -> nn.Module:
         """The network itself."""
         return TimmModule(self)
 

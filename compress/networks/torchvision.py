@@ -12,8 +12,12 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.errors import RecipeError
-from compress.networks.foreign.head import Head, fault_of, first_line, headed, reading_of
+from compress.networks.foreign.adapter import adapted
+from compress.networks.foreign.checks import fault_of
+from compress.networks.foreign.head import Head
+from compress.networks.foreign.probe import reading_of
 from compress.networks.foreign.torchvision_import import torchvision
+from export.errors import first_line
 
 _INSTANCES = ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2")
 
@@ -53,7 +57,7 @@ class TorchVision:
 
     def __call__(self) -> nn.Module:
         """A freshly initialised network: logits_BKHW = net(image_BCHW), in training (logits, auxiliary logits)."""
-        return self.bare() if self.arch in _INSTANCES else headed(self)
+        return self.unwrapped() if self.arch in _INSTANCES else adapted(self)
 
     def check(self) -> None:
         """Whether torchvision can build it, and a recipe can do something with it.
@@ -77,7 +81,7 @@ class TorchVision:
         # Mask R-CNN resizes every image itself.
         return None if self.arch in _INSTANCES else fault_of(self, size)
 
-    def bare(self) -> nn.Module:
+    def unwrapped(self) -> nn.Module:
         """The module that torchvision builds."""
         models = torchvision().models
         given = {"weights": None, "weights_backbone": None, "num_classes": self.classes, **self.options}

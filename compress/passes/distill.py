@@ -22,15 +22,17 @@ from compress.data.dataset.cases import Role
 from compress.editing.layer_replacement import copied
 from compress.errors import PassError
 from compress.train.augment import Augment, PresetOrMore
-from compress.train.losses import DiceCE, Losses, OneOrMore
+from compress.train.losses.combined import DiceCE
+from compress.train.losses.sum import Losses, OneOrMore
 from compress.train.training import supervised, training_augmentation, training_data
 from export.files import make_folder, write_json
 from export.modules import copy_of
 
 if TYPE_CHECKING:
     from compress.task import Task
-    from compress.train.loop import Outcome, Plan
+    from compress.train.loop import Outcome
     from compress.train.objective import Objective
+    from compress.train.plan import Plan
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -138,7 +140,7 @@ class Distill:
     def _objective(self, student: nn.Module, task: Task, views: Path) -> Objective:
         import torch
 
-        from compress.train.array_cache import Shelf
+        from compress.train.array_cache import ArrayCache
         from compress.train.teacher import Taught, Teacher, Terms
 
         share = self.teacher
@@ -155,18 +157,18 @@ class Distill:
         teacher = None
         if terms.ask:
             net = copy_of(task.net).eval()
-            kept = None
+            cache = None
             if self.views is not None and not terms.watch:
                 with torch.no_grad():
                     shape = tuple(net(task.example).shape[1:])
-                kept = Shelf(views / "logits.f16", self.views, len(task.data.cases["train"]), shape, "float16")
-            teacher = Teacher(net, kept, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+                cache = ArrayCache(views / "logits.f16", self.views, len(task.data.cases["train"]), shape, "float16")
+            teacher = Teacher(net, cache, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         torch.manual_seed(task.seed)
         return Taught(student, teacher, task.example, terms, supervised(self.loss, task.data))
 
     def _plan(self, student: nn.Module, objective: Objective, task: Task, folder: Path, views: Path) -> Plan:
         """The numbers of this training, found once: one that was interrupted goes on with the same."""
-        from compress.train.loop import Plan
+        from compress.train.plan import Plan
 
         length = math.ceil(len(task.data.cases["train"]) / task.data.batch)
         path = folder / "plan.json"
@@ -195,13 +197,15 @@ class Distill:
             return {"steps": steps, "rate": self.rate}
         from lightning_fabric import Fabric
 
-        from compress.train.loop import Plan, batches, precision, shelves_in
+        from compress.train.batches import batches, view_cache
+        from compress.train.plan import Plan
+        from compress.train.precision import precision
         from compress.train.range_test import range_test
 
         count = 48 if self.minutes is not None else min(48, max(16, steps // 10))
         plan = Plan(steps=count, rate=1e-3, augment=training_augmentation(self.augment, task.data), views=self.views)
-        shelves = shelves_in(views, plan, task.data)
-        stream = batches(task.data, plan, 0, task.seed, shelves)
+        cache = view_cache(views, plan, task.data)
+        stream = batches(task.data, plan, 0, task.seed, cache)
         fabric = Fabric(accelerator="auto", devices=1, precision=precision(student, task.data))
         found = range_test(student, objective, stream, count, fabric)
         if self.minutes is not None:

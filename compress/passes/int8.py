@@ -8,12 +8,11 @@ matter and is decided when its file is written (export/quantization/rules.py).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, fx, nn
@@ -23,16 +22,16 @@ from compress.editing.mixed_precision import in_float, not_coarser, with_exact, 
 from compress.errors import PassError
 from compress.progress import bar
 from export.capture import folded_graph
+from export.quantization.observers import Histograms, MinMax, observe
 from export.quantization.placement import candidates, matches
 from export.quantization.quantized import Quantized
+from export.quantization.range_estimators import Percentile, RangeEstimator, least_divergence, least_squared_error
 from export.quantization.scales import Range
 
 if TYPE_CHECKING:
     from compress.task import Task
 
 Method = Literal["min_max", "percentile", "entropy", "mse"]
-Histogram = NDArray[np.float64]
-BINS = 2048
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -57,6 +56,16 @@ class Int8:
     @property
     def uses(self) -> tuple[Role, ...]:
         return ("calibration",) if self.most_drop is None else ("calibration", "val")
+
+    @property
+    def estimator(self) -> RangeEstimator | None:
+        """How ranges are estimated from histograms; None where the smallest and the largest value are the range."""
+        estimators: dict[Method, RangeEstimator] = {
+            "percentile": Percentile(percent=self.percentile),
+            "entropy": least_divergence,
+            "mse": least_squared_error,
+        }
+        return estimators.get(self.method)
 
     def __call__(self, net: nn.Module, task: Task) -> nn.Module:
         """A `Quantized` network: the same weights, batch norms folded, and a range for every activation.
@@ -137,134 +146,21 @@ def calibrated(
 ) -> dict[str, Range]:
     """The range of every activation that some runtime may quantize.
 
-    Images are streamed, twice where a histogram is needed (first its edges, then its counts), so
+    Images are streamed, twice where a histogram is needed (first its range, then its counts), so
     memory does not grow with the number of cases.
     """
-    names = candidates(graph)
-    edges = _edges(graph, names, bar(images(), "calibrating", count))
-    for name, (low, high) in edges.items():
-        if not np.isfinite([low, high]).all():
+    extremes = MinMax()
+    observe(graph, candidates(graph), extremes, bar(images(), "calibrating", count))
+    for name, extreme in extremes.ranges.items():
+        if not np.isfinite(extreme).all():
             raise PassError(f"int8: the activation {name} is not finite on the calibration cases; check the weights")
-    if how.method == "min_max":
-        return edges
-    counts = _counts(graph, edges, bar(images(), "calibrating", count))
-    return {name: _clipped(counts[name], edges[name], how) for name in edges}
-
-
-class _Watch(fx.Interpreter):
-    """Runs a graph and shows each named activation to `see`."""
-
-    def __init__(self, graph: fx.GraphModule, names: set[str], see: Callable[[str, Tensor], None]) -> None:
-        super().__init__(graph)
-        self.watched, self.see = names, see
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.name in self.watched:
-            self.see(n.name, value)
-        return value
-
-
-@torch.inference_mode()
-def _edges(graph: fx.GraphModule, names: set[str], images: Iterable[Tensor]) -> dict[str, Range]:
-    edges: dict[str, Range] = {}
-
-    def see(name: str, value: Tensor) -> None:
-        low, high = (edge.item() for edge in torch.aminmax(value))
-        before = edges.get(name, (low, high))
-        # min() and max() would drop a NaN that comes second.
-        edges[name] = (float(np.minimum(low, before[0])), float(np.maximum(high, before[1])))
-
-    watch = _Watch(graph, names, see)
-    for image in images:
-        watch.run(image)
-    return edges
-
-
-@torch.inference_mode()
-def _counts(graph: fx.GraphModule, edges: Mapping[str, Range], images: Iterable[Tensor]) -> dict[str, Histogram]:
-    counts = {name: np.zeros(BINS) for name in edges}
-
-    def see(name: str, value: Tensor) -> None:
-        low, high = edges[name]
-        if high > low:
-            counts[name] += torch.histc(value.float(), BINS, low, high).numpy()
-
-    watch = _Watch(graph, set(edges), see)
-    for image in images:
-        watch.run(image)
-    return counts
-
-
-def _clipped(counts: Histogram, edges: Range, how: Int8) -> Range:
-    if counts.sum() == 0:
-        return edges
-    centres = edges[0] + (np.arange(BINS) + 0.5) * (edges[1] - edges[0]) / BINS
-    if how.method == "percentile":
-        return _percentile(counts, centres, edges, how.percentile)
-    if how.method == "entropy":
-        return _least_divergence(counts, centres, edges)
-    return _least_error(counts, centres, edges)
-
-
-def _percentile(counts: Histogram, centres: Histogram, edges: Range, percent: float) -> Range:
-    """The range with `percent` of the values: half of the rest above, half below; all above if nothing is negative."""
-    share = np.cumsum(counts) / counts.sum()
-    outside = 1 - percent / 100
-    one_sided = edges[0] >= 0
-    low = edges[0] if one_sided else centres[np.searchsorted(share, outside / 2)]
-    top = int(np.searchsorted(share, 1 - (outside if one_sided else outside / 2)))
-    return float(low), float(min(centres[min(top, BINS - 1)] + (centres[1] - centres[0]) / 2, edges[1]))
-
-
-def _least_error(counts: Histogram, centres: Histogram, edges: Range) -> Range:
-    """The range whose 256 levels have the least squared error: one end is moved in, then the other."""
-    squares = np.empty(BINS)
-
-    def error(low: float, high: float) -> float:
-        step = max(high - low, 1e-12) / 255
-        first, last = centres.searchsorted(low), centres.searchsorted(high, "right")
-        # Values inside lose up to half a step evenly; those outside, their distance to the end.
-        squares[first:last] = step**2 / 12
-        squares[:first] = (low - centres[:first]) ** 2
-        squares[last:] = (centres[last:] - high) ** 2
-        return float((counts * squares).sum())
-
-    low, high = min(edges[0], 0.0), max(edges[1], 0.0)
-    shares = np.linspace(1.0, 0.1, 181)
-    for _ in range(2):
-        high = min((share * max(edges[1], 0.0) for share in shares), key=lambda end: error(low, end))
-        low = min((share * min(edges[0], 0.0) for share in shares), key=lambda end: error(end, high))
-    return float(low), float(high)
-
-
-def _least_divergence(counts: Histogram, centres: Histogram, edges: Range) -> Range:
-    """The range whose levels keep the most information, by the Kullback-Leibler divergence.
-
-    Migacz, "8-bit Inference with TensorRT", GTC 2017: for each threshold, the clipped distribution
-    is compared with itself after rounding to the integer levels. Both signs share one threshold.
-    """
-    levels = 256 if edges[0] >= 0 else 128
-    size = np.histogram(np.abs(centres), bins=BINS, range=(0, max(-edges[0], edges[1])), weights=counts)[0]
-    # The zeros that a ReLU makes say nothing about the threshold, and outnumber everything else.
-    size[0] = size[1]
-    best = min(range(levels, BINS + 1, 8), key=lambda bins: _divergence(size, bins, levels))
-    threshold = best / BINS * max(-edges[0], edges[1])
-    return float(max(edges[0], -threshold)), float(min(edges[1], threshold))
-
-
-def _divergence(size: Histogram, bins: int, levels: int) -> float:
-    kept = size[:bins].copy()
-    clipped = kept.copy()
-    clipped[-1] += size[bins:].sum()
-    level = np.arange(bins) * levels // bins
-    filled = kept > 0
-    total = np.bincount(level, weights=kept, minlength=levels)
-    members = np.bincount(level, weights=filled, minlength=levels)
-    rounded = np.where(filled, (total / np.maximum(members, 1))[level], 0)
-    if clipped.sum() == 0 or rounded.sum() == 0:
-        return np.inf
-    p, q = clipped / clipped.sum(), rounded / rounded.sum()
-    both = p > 0
-    # Where rounding left nothing (only the clipped mass in the last bin), a small share stands in.
-    return float((p[both] * np.log(p[both] / np.maximum(q[both], 1e-9))).sum())
+    estimator = how.estimator
+    if estimator is None:
+        return extremes.ranges
+    histograms = Histograms(extremes.ranges)
+    observe(graph, set(extremes.ranges), histograms, bar(images(), "calibrating", count))
+    return {
+        # Nothing was counted where all values are one.
+        name: estimator(histogram) if histogram.counts.any() else histogram.range
+        for name, histogram in histograms.of.items()
+    }

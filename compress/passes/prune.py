@@ -594,7 +594,7 @@ def _rows(tensor: Tensor, axis: int, indices: Tensor) -> Tensor:
 
 def _gradients(net: nn.Module, task: Task, *, squared: bool) -> Iterator[dict[int, Tensor]]:
     """The gradient of the training loss on each batch of train cases, or the mean square of that on each case."""
-    from compress.train.losses import DiceCrossEntropy
+    from compress.train.losses.sum import DiceCrossEntropy
     from compress.train.objective import Supervised
 
     cases = task.data.cases["train"]

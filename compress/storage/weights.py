@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import WeightsError
+from compress.networks.foreign.adapter import LogitsAdapter, as_built
 from compress.networks.foreign.computed import folded
-from compress.networks.foreign.head import Headed, as_built, note_on, notes_of
+from compress.networks.foreign.notes import note_on, notes_of
 from compress.storage.checkpoint import NESTED, counted, read_state
 from compress.storage.description import Description, build_net, read_description
 from compress.storage.mismatch import mismatch
@@ -78,8 +79,8 @@ def load_weights(net: nn.Module, path: Path) -> None:
         WeightsError: missing or damaged file; a pickle of more than tensors; a file that is no state dict; tensors
             of another network, with what is missing, unexpected or of another shape, and why that may be.
     """
-    # A network whose answer is taken apart (compress/networks/foreign/head.py) keeps its own names.
-    own = net.net if isinstance(net, Headed) else net
+    # A network whose answer is taken apart (compress/networks/foreign/adapter.py) keeps its own names.
+    own = net.net if isinstance(net, LogitsAdapter) else net
     ours = own.state_dict()
     read: list[str] = []
     state, notes = _as_ours(_tensors_in(path, own, read), ours)
@@ -108,7 +109,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
 def _tensors_in(path: Path, net: nn.Module, notes: list[str]) -> dict[str, Tensor]:
     if path.suffix.lower() == ".onnx":
         # Only here, as `rebuilt` above: importing what reads ONNX takes time and memory that most networks do not need.
-        from compress.networks.foreign.onnx_graph import Translated
+        from compress.networks.foreign.onnx.graph import Translated
         from compress.networks.onnx import tensors_of
 
         if isinstance(net, Translated):

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from compress.data.dataset.tiles import central
-from compress.train.losses import compared
+from compress.train.losses.comparison import compared
 from compress.train.objective import Batch, Supervised, fitted, is_coarser
 
 OPTIONS = ConfigDict(extra="forbid")
@@ -139,7 +139,7 @@ class Critic(nn.Module):
     def forward(self, x_BCHW: Tensor) -> list[Tensor]:
         if x_BCHW.dim() == 4:
             return self._scales(x_BCHW)
-        # Its last layers are larger than what is left of a volume (see `precision` in loop.py).
+        # Its last layers are larger than what is left of a volume (see precision.py).
         with torch.autocast(x_BCHW.device.type, enabled=False):
             return self._scales(x_BCHW.float())
 
@@ -224,17 +224,17 @@ class Adversarial(nn.Module):
         answer: Tensor | Sequence[Tensor] = net(batch.image_BCHW)
         logits_BKHW = answer if isinstance(answer, Tensor) else answer[0]
         mask_BHW = fitted(batch.mask_BHW, logits_BKHW)
-        seen = compared(logits_BKHW, mask_BHW, self.ignore)
+        comparison = compared(logits_BKHW, mask_BHW, self.ignore)
         image_BCHW = _fitted_image(batch.image_BCHW, logits_BKHW)
-        self._criticise(image_BCHW, seen.chance_BKS.detach(), seen.truth_BKS)
+        self._criticise(image_BCHW, comparison.probability_BKS.detach(), comparison.truth_BKS)
         self.critic.requires_grad_(False)
-        term = self.way.networks_loss(self.critic, image_BCHW, seen.chance_BKS, seen.truth_BKS)
+        term = self.way.networks_loss(self.critic, image_BCHW, comparison.probability_BKS, comparison.truth_BKS)
         self.critic.requires_grad_(True)
         return self.supervised.of(answer, batch.mask_BHW) + self.way.weight * term
 
-    def _criticise(self, image_BCHW: Tensor, chance_BKHW: Tensor, truth_BKHW: Tensor) -> None:
+    def _criticise(self, image_BCHW: Tensor, probability_BKHW: Tensor, truth_BKHW: Tensor) -> None:
         """One step of the critic."""
-        loss = self.way.critics_loss(self.critic, image_BCHW, chance_BKHW, truth_BKHW)
+        loss = self.way.critics_loss(self.critic, image_BCHW, probability_BKHW, truth_BKHW)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

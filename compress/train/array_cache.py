@@ -1,4 +1,4 @@
-"""Arrays for each view (way of augmenting) of each train case, made once and kept in a file."""
+"""Arrays for each view (way of augmenting) of each train case, computed once and cached in a file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Name = tuple[int, int]
 """(view, case)."""
 
 
-class Shelf:
-    """A place for an array of one shape and kind for every (view, case).
+class ArrayCache:
+    """An array of one shape and kind for every (view, case).
 
-    A run that was killed finds them again: a place counts as filled only after it was written.
+    A run that was killed finds them again: an array counts as there only after it was written.
     """
 
     def __init__(self, path: Path, views: int, cases: int, shape: Sequence[int], kind: str) -> None:
@@ -27,16 +27,16 @@ class Shelf:
         self.values = np.memmap(path, np.dtype(kind), mode, shape=(views * cases, *shape))
         self.filled = np.memmap(marks, np.bool_, mode, shape=(views * cases,))
 
-    def hold(self, names: Sequence[Name]) -> bool:
+    def has(self, names: Sequence[Name]) -> bool:
         """Whether the arrays of all of these names are there."""
         return bool(self.filled[self._rows(names)].all())
 
-    def take(self, names: Sequence[Name]) -> NDArray[Any]:
+    def load(self, names: Sequence[Name]) -> NDArray[Any]:
         """The arrays of these names, stacked."""
         return np.array(self.values[self._rows(names)])
 
-    def put(self, names: Sequence[Name], arrays: NDArray[Any]) -> NDArray[Any]:
-        """Keep the arrays; returns them as `take` will, rounded to the shelf's kind."""
+    def store(self, names: Sequence[Name], arrays: NDArray[Any]) -> NDArray[Any]:
+        """Keep the arrays; returns them as `load` will, rounded to the cache's kind."""
         rows = self._rows(names)
         self.values[rows] = arrays
         self.filled[rows] = True

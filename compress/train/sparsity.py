@@ -1,4 +1,4 @@
-"""Zeros that training keeps.
+"""Sparse weights: their zeros stay zero in training.
 
 A layer whose weight was made sparse carries a mark, the plain attribute `zeros`, which the
 network's description keeps like any other (compress/storage/changed.py). The zeros themselves are in the

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import PassError
-from compress.train.array_cache import Shelf
+from compress.train.array_cache import ArrayCache
 from compress.train.distillation import (
     Features,
     attention,
@@ -120,14 +120,14 @@ def _adapter(ours: tuple[int, ...], theirs: tuple[int, ...]) -> nn.Module:
 
 
 class Teacher:
-    """The uncompressed network's answers; its logits are kept, so that it is asked once for each view of a case.
+    """The uncompressed network's answers; its logits are cached, so that it is asked once for each view of a case.
 
     Not a module: neither its weights nor its mode are the objective's.
     """
 
-    def __init__(self, net: nn.Module, kept: Shelf | None, device: torch.device) -> None:
+    def __init__(self, net: nn.Module, cache: ArrayCache | None, device: torch.device) -> None:
         self.net = net.eval().to(device)
-        self.kept = kept
+        self.cache = cache
 
     def __deepcopy__(self, memo: object) -> Teacher:
         """Itself: a teacher does not change, and what it keeps lies on disk."""
@@ -136,14 +136,14 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, batch: Batch, names: list[str]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """(logits_BKHW, the outputs of these layers)."""
-        if names or self.kept is None:
+        if names or self.cache is None:
             with Features.watching(self.net, names) as seen:
                 return self.net(batch.image_BCHW), seen
-        if self.kept.hold(batch.names):
-            found = self.kept.take(batch.names)
+        if self.cache.has(batch.names):
+            found = self.cache.load(batch.names)
         else:
             logits_BKHW = self.net(batch.image_BCHW).float()
             # Beyond 16 bits' range a logit says no more than at its end. What was rounded is returned: the answer is
             # the same the first time as ever after.
-            found = self.kept.put(batch.names, logits_BKHW.clamp(-6e4, 6e4).cpu().numpy())
+            found = self.cache.store(batch.names, logits_BKHW.clamp(-6e4, 6e4).cpu().numpy())
         return torch.from_numpy(found).float().to(batch.image_BCHW.device), {}

@@ -18,7 +18,8 @@ from compress.errors import DataError, RecipeError
 from compress.progress import bar
 from compress.train.adversarial import Adversarial, OneWay
 from compress.train.augment import Augment, Changes, PresetOrMore
-from compress.train.losses import DiceCE, Losses, OneOrMore, Sum
+from compress.train.losses.combined import DiceCE
+from compress.train.losses.sum import Losses, OneOrMore, Sum
 from compress.train.objective import Supervised
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class Training:
 
     def __call__(self, net: nn.Module, data: Dataset, folder: Path, seed: int, log: Log = print) -> float:
         """Train `net` in place to its best state of the second half; returns its validation Dice (see loop.py)."""
-        from compress.train.loop import Plan, fit
+        from compress.train.loop import fit
+        from compress.train.plan import Plan
 
         data = training_data(data)
         plan = Plan(

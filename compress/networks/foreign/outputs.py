@@ -17,20 +17,20 @@ NEAR = 0.01
 """Dice by which the best must be ahead, to be told from the others."""
 
 
-def which_fits(places: Sequence[str], task_of: Callable[[str], Task]) -> str:
+def which_fits(outputs: Sequence[str], task_of: Callable[[str], Task]) -> str:
     """The Dice of each output on a few cases, and which is best; or why they could not be scored.
 
     Args:
-        task_of: the data and the trained network that answers with the output of this place.
+        task_of: the data and the trained network that answers with this output.
     """
     scores: dict[str, float] = {}
     tried = 0
     try:
-        for place in places:
-            scores[place], tried = _dice_of(task_of(place))
+        for output in outputs:
+            scores[output], tried = _dice_of(task_of(output))
     except SegpressError as error:
         return f"which one fits could not be scored ({error})"
-    told = ", ".join(f"'{place}' {score:.3f}" for place, score in scores.items())
+    told = ", ".join(f"'{output}' {score:.3f}" for output, score in scores.items())
     best = max(scores, key=scores.__getitem__)
     if sum(score > scores[best] - NEAR for score in scores.values()) > 1:
         return f"mean Dice on {tried} cases: {told}: they fit alike"

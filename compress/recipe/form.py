@@ -1,0 +1,97 @@
+"""The sections of a recipe, each checked: what is right becomes a `Recipe`, what is wrong a sentence with its place."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from compress.measure.latency import Timing
+from compress.measure.segmentation import Scoring
+from compress.recipe.entries import Entries
+from compress.recipe.network import read_data, read_network
+from compress.recipe.options import nearest
+from compress.recipe.recipe import KEYS, OPSETS, Recipe, other_dims
+from compress.recipe.steps import read_compare, read_gates, read_passes
+from compress.storage.description import shape_of
+from compress.train.training import Training
+from export.registry import words
+
+
+def read_sections(entries: Entries, text: dict[str, Any]) -> Recipe | None:
+    """The recipe; None where its network or its data is wrong."""
+    for key in text:
+        if key not in KEYS:
+            entries.mistakes.append(f"no key '{key}'{nearest(key, KEYS)}")
+    for key in ("network", "data"):
+        if key not in text:
+            entries.mistakes.append(f"lacks the key '{key}'")
+    given: dict[str, Any] = {
+        "name": _name(entries, text),
+        "seed": _seed(entries, text),
+        "opset": _opset(entries, text),
+        "dynamic": _dynamic(entries, text),
+        "devices": _devices(entries, text),
+        "scoring": entries.options(Scoring, text.get("scoring", {}), "scoring") or Scoring(),
+        "latency": entries.options(Timing, text.get("latency", {}), "latency") or Timing(),
+        "passes": read_passes(entries, entries.listed("passes", text), "passes"),
+        "compare": read_compare(entries, text),
+        "gates": read_gates(entries, text),
+        "data": read_data(entries, text),
+        "train": entries.options(Training, text["train"], "train") if "train" in text else None,
+    }
+    network = read_network(entries, text, given["data"])
+    if network is None or given["data"] is None:
+        return None
+    dims = shape_of(network[0]).dims
+    if dims != given["data"].dims:
+        entries.mistakes.append(other_dims(network[0], dims))
+        return None
+    return Recipe(**given, network=network[0], weights=network[1], text=text, source=entries.path)
+
+
+def _name(entries: Entries, text: dict[str, Any]) -> str:
+    name = text.get("name", entries.path.stem)
+    if not isinstance(name, str) or not re.fullmatch(r"[\w][\w.\- ]*", name):
+        entries.mistakes.append(f"name: {name!r} cannot name a folder; use letters, digits, '-', '_' and '.'")
+    return str(name)
+
+
+def _seed(entries: Entries, text: dict[str, Any]) -> int:
+    seed = text.get("seed", 7)
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        entries.mistakes.append(f"seed: {seed!r} is not a whole number from 0 to 2^63 - 1")
+        return 7
+    return seed
+
+
+def _opset(entries: Entries, text: dict[str, Any]) -> int:
+    opset = text.get("opset", 20)
+    if not isinstance(opset, int) or opset not in OPSETS:
+        entries.mistakes.append(f"opset: {opset!r} is not one of {OPSETS[0]} to {OPSETS[-1]}")
+        return 20
+    return opset
+
+
+def _dynamic(entries: Entries, text: dict[str, Any]) -> tuple[Any, ...]:
+    axes = text.get("dynamic", [])
+    if not isinstance(axes, list):
+        entries.mistakes.append("dynamic: a list of the axes left open: [batch], [size] or [batch, size]")
+        return ()
+    for axis in axes:
+        if axis not in ("batch", "size"):
+            entries.mistakes.append(f"dynamic: no axis '{axis}'{nearest(str(axis), ('batch', 'size'))}")
+    return tuple(axes)
+
+
+def _devices(entries: Entries, text: dict[str, Any]) -> tuple[str, ...]:
+    devices = text.get("devices", ["cpu"])
+    if not isinstance(devices, list) or not devices:
+        entries.mistakes.append("devices: a list of words, such as [cpu]")
+        return ()
+    known = words("export.devices")
+    for index, device in enumerate(devices):
+        if device not in known:
+            entries.mistakes.append(f"devices[{index}]: no device '{device}'{nearest(str(device), known)}")
+        elif device in devices[:index]:
+            entries.mistakes.append(f"devices[{index}]: '{device}' is given twice")
+    return tuple(str(device) for device in devices)

@@ -1,0 +1,70 @@
+"""The JSON schema of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from compress.gates.judging.judge import TAKES, Gate
+from compress.measure.latency import Timing
+from compress.measure.segmentation import Scoring
+from compress.recipe.recipe import OPSETS
+from compress.train.training import Training
+from export.registry import named, words
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, for editors that complete and check YAML."""
+    shared: dict[str, Any] = {}
+
+    def options(kind: type, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        made = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")
+        shared.update(made.pop("$defs", {}))
+        made["properties"] = {**made.get("properties", {}), **(extra or {})}
+        return made
+
+    def one_word(choices: Mapping[str, dict[str, Any]], bare: bool) -> dict[str, Any]:
+        mappings = [
+            {"type": "object", "properties": {word: made}, "required": [word], "additionalProperties": False}
+            for word, made in choices.items()
+        ]
+        return {"anyOf": [*mappings, *([{"enum": list(choices)}] if bare else [])]}
+
+    def gate(name: str) -> dict[str, Any]:
+        made = options(Gate)
+        return {**made, "properties": {key: made["properties"][key] for key in sorted(TAKES[name])}}
+
+    weights = {"weights": {"type": "string", "description": "Trained weights: .safetensors, or a torch state dict."}}
+    networks = {word: options(named("compress.networks", word), weights) for word in words("compress.networks")}
+    kinds = {word: options(named("compress.data", word)) for word in words("compress.data")}
+    passes = {word: options(named("compress.passes", word)) for word in words("compress.passes")}
+    properties = {
+        "name": {"type": "string", "description": "Names the run's folder."},
+        "seed": {"type": "integer", "minimum": 0},
+        "network": one_word(networks, bare=False),
+        "data": one_word(kinds, bare=True),
+        "passes": {"type": "array", "items": one_word(passes, bare=True)},
+        "compare": {
+            "type": "object",
+            "additionalProperties": {"type": "array", "items": one_word(passes, bare=True), "minItems": 1},
+            "description": "Other chains of passes from the same baseline, each with a title, for gates to name.",
+        },
+        "opset": {"enum": list(OPSETS)},
+        "dynamic": {"type": "array", "items": {"enum": ["batch", "size"]}},
+        "devices": {"type": "array", "items": {"enum": words("export.devices")}, "minItems": 1},
+        "gates": {"type": "array", "items": one_word({name: gate(name) for name in TAKES}, bare=False)},
+        "scoring": options(Scoring),
+        "latency": options(Timing),
+        "train": options(Training),
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "segpress recipe",
+        "type": "object",
+        "properties": properties,
+        "required": ["network", "data"],
+        "additionalProperties": False,
+        "$defs": shared,
+    }
