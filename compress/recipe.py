@@ -18,7 +18,7 @@ from compress.contracts import Pass
 from compress.data.dataset.cases import Dataset, Normalization
 from compress.data.dataset.tiles import by
 from compress.errors import RecipeError, SegpressError, WeightsError
-from compress.gates.judging.judge import TAKES, Gate, Name
+from compress.gates.judging.gate import Gate
 from compress.measure.latency import Timing
 from compress.measure.segmentation import Scoring
 from compress.networks.foreign.head import SeveralOutputs, check_logits, note_on
@@ -68,7 +68,7 @@ class Recipe:
     opset: int = 20
     dynamic: tuple[Dynamic, ...] = ()
     devices: tuple[str, ...] = ("cpu",)
-    gates: Sequence[tuple[Name, Gate]] = ()
+    gates: Sequence[tuple[str, Gate]] = ()
     scoring: Scoring = field(default_factory=Scoring)
     latency: Timing = field(default_factory=Timing)
     train: Training | None = None
@@ -382,35 +382,26 @@ class _Form:
             found[title] = self._passes(steps, where)
         return found
 
-    def _gates(self, text: dict[str, Any]) -> list[tuple[Any, Gate]]:
+    def _gates(self, text: dict[str, Any]) -> list[tuple[str, Gate]]:
         gates = []
-        for place, limit in enumerate(self._list("gates", text)):
-            chosen = self._word(limit, list(TAKES), f"gates[{place}]", "gate")
+        steps = [*words("export.backends"), *_steps(text)]
+        for index, entry in enumerate(self._list("gates", text)):
+            chosen = self._word(entry, words("compress.gates"), f"gates[{index}]", "gate")
             if chosen is None:
                 continue
-            name, options = chosen
-            where = f"gates[{place}] ({name})"
-            wrong = [key for key in options if key not in TAKES[name]]
-            for key in wrong:
-                self.mistakes.append(f"{where}: no option '{key}'{_nearest(key, TAKES[name])}")
-            bound = next(key for key in ("at_least", "at_most", "dice") if key in TAKES[name])
-            if bound not in options and not wrong:
-                self.mistakes.append(f"{where}: lacks the option '{bound}'")
-            # The limit that is missing or misspelt has been told of; the other options are still checked.
-            taken = {
-                bound: {"at_least": 0} if bound == "dice" else 0,
-                **{key: value for key, value in options.items() if key not in wrong},
-            }
-            gate = self._options(Gate, taken, where)
+            word, options = chosen
+            where, kind = f"gates[{index}] ({word})", named("compress.gates", word)
+            known = {"device": words("export.devices"), "backend": words("export.backends"), "over": steps}
+            for option in [name for name in known if name in _option_names(kind)]:
+                what = "backend or step" if option == "over" else option
+                self._known(options.get(option), known[option], f"{where}: no {what}")
+            gate = self._options(kind, options, where)
             if gate is not None:
-                self._known(gate.device, words("export.devices"), f"{where}: no device")
-                self._known(gate.backend, words("export.backends"), f"{where}: no backend")
-                self._known(gate.over, [*words("export.backends"), *_steps(text)], f"{where}: no backend or step")
-                gates.append((name, gate))
+                gates.append((word, gate))
         return gates
 
-    def _known(self, word: str | None, known: Sequence[str], what: str) -> None:
-        if word is not None and word not in known:
+    def _known(self, word: Any, known: Sequence[str], what: str) -> None:
+        if isinstance(word, str) and word not in known:
             self.mistakes.append(f"{what} '{word}'{_nearest(word, known)}")
 
     def _data(self, text: dict[str, Any]) -> Any:
@@ -500,6 +491,7 @@ class _Form:
             return TypeAdapter(kind).validate_python(options)
         except ValidationError as error:
             faults = [fault for fault in error.errors() if not set(fault["loc"][:1]) & set(flags)]
+            faults = _without_misspelt(faults, kind)
             self.mistakes += [_sentence(dict(fault), where, _names_at(kind, fault["loc"][:-1])) for fault in faults]
             return None
 
@@ -533,7 +525,23 @@ def _names_at(kind: Any, path: Sequence[Any]) -> list[str]:
     for part in path:
         option = get_type_hints(kind).get(part) if kind is not None else None
         kind = next((each for each in (option, *get_args(option)) if dataclasses.is_dataclass(each)), None)
-    return [option.name for option in dataclasses.fields(kind)] if kind is not None else []
+    return _option_names(kind) if kind is not None else []
+
+
+def _option_names(kind: Any) -> list[str]:
+    """The options of a dataclass, as recipes write them: the gates' `class` is no name that Python allows."""
+    return [option.alias or name for name, option in kind.__pydantic_fields__.items()]
+
+
+def _without_misspelt(faults: Sequence[Any], kind: type) -> list[Any]:
+    """The faults, without the lack of an option that is there, but misspelt: that is told already."""
+    unknown = [fault["loc"] for fault in faults if fault["type"] == "unexpected_keyword_argument"]
+    meant = [
+        (*path, name)
+        for *path, word in unknown
+        for name in difflib.get_close_matches(str(word), _names_at(kind, path), n=1, cutoff=0.5)
+    ]
+    return [fault for fault in faults if not (fault["type"].startswith("missing") and fault["loc"] in meant)]
 
 
 def _sentence(fault: dict[str, Any], where: str, names: Sequence[str]) -> str:
@@ -597,12 +605,9 @@ def schema() -> dict[str, Any]:
         ]
         return {"anyOf": [*mappings, *([{"enum": list(choices)}] if bare else [])]}
 
-    def gate(name: str) -> dict[str, Any]:
-        made = options(Gate)
-        return {**made, "properties": {key: made["properties"][key] for key in sorted(TAKES[name])}}
-
     weights = {"weights": {"type": "string", "description": "Trained weights: .safetensors, or a torch state dict."}}
     networks = {word: options(named("compress.networks", word), weights) for word in words("compress.networks")}
+    gates = {word: options(named("compress.gates", word)) for word in words("compress.gates")}
     kinds = {word: options(named("compress.data", word)) for word in words("compress.data")}
     passes = {word: options(named("compress.passes", word)) for word in words("compress.passes")}
     properties = {
@@ -619,7 +624,7 @@ def schema() -> dict[str, Any]:
         "opset": {"enum": list(OPSETS)},
         "dynamic": {"type": "array", "items": {"enum": ["batch", "size"]}},
         "devices": {"type": "array", "items": {"enum": words("export.devices")}, "minItems": 1},
-        "gates": {"type": "array", "items": one_word({name: gate(name) for name in TAKES}, bare=False)},
+        "gates": {"type": "array", "items": one_word(gates, bare=False)},
         "scoring": options(Scoring),
         "latency": options(Timing),
         "train": options(Training),
