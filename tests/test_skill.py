@@ -20,7 +20,8 @@ from compress.measure.segmentation import score_case, scores_of
 from compress.measure.skill import REASONS, lacking
 from compress.pipeline.baseline_skill import refuse_without
 from compress.recipe import load, schema
-from compress.report.derived import baseline_sentence, conclusion
+from compress.report.derived.headline import baseline_sentence
+from compress.report.derived.verdicts import conclusion
 from compress.task import Task
 
 DROPS = ("dice_drop", "iou_drop", "hd95_rise")
