@@ -22,7 +22,7 @@ from rich.console import Console
 
 from compress import progress
 from compress.cache import Cache, versions
-from compress.gates.judging.judge import paired_drop
+from compress.gates.judging.paired_drop import paired_drop
 from compress.measure.host import conditions, host_facts
 from compress.measure.latency import Samples, Timing, interleaved
 from compress.measure.segmentation import Scores

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.data.dataset.restore import Way
-from compress.gates.judging.judge import paired_drop
+from compress.gates.judging.paired_drop import paired_drop
 from compress.measure.segmentation import Scores, scores_of
 from compress.recipe import load
 from compress.task import Task

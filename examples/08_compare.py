@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from compress.gates.judging.judge import paired_drop, rule
+from compress.gates.judging.non_inferiority import rule
+from compress.gates.judging.paired_drop import paired_drop
 from compress.passes.prune import Prune
 from compress.recipe import load
 from export.backends.torch import infer_from_module

@@ -21,8 +21,9 @@ from compress.data.dataset.cases import Case, Dataset, Fit, Normalization
 from compress.data.dataset.images import Images
 from compress.data.synthetic import Synthetic
 from compress.errors import MissingExtra
+from compress.gates.judging.scene import Scene
 from compress.pipeline import foreseen
-from compress.recipe import load
+from compress.recipe import Recipe, load
 from compress.storage.description import read_description
 from compress.storage.weights import load_net, save_net
 
@@ -335,10 +336,10 @@ def test_gray_images_for_colours_and_colours_for_gray_are_told(tmp_path: Path) -
 # Devices and gates
 
 
-def scene(place: Path, recipe: dict, gates: list[dict], tests: int | None = 40, **changes: Any) -> foreseen.Scene:
+def met(place: Path, recipe: dict, gates: list[dict], tests: int | None = 40, **changes: Any) -> tuple[Recipe, Scene]:
+    """A recipe with these gates, and what they will meet."""
     loaded = load(write_recipe(place, {**recipe, "gates": gates, **changes}))
-    found = foreseen.spots(loaded)
-    return foreseen.Scene(recipe=loaded, spots=found, classes=("square", "disc"), tests=tests)
+    return loaded, foreseen.scene(loaded, foreseen.spots(loaded), ("square", "disc"), tests)
 
 
 @pytest.mark.parametrize(
@@ -360,7 +361,7 @@ def scene(place: Path, recipe: dict, gates: list[dict], tests: int | None = 40, 
 def test_a_gate_that_the_recipe_keeps_from_holding_is_a_mistake(
     gate: dict, part: str, tmp_path: Path, recipe: dict
 ) -> None:
-    (mistake,) = foreseen.contradictions(scene(tmp_path, recipe, [gate]))
+    (mistake,) = foreseen.contradictions(*met(tmp_path, recipe, [gate]))
     assert mistake.startswith(f"gates[0] ({next(iter(gate))}): never holds: ")
     assert part in mistake
 
@@ -378,8 +379,8 @@ def test_gates_that_can_hold_are_not_spoken_of(tmp_path: Path, recipe: dict) -> 
         {"speedup": {"at_least": 1, "over": "torch"}},
         {"smaller": {"at_least": 2, "over": "baseline"}},
     ]
-    found = scene(tmp_path, recipe, gates)
-    assert [*foreseen.contradictions(found), *foreseen.doubts(found)] == []
+    found = met(tmp_path, recipe, gates)
+    assert [*foreseen.contradictions(*found), *foreseen.doubts(*found)] == []
 
 
 @pytest.mark.parametrize(
@@ -396,15 +397,25 @@ def test_a_gate_on_what_is_not_here_is_a_warning(
 ) -> None:
     monkeypatch.setattr("export.device.cuda_capabilities", list)
     monkeypatch.setattr("compress.pipeline.foreseen.not_installed", lambda _: None)
-    found = scene(tmp_path, recipe, [gate], devices=["cpu", "rtx_40"])
-    assert said(list(foreseen.doubts(found)), "gates[0]", "cannot hold on this host", *parts)
-    assert list(foreseen.contradictions(found)) == []
-    assert said(list(foreseen.of_devices(found.recipe, found.spots)), "devices[1] (rtx_40)", "no NVIDIA driver")
+    loaded, scene = met(tmp_path, recipe, [gate], devices=["cpu", "rtx_40"])
+    assert said(list(foreseen.doubts(loaded, scene)), "gates[0]", "cannot hold on this host", *parts)
+    assert list(foreseen.contradictions(loaded, scene)) == []
+    assert said(list(foreseen.of_devices(loaded, scene.spots)), "devices[1] (rtx_40)", "no NVIDIA driver")
+
+
+def test_a_gate_on_the_baseline_needs_one_runtime_that_is_here(
+    tmp_path: Path, recipe: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.device.cuda_capabilities", list)
+    gates = [{"baseline": {"dice": {"at_least": 0.5}}}]
+    assert list(foreseen.doubts(*met(tmp_path, recipe, gates, devices=["cpu", "rtx_40"]))) == []
+    (doubt,) = foreseen.doubts(*met(tmp_path, recipe, gates, devices=["rtx_40"]))
+    assert said([doubt], "gates[0] (baseline)", "cannot hold on this host, since nothing is measured")
 
 
 @pytest.mark.parametrize(("name", "tests"), [("dice_drop", 29), ("iou_drop", 5), ("hd95_rise", 1)])
 def test_a_drop_gate_on_few_cases_is_a_warning(name: str, tests: int, tmp_path: Path, recipe: dict) -> None:
-    (doubt,) = foreseen.doubts(scene(tmp_path, recipe, [{name: {"at_most": 1}}], tests))
+    (doubt,) = foreseen.doubts(*met(tmp_path, recipe, [{name: {"at_most": 1}}], tests))
     assert doubt == f"gates[0] ({name}): cannot hold: there are {tests} independent test cases, and 30 are needed"
 
 
@@ -418,10 +429,10 @@ def test_a_runtime_that_is_not_installed_is_a_warning_with_how_to_install_it(
     monkeypatch.setattr(f"export.backends.{backend}.check_installed", missing)
     device = "cpu" if backend == "openvino" else "rtx_40"
     gates = [{"size_mb": {"at_most": 9}}, {"size_mb": {"at_most": 9, "backend": "onnxruntime"}}]
-    found = scene(tmp_path, recipe, gates, devices=["cpu", *({device} - {"cpu"})])
-    told = list(foreseen.of_devices(found.recipe, found.spots))
+    loaded, scene = met(tmp_path, recipe, gates, devices=["cpu", *({device} - {"cpu"})])
+    told = list(foreseen.of_devices(loaded, scene.spots))
     assert said(told, f"({device}): nothing is built for {backend}", f"pip install 'segpress[{backend}]'")
-    (doubt,) = foreseen.doubts(found)
+    (doubt,) = foreseen.doubts(loaded, scene)
     assert f"{backend} on {device} is not built" in doubt
     assert "give backend: onnxruntime" in doubt if device == "cpu" else "give device: cpu" in doubt
 

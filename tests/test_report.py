@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from compress.report import derived, plots
+from compress.report import plots
+from compress.report.derived import compared, drops, numbers, slower, verdicts
 from compress.report.html import PALETTE, to_html
 from compress.report.markdown import to_markdown
 from compress.report.report import Overlay
@@ -422,13 +423,13 @@ def test_a_gate_on_a_ratio_says_what_it_is_over(render: Any) -> None:
 
 
 def test_a_gate_value_is_never_rounded_onto_its_limit() -> None:
-    shown = derived.gate_numbers(gate("dice_drop", 0.01, 0.010004, 0.0099996, "fails"))
+    shown = verdicts.in_numbers(gate("dice_drop", 0.01, 0.010004, 0.0099996, "fails"))
     assert shown == ("0.010004", "0.0099996", "at most 0.01")
-    assert derived.gate_numbers(gate("latency_ms", 33, 33.0, None, "holds"))[:2] == ("33.00", "–")
+    assert verdicts.in_numbers(gate("latency_ms", 33, 33.0, None, "holds"))[:2] == ("33.00", "–")
 
 
 def test_drops_and_speed_ups_are_taken_from_the_right_rows() -> None:
-    lines = {(line.step, line.backend, line.device): line for line in derived.lines(report())}
+    lines = {(line.step, line.backend, line.device): line for line in compared.lines(report())}
     int8 = lines["01-int8", "openvino", "cpu"]
     nerve, vessel = (0.905 + 0.71) / 2, (0.949 + 0.93) / 3
     assert int8.dice == pytest.approx((nerve + vessel) / 2)
@@ -444,19 +445,19 @@ def test_drops_and_speed_ups_are_taken_from_the_right_rows() -> None:
 
 def test_without_a_paired_drop_the_drop_is_the_difference_of_the_means() -> None:
     found = report()
-    assert derived.lines(found)[1].drop == 0
+    assert compared.lines(found)[1].drop == 0
     del found["rows"][5]["dice_drop"]
-    assert derived.drop_of(found, found["rows"][5], "nerve") == pytest.approx((0.91 + 0.88 - 0.905 - 0.71) / 2)
-    assert derived.upper_of(found["rows"][5], "nerve") is None
-    assert derived.collapsed_of(found, found["rows"][5], "vessel") == 1
+    assert drops.drop_of(found, found["rows"][5], "nerve") == pytest.approx((0.91 + 0.88 - 0.905 - 0.71) / 2)
+    assert drops.upper_of(found["rows"][5], "nerve") is None
+    assert drops.collapsed_of(found, found["rows"][5], "vessel") == 1
 
 
 def test_a_case_that_one_network_rightly_leaves_empty_is_still_a_pair() -> None:
     found = report()
     int8 = found["rows"][4]
-    assert derived.pairs_of(found, int8, "nerve") == [(0.91, 0.905), (0.88, 0.71)]
-    assert derived.pairs_of(found, int8, "vessel") == [(0.95, 0.949), (0.93, 0.93), (1.0, 0.0)]
-    assert derived.collapsed(derived.pairs_of(found, int8, "vessel")) == 1
+    assert drops.pairs_of(found, int8, "nerve") == [(0.91, 0.905), (0.88, 0.71)]
+    assert drops.pairs_of(found, int8, "vessel") == [(0.95, 0.949), (0.93, 0.93), (1.0, 0.0)]
+    assert drops.collapsed_pairs(drops.pairs_of(found, int8, "vessel")) == 1
 
 
 def test_the_terminal_shows_the_baseline_the_drop_and_its_upper_limit_whole_in_100_columns() -> None:
@@ -482,7 +483,7 @@ def test_a_narrow_terminal_still_gets_every_word() -> None:
 
 
 def test_large_and_small_numbers_read_well() -> None:
-    assert [derived.amount(value) for value in (None, 0.0, 0.03127, 4.2049, 48.31, 1234.4)] == [
+    assert [numbers.amount(value) for value in (None, 0.0, 0.03127, 4.2049, 48.31, 1234.4)] == [
         "–",
         "0",
         "0.0313",
@@ -496,7 +497,7 @@ def test_large_and_small_numbers_read_well() -> None:
 def test_long_lists_of_failing_gates_are_cut_short() -> None:
     found = report()
     found["gates"] = [gate(f"gate_{n}", 1, 2, None, "fails") for n in range(5)]
-    assert derived.conclusion(found).sentence.endswith("gate_2 on onnxruntime (cpu) and 2 more.")
+    assert verdicts.conclusion(found).sentence.endswith("gate_2 on onnxruntime (cpu) and 2 more.")
 
 
 def test_more_classes_than_there_are_colors_still_get_a_panel_and_a_color_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -534,12 +535,12 @@ def test_the_drop_of_a_step_and_the_drop_since_the_baseline_stand_apart() -> Non
 
 
 def test_steps_stand_in_the_recipes_order_and_what_they_are_compared_with_last() -> None:
-    steps = derived.steps(waterfall())
+    steps = compared.steps(waterfall())
     assert [step.name for step in steps] == ["baseline", "01-prune", "02-distill", "03-int8", "int8_alone"]
     assert [step.compared for step in steps] == [False] * 4 + [True]
     assert [round(step.smaller or 0, 1) for step in steps] == [1, 6.2, 6.2, 6.2, 1]
     assert [line.fewer_bits for line in steps[3].lines] == [32, 32, 32]
-    assert [line.step for line in derived.last_step(waterfall())] == ["03-int8"] * 3
+    assert [line.step for line in compared.last_step(waterfall())] == ["03-int8"] * 3
 
 
 def test_the_page_draws_each_quantity_with_a_factor_at_the_end_of_each_line() -> None:
@@ -597,7 +598,7 @@ def test_a_step_with_many_notes_shows_them_all_but_on_the_terminal() -> None:
     ("seconds", "said"), [(None, "–"), (0.04, "0.0 s"), (12.4, "12 s"), (240, "4 min"), (7500, "2 h 5 min")]
 )
 def test_how_long_a_step_took_reads_well(seconds: float | None, said: str) -> None:
-    assert derived.lasted(seconds) == said
+    assert numbers.lasted(seconds) == said
 
 
 @pytest.mark.parametrize("render", [to_markdown, lambda found: to_html(found, [])], ids=["markdown", "html"])
@@ -621,9 +622,9 @@ def test_it_says_on_which_processors_an_answer_holds(render: Any) -> None:
 def test_a_step_that_is_slower_than_the_one_before_is_named_with_the_layers_that_cost_it() -> None:
     found = report()
     found["rows"][-1] |= {"slower": {"than": "02-depthwise", "speed_up": 0.6, "layers": [["up.0", 0.5, 3.25]]}}
-    line = derived.lines(found)[-1]
+    line = compared.lines(found)[-1]
     assert f"{line.title} is slower than 02-depthwise there (0.60x) (most of it in up.0 0.500 to 3.25 ms)." in " ".join(
-        derived.slower_sentences(found)
+        slower.slower_sentences(found)
     )
 
 
@@ -646,8 +647,8 @@ def test_a_step_that_is_hardly_faster_says_what_its_longest_layers_are() -> None
     found = report()
     layers = [["up.0", 0.5, 0.48, "in float"]]
     found["rows"][-1] |= {"slower": {"than": "02-depthwise", "speed_up": 1.06, "layers": layers}}
-    title = derived.lines(found)[-1].title
-    said = " ".join(derived.slower_sentences(found))
+    title = compared.lines(found)[-1].title
+    said = " ".join(slower.slower_sentences(found))
     assert (
         f"{title} is hardly faster than 02-depthwise there (1.06x) (most of it in up.0 0.500 to 0.480 ms, in float)."
         in said
@@ -656,8 +657,8 @@ def test_a_step_that_is_hardly_faster_says_what_its_longest_layers_are() -> None
 
 def test_an_integer_file_larger_than_the_float_one_says_why() -> None:
     found = report()
-    assert "larger than the baseline's file" not in " ".join(derived.slower_sentences(found))
+    assert "larger than the baseline's file" not in " ".join(slower.slower_sentences(found))
     found["rows"][4] |= {"size_mb": 1000.0, "layers": {"integer": 3, "float": 1}}
     assert "01-int8 on onnxruntime (cpu) is larger than the baseline's file there (1000 MB" in " ".join(
-        derived.slower_sentences(found)
+        slower.slower_sentences(found)
     )

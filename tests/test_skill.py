@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import SIZE, write_folder, write_recipe
+from judged import row, ruled, scores, verdict
 from PIL import Image
-from test_gates import row, scores, verdict
 from torch import nn
 
 from compress.commands.run import run
 from compress.data.folder import Folder
 from compress.errors import DataError, RecipeError
-from compress.gates.judging.judge import Gate, judge
 from compress.measure.segmentation import score_case, scores_of
 from compress.measure.skill import REASONS, lacking
 from compress.pipeline.baseline_skill import refuse_without
 from compress.recipe import load, schema
-from compress.report.derived import baseline_sentence, conclusion
+from compress.report.derived.headline import baseline_sentence
+from compress.report.derived.verdicts import conclusion
 from compress.task import Task
 
 DROPS = ("dice_drop", "iou_drop", "hd95_rise")
@@ -44,7 +44,7 @@ def test_no_drop_holds_over_a_baseline_that_finds_nothing(name: str, dice: float
 def test_one_class_without_skill_leaves_the_others_their_verdict() -> None:
     dice = np.tile([0.9, 0.0], (200, 1))
     rows = [row(step, "torch", scores=scores(dice, ("nerve", "vessel"))) for step in ("baseline", "01-int8")]
-    found = judge([("dice_drop", Gate(at_most=0.01))], rows)
+    found = ruled(("dice_drop", {"at_most": 0.01}), *rows)
     assert [each.verdict for each in found] == ["holds", "inconclusive"]
 
 
@@ -93,16 +93,16 @@ def test_the_baselines_own_dice_is_judged_once_for_each_class(
         *(row("baseline", backend, scores=scores(before, ("nerve", "vessel"))) for backend in ("torch", "openvino")),
         *(row("01-int8", backend, scores=scores(after, ("nerve", "vessel"))) for backend in ("torch", "openvino")),
     ]
-    found = judge([("baseline", Gate(**options))], rows)
+    found = ruled(("baseline", options), *rows)
     assert [(each.class_name, each.verdict) for each in found] == expected
     assert {(each.name, each.backend, each.bound) for each in found} == {("baseline dice", "torch", "at_least")}
 
 
 def test_a_baseline_that_was_not_measured_or_lacks_the_class_does_not_hold() -> None:
-    gates: Any = [("baseline", Gate(dice={"at_least": 0.1}))]  # type: ignore[arg-type]
-    (absent,) = judge(gates, [row("01-int8", scores=scores([0.9]))])
+    gate = ("baseline", {"dice": {"at_least": 0.1}})
+    absent = verdict(gate, row("01-int8", scores=scores([0.9])))
     assert (absent.verdict, absent.reason) == ("inconclusive", "not measured: the baseline has no scores")
-    (nothing,) = judge(gates, [row("baseline", "torch", scores=scores([np.nan]))])
+    nothing = verdict(gate, row("baseline", "torch", scores=scores([np.nan])))
     assert (nothing.verdict, nothing.reason) == ("inconclusive", "no test case has this class")
 
 
@@ -125,7 +125,7 @@ def test_a_mistake_in_the_gate_is_told_with_its_place(tmp_path: Path, options: s
     assert said in str(caught.value)
     recipe.write_text(text % "{dice: {at_least: 0.7}, class: nerve}")
     ((name, gate),) = load(recipe).gates
-    assert (name, gate.limit, gate.class_name) == ("baseline", 0.7, "nerve")
+    assert (name, gate.bound.limit, gate.class_name) == ("baseline", 0.7, "nerve")
 
 
 def test_the_schema_has_the_gate() -> None:

@@ -334,8 +334,8 @@ def _gates(recipe: Recipe, data: Dataset | None, found: Found) -> None:
     spots = foreseen.spots(recipe)
     tests = None if data is None else _count(recipe, data, "test")
     classes = None if data is None else data.class_names[1:]
-    scene = foreseen.Scene(recipe=recipe, spots=spots, classes=classes, tests=tests)
-    found.mistakes += [*foreseen.of_passes(recipe), *foreseen.contradictions(scene)]
-    found.warnings += [*foreseen.of_devices(recipe, spots), *foreseen.doubts(scene)]
+    scene = foreseen.scene(recipe, spots, classes, tests)
+    found.mistakes += [*foreseen.of_passes(recipe), *foreseen.contradictions(recipe, scene)]
+    found.warnings += [*foreseen.of_devices(recipe, spots), *foreseen.doubts(recipe, scene)]
     if not recipe.gates:
         found.warnings.append("no gates: nothing will be judged")

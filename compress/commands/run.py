@@ -14,7 +14,8 @@ from typing import Any
 from compress.cache import Cache, claimed, code_key, key_of, versions
 from compress.data.dataset.cases import ROLES, Role
 from compress.errors import ExportError, NotHere, PassError
-from compress.gates.judging.judge import READ_SCORES, drops, judge, step_drop
+from compress.gates.judging.drop_record import baseline_drop, step_drop
+from compress.gates.judging.judge import judge
 from compress.measure.host import host_facts
 from compress.measure.row import Row
 from compress.networks.foreign.notes import note_on
@@ -152,7 +153,9 @@ def with_drops(rows: list[Row], stages: Sequence[Stage]) -> list[Row]:
     """The rows, each with its drop from the baseline and from the step before it on the same runtime."""
     before = {after.name: before.name for before, after in pairwise(stages)}
     return [
-        replace(row, dice_drop=drops(rows, row), step_drop=step_drop(rows, row, before.get(row.step, "baseline")))
+        replace(
+            row, dice_drop=baseline_drop(rows, row), step_drop=step_drop(rows, row, before.get(row.step, "baseline"))
+        )
         for row in rows
     ]
 
@@ -173,7 +176,7 @@ def _checked(task: Task, recipe: Recipe, cache: Cache, log: Log) -> tuple[str, l
     """Look at every file once, and at whether the baseline finds anything, before hours are spent on what either would
     have refused; returns the data's SHA-256 and what is odd.
     """
-    judged = any(name in READ_SCORES for name, _ in recipe.gates)
+    judged = any(gate.reads_scores for _, gate in recipe.gates)
 
     def look() -> tuple[str, list[str]]:
         notes = task.check()

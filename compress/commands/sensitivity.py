@@ -25,7 +25,7 @@ from compress.editing.mixed_precision import with_float
 from compress.editing.pruning.dependency import Bundle
 from compress.editing.pruning.removal import Cut, groups, prunable, tensor_of, without
 from compress.errors import DataError, NotHere, PassError
-from compress.gates.judging.judge import paired_drop
+from compress.gates.judging.paired_drop import paired_drop
 from compress.measure.segmentation import Scores, scores_of
 from compress.passes.int8 import Int8
 from compress.pipeline.stages import cost_in

@@ -1,1 +1,1 @@
-"""What may be demanded of a result, and what may honestly be said of whether it holds."""
+"""Gates, one word a file: what a recipe allows. What they share lies in judging/."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from compress.recipe.options import holds_bool, names_at, nearest, sentence, takes_bool
+from compress.recipe.options import holds_bool, names_at, nearest, sentence, takes_bool, without_misspelt
 
 Value = TypeVar("Value")
 
@@ -58,12 +58,13 @@ class Entries:
             return TypeAdapter(kind).validate_python(options)
         except ValidationError as error:
             faults = [fault for fault in error.errors() if not set(fault["loc"][:1]) & set(flags)]
+            faults = without_misspelt(faults, kind)
             self.mistakes += [sentence(dict(fault), where, names_at(kind, fault["loc"][:-1])) for fault in faults]
             return None
 
-    def check_known(self, word: str | None, known: Sequence[str], what: str) -> None:
+    def check_known(self, word: Any, known: Sequence[str], what: str) -> None:
         """A mistake where a word is none of those known."""
-        if word is not None and word not in known:
+        if isinstance(word, str) and word not in known:
             self.mistakes.append(f"{what} '{word}'{nearest(word, known)}")
 
     def resolved(self, path: str) -> Path:

@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from compress.gates.judging.judge import TAKES, Gate
 from compress.measure.latency import Timing
 from compress.measure.segmentation import Scoring
 from compress.recipe.recipe import OPSETS
@@ -32,12 +31,9 @@ def schema() -> dict[str, Any]:
         ]
         return {"anyOf": [*mappings, *([{"enum": list(choices)}] if bare else [])]}
 
-    def gate(name: str) -> dict[str, Any]:
-        made = options(Gate)
-        return {**made, "properties": {key: made["properties"][key] for key in sorted(TAKES[name])}}
-
     weights = {"weights": {"type": "string", "description": "Trained weights: .safetensors, or a torch state dict."}}
     networks = {word: options(named("compress.networks", word), weights) for word in words("compress.networks")}
+    gates = {word: options(named("compress.gates", word)) for word in words("compress.gates")}
     kinds = {word: options(named("compress.data", word)) for word in words("compress.data")}
     passes = {word: options(named("compress.passes", word)) for word in words("compress.passes")}
     properties = {
@@ -54,7 +50,7 @@ def schema() -> dict[str, Any]:
         "opset": {"enum": list(OPSETS)},
         "dynamic": {"type": "array", "items": {"enum": ["batch", "size"]}},
         "devices": {"type": "array", "items": {"enum": words("export.devices")}, "minItems": 1},
-        "gates": {"type": "array", "items": one_word({name: gate(name) for name in TAKES}, bare=False)},
+        "gates": {"type": "array", "items": one_word(gates, bare=False)},
         "scoring": options(Scoring),
         "latency": options(Timing),
         "train": options(Training),

@@ -29,7 +29,23 @@ def names_at(kind: Any, path: Sequence[Any]) -> list[str]:
     for part in path:
         option = get_type_hints(kind).get(part) if kind is not None else None
         kind = next((each for each in (option, *get_args(option)) if dataclasses.is_dataclass(each)), None)
-    return [option.name for option in dataclasses.fields(kind)] if kind is not None else []
+    return option_names(kind) if kind is not None else []
+
+
+def option_names(kind: Any) -> list[str]:
+    """The options of a dataclass, as recipes write them: the gates' `class` is no name that Python allows."""
+    return [option.alias or name for name, option in kind.__pydantic_fields__.items()]
+
+
+def without_misspelt(faults: Sequence[Any], kind: type) -> list[Any]:
+    """The faults, without the lack of an option that is there, but misspelt: that is told already."""
+    unknown = [fault["loc"] for fault in faults if fault["type"] == "unexpected_keyword_argument"]
+    meant = [
+        (*path, name)
+        for *path, word in unknown
+        for name in difflib.get_close_matches(str(word), names_at(kind, path), n=1, cutoff=0.5)
+    ]
+    return [fault for fault in faults if not (fault["type"].startswith("missing") and fault["loc"] in meant)]
 
 
 def sentence(fault: dict[str, Any], where: str, names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from compress.contracts import Pass
 from compress.data.dataset.cases import Dataset, Normalization
 from compress.data.dataset.tiles import by
 from compress.errors import RecipeError, WeightsError
-from compress.gates.judging.judge import Gate, Name
+from compress.gates.judging.gate import Gate
 from compress.measure.latency import Timing
 from compress.measure.segmentation import Scoring
 from compress.networks.foreign.checks import check_logits
@@ -62,7 +62,7 @@ class Recipe:
     opset: int = 20
     dynamic: tuple[Dynamic, ...] = ()
     devices: tuple[str, ...] = ("cpu",)
-    gates: Sequence[tuple[Name, Gate]] = ()
+    gates: Sequence[tuple[str, Gate]] = ()
     scoring: Scoring = field(default_factory=Scoring)
     latency: Timing = field(default_factory=Timing)
     train: Training | None = None

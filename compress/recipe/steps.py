@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compress.gates.judging.judge import TAKES, Gate
+from compress.gates.judging.gate import Gate
 from compress.recipe.entries import Entries
-from compress.recipe.options import nearest
+from compress.recipe.options import option_names
 from export.registry import named, words
 
 
@@ -45,34 +45,23 @@ def read_compare(entries: Entries, text: dict[str, Any]) -> dict[str, list[tuple
     return found
 
 
-def read_gates(entries: Entries, text: dict[str, Any]) -> list[tuple[Any, Gate]]:
-    """The limits, each with its word."""
+def read_gates(entries: Entries, text: dict[str, Any]) -> list[tuple[str, Gate]]:
+    """The gates, each with its word."""
     gates = []
-    for index, limit in enumerate(entries.listed("gates", text)):
-        chosen = entries.word(limit, list(TAKES), f"gates[{index}]", "gate")
+    steps = [*words("export.backends"), *step_names(text)]
+    for index, entry in enumerate(entries.listed("gates", text)):
+        chosen = entries.word(entry, words("compress.gates"), f"gates[{index}]", "gate")
         if chosen is None:
             continue
-        name, options = chosen
-        where = f"gates[{index}] ({name})"
-        wrong = [key for key in options if key not in TAKES[name]]
-        for key in wrong:
-            entries.mistakes.append(f"{where}: no option '{key}'{nearest(key, TAKES[name])}")
-        bound = next(key for key in ("at_least", "at_most", "dice") if key in TAKES[name])
-        if bound not in options and not wrong:
-            entries.mistakes.append(f"{where}: lacks the option '{bound}'")
-        # The limit that is missing or misspelt has been told of; the other options are still checked.
-        taken = {
-            bound: {"at_least": 0} if bound == "dice" else 0,
-            **{key: value for key, value in options.items() if key not in wrong},
-        }
-        gate = entries.options(Gate, taken, where)
+        word, options = chosen
+        where, kind = f"gates[{index}] ({word})", named("compress.gates", word)
+        known = {"device": words("export.devices"), "backend": words("export.backends"), "over": steps}
+        for option in [name for name in known if name in option_names(kind)]:
+            what = "backend or step" if option == "over" else option
+            entries.check_known(options.get(option), known[option], f"{where}: no {what}")
+        gate = entries.options(kind, options, where)
         if gate is not None:
-            entries.check_known(gate.device, words("export.devices"), f"{where}: no device")
-            entries.check_known(gate.backend, words("export.backends"), f"{where}: no backend")
-            entries.check_known(
-                gate.over, [*words("export.backends"), *step_names(text)], f"{where}: no backend or step"
-            )
-            gates.append((name, gate))
+            gates.append((word, gate))
     return gates
 
 

@@ -15,12 +15,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
-from compress.report import derived
-from compress.report.derived import COLLAPSE, NOTHING
-from compress.report.markdown import tables
+from compress.gates.judging.paired_drop import COLLAPSE
+from compress.report.derived import compared, headline, numbers, recorded, verdicts
+from compress.report.derived.numbers import NOTHING
 from compress.report.plots import legend as legend_of_steps
 from compress.report.plots import plots
 from compress.report.report import Overlay
+from compress.report.tables import tables
 
 PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00")
 """Told apart with every common colour blindness (Okabe & Ito 2008), in the order that stands out on grey."""
@@ -37,22 +38,25 @@ def to_html(report: Mapping[str, Any], overlays: Sequence[Overlay]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.globals.update(derived=derived, collapse=COLLAPSE, nothing=NOTHING, reach=reach, longest=longest)
+    pages.globals.update(
+        numbers=numbers,
+        made=headline.made,
+        drop_text=headline.drop_text,
+        collapse=COLLAPSE,
+        nothing=NOTHING,
+        reach=reach,
+        longest=longest,
+    )
     gates, steps, notes, stages, classes, *rest = tables(report)
-    names = derived.class_names(report)
+    names = recorded.class_names(report)
     return pages.get_template("report.html.j2").render(
         report=report,
-        verdict=derived.conclusion(report),
-        summary=[
-            derived.baseline_sentence(report),
-            *derived.drop_sentences(report),
-            *derived.processor_sentences(report),
-            *derived.slower_sentences(report),
-        ],
-        last=derived.last_step(report),
-        many_measured=sum(line.measured for line in derived.last_step(report)) > 1,
-        many=len(derived.steps(report)) > 3,
-        compared=any(step.compared for step in derived.steps(report)),
+        verdict=verdicts.conclusion(report),
+        summary=headline.summary(report),
+        last=compared.last_step(report),
+        many_measured=sum(line.measured for line in compared.last_step(report)) > 1,
+        many=len(compared.steps(report)) > 3,
+        compared=any(step.compared for step in compared.steps(report)),
         tables={"gates": gates, "steps": steps, "notes": notes, "stages": stages, "classes": classes, "rest": rest},
         plots=plots(report),
         places=legend_of_steps(report),
@@ -85,7 +89,7 @@ def _case(overlay: Overlay, classes: int) -> dict[str, Any]:
     """One worst case as the template draws it."""
     masks = (("truth", overlay.truth_HW), ("before", overlay.before_HW), ("after", overlay.after_HW))
     height, width = overlay.truth_HW.shape
-    before, after = derived.number(overlay.dice_before), derived.number(overlay.dice_after)
+    before, after = numbers.number(overlay.dice_before), numbers.number(overlay.dice_after)
     return {
         "overlay": overlay,
         "before": before,

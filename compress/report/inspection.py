@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from compress.report.derived import NOTHING, amount, large, signed
+from compress.report.derived.numbers import NOTHING, amount, large, signed
 
 Json = Mapping[str, Any]
 

@@ -14,8 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from compress.report import derived
-from compress.report.derived import COLLAPSE, Json, Line, Pairs, Step
+from compress.gates.judging.paired_drop import COLLAPSE
+from compress.report.derived import compared, drops, numbers, recorded
+from compress.report.derived.compared import Line, Step
+from compress.report.derived.drops import Pairs
+from compress.report.derived.recorded import Json
 
 _BASELINE, *_STEPS = ("#8b95a5", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _MARKERS = "o^sDvP"
@@ -106,7 +109,7 @@ def _waterfall(report: Json) -> Markup | None:
 
 
 def _drawn(report: Json) -> list[Step]:
-    return [step for step in derived.steps(report) if step.lines or not step.compared]
+    return [step for step in compared.steps(report) if step.lines or not step.compared]
 
 
 def _places(steps: Sequence[Step]) -> list[tuple[str, str]]:
@@ -148,7 +151,7 @@ def _lost(axes: Axes, steps: Sequence[Step], places: Sequence[tuple[str, str]]) 
         shift = (number - (len(places) - 1) / 2) * min(0.13, 0.5 / len(places))
         lines = [_at(step, place) for step in steps]
         marks = [
-            (at + shift, line.lost or derived.Span(mean=line.drop, lower=None, upper=None))
+            (at + shift, line.lost or drops.Span(mean=line.drop, lower=None, upper=None))
             for at, line in enumerate(lines)
             if line is not None and line.drop is not None
         ]
@@ -208,7 +211,7 @@ def _factors(
 
 def _tick(value: float) -> str:
     """A round number as short as it can be: 0.5, 20, 500 M."""
-    number, _, unit = (derived.large(value) if value >= 1000 else f"{value:g}").partition(" ")
+    number, _, unit = (numbers.large(value) if value >= 1000 else f"{value:g}").partition(" ")
     return f"{float(number):g} {unit}".strip()
 
 
@@ -265,14 +268,14 @@ def _bars(
     report: Json, unit: str, value: Callable[[Line], float | None], whisker: Callable[[Line], float | None]
 ) -> Markup | None:
     """Bars of one number, grouped by backend and device; None if there is none."""
-    shown = [line for line in derived.lines(report) if value(line) is not None]
+    shown = [line for line in compared.lines(report) if value(line) is not None]
     if not shown:
         return None
     groups = dict.fromkeys((line.backend, line.device) for line in shown)
     height = 0.27 * (len(shown) + 1.25 * len(groups)) + 0.55
     figure = Figure(figsize=(6.1, height), layout="constrained")
     axes = figure.subplots()
-    steps = list(dict.fromkeys(line.step for line in derived.lines(report)))
+    steps = list(dict.fromkeys(line.step for line in compared.lines(report)))
     places: dict[float, str] = {}
     top = 0.0
     for backend, device in groups:
@@ -299,19 +302,19 @@ def _bar(axes: Axes, place: float, value: float, whisker: float | None, color: s
     if whisker is not None:
         axes.plot([value, whisker, whisker], [place, place, place], color=_INK, lw=1.2)
         axes.plot([whisker, whisker], [place - 0.2, place + 0.2], color=_INK, lw=1.2)
-    axes.annotate(derived.amount(value), (end, place), (4, 0), textcoords="offset points", va="center")
+    axes.annotate(numbers.amount(value), (end, place), (4, 0), textcoords="offset points", va="center")
 
 
 def _scatter(report: Json) -> Markup | None:
     """Dice of every case before and after, one panel a class, one marker a backend."""
-    after = [line for line in derived.last_step(report) if line.dice is not None and line.step != "baseline"]
-    names = derived.class_names(report)
+    after = [line for line in compared.last_step(report) if line.dice is not None and line.step != "baseline"]
+    names = recorded.class_names(report)
     if not after or not names:
         return None
     found = []
     for name in names:
         figure = Figure(figsize=(4.7, 4.7 + 0.2 * len(after)), layout="constrained")
-        _panel(figure.subplots(), name, [(line.title, derived.pairs_of(report, line.row, name)) for line in after])
+        _panel(figure.subplots(), name, [(line.title, drops.pairs_of(report, line.row, name)) for line in after])
         found.append(_svg(figure))
     return _panels(found)
 
@@ -326,7 +329,7 @@ def _panel(axes: Axes, name: str, found: Sequence[tuple[str, Pairs]]) -> None:
     axes.fill_between(span, lost, low, color="#d55e00", alpha=0.07, lw=0)
     for place, (title, pairs) in enumerate(found):
         before, after = zip(*pairs, strict=True) if pairs else ((), ())
-        label = f"{title}: {derived.collapsed(pairs)} of {len(pairs)} below"
+        label = f"{title}: {drops.collapsed_pairs(pairs)} of {len(pairs)} below"
         color, marker = _step_color(place + 1), _MARKERS[place % len(_MARKERS)]
         axes.scatter(before, after, s=26, color=color, marker=marker, alpha=0.75, ec=_PAPER, lw=0.5, label=label)
     axes.set(xlim=span, ylim=span, aspect="equal", xlabel="Dice before", ylabel="Dice after")

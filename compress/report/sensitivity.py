@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from compress.report.derived import NOTHING, large, signed
+from compress.report.derived.numbers import NOTHING, large, signed
 from export.files import write_bytes
 
 _STYLE = {

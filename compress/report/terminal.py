@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from compress.report import derived
-from compress.report.derived import NOTHING, Json, Line
+from compress.report.derived import compared, headline, numbers, verdicts
+from compress.report.derived.compared import Line
+from compress.report.derived.numbers import NOTHING
+from compress.report.derived.recorded import Json
 
 _STYLES = {"holds": "green", "fails": "bold red", "inconclusive": "yellow", "not judged": "yellow"}
 
@@ -21,18 +23,13 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     console.print()
     console.print(_steps(report))
     console.print()
-    for sentence in (
-        derived.baseline_sentence(report),
-        *derived.drop_sentences(report),
-        *derived.processor_sentences(report),
-        *derived.slower_sentences(report),
-    ):
+    for sentence in headline.summary(report):
         console.print(Text(sentence))
     console.print()
     if report["gates"]:
         console.print(_gates(report))
         console.print()
-    verdict = derived.conclusion(report)
+    verdict = verdicts.conclusion(report)
     console.print(Text(verdict.sentence, _STYLES[verdict.word]))
 
 
@@ -45,18 +42,18 @@ def _stages(report: Json) -> Table:
     for head in ("Dice", "drop", "in step", "p50 ms", "speed-up", "MB"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("note", overflow="fold")
-    for line in derived.lines(report):
+    for line in compared.lines(report):
         table.add_row(*_cells(line), style=None if line.measured else "dim")
     return table
 
 
 def _cells(line: Line) -> list[Text]:
     here = None if line.lost_here is None else line.lost_here.mean
-    numbers = (*map(derived.signed, (line.drop, here)), derived.amount(line.p50_ms))
-    sizes = (derived.times(line.speed_up), derived.amount(line.size_mb))
-    words = (line.step, line.backend, line.device, derived.fixed(line.dice))
+    words = (line.step, line.backend, line.device, numbers.fixed(line.dice))
+    drops = (numbers.signed(line.drop), numbers.signed(here))
+    times = (numbers.amount(line.p50_ms), numbers.times(line.speed_up))
     # As Text, since rich reads brackets in a plain string as markup.
-    return [Text(cell) for cell in (*words, *numbers, *sizes, line.note)]
+    return [Text(cell) for cell in (*words, *drops, *times, numbers.amount(line.size_mb), line.note)]
 
 
 def _steps(report: Json) -> Table:
@@ -66,12 +63,12 @@ def _steps(report: Json) -> Table:
     for head in ("took", "params", "fewer", "MACs", "fewer", "MACs × bits"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("notes", overflow="fold")
-    for step in derived.steps(report):
+    for step in compared.steps(report):
         bits = max((line.fewer_bits for line in step.lines if line.fewer_bits is not None), default=None)
-        work = (derived.large(step.params), derived.times(step.smaller), derived.large(step.macs))
+        work = (numbers.large(step.params), numbers.times(step.smaller), numbers.large(step.macs))
         # rich's brackets again; notes can be many, and the report has them all.
         notes = "; ".join(step.notes[:2]) + (f"; {len(step.notes) - 2} more in the report" if step.notes[2:] else "")
-        cells = (step.name, derived.lasted(step.seconds), *work, derived.times(step.fewer), _fewer(bits), notes)
+        cells = (step.name, numbers.lasted(step.seconds), *work, numbers.times(step.fewer), _fewer(bits), notes)
         table.add_row(*map(Text, cells))
     return table
 
@@ -89,10 +86,10 @@ def _gates(report: Json) -> Table:
     table.add_column("verdict", no_wrap=True)
     table.add_column("reason", overflow="fold")
     for gate in report["gates"]:
-        value, upper, limit = derived.gate_numbers(gate)
+        value, upper, limit = verdicts.in_numbers(gate)
         # Signs, since the words would leave no room for the reason.
         limit = limit.replace("at most", "≤").replace("at least", "≥")
-        words = (derived.gate_name(gate), derived.place(gate) or NOTHING, gate["class"] or NOTHING, value, upper, limit)
+        words = (verdicts.title(gate), verdicts.where(gate) or NOTHING, gate["class"] or NOTHING, value, upper, limit)
         ruling = Text(gate["verdict"], _STYLES[gate["verdict"]])
         table.add_row(*map(Text, words), ruling, Text(gate["reason"]))
     return table

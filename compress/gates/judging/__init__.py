@@ -1,1 +1,1 @@
-"""What all gates share: verdicts, and the paired drop that most of them read."""
+"""What gates share: the options, the artifacts they apply to, what these are compared with, tests and verdicts."""

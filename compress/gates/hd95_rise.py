@@ -1,0 +1,45 @@
+"""How much farther surfaces lie apart, case by case, in the built artifact's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from pydantic.dataclasses import dataclass
+
+from compress.gates.judging.artifacts import each_measured
+from compress.gates.judging.beforehand import few_cases, not_measured, nowhere, unknown_class
+from compress.gates.judging.options import OPTIONS, Limit, OneBackend, OneClass, OneDevice
+from compress.gates.judging.scene import Scene
+from compress.gates.judging.score_drop import drop_outcomes
+from compress.gates.judging.verdict import Bound, Verdict, at_most
+from compress.measure.row import Row
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class Hd95Rise:
+    """Holds where the upper limit of the mean paired rise in HD95 is under the bound, for every class."""
+
+    title: ClassVar[str] = "hd95_rise"
+    reads_scores: ClassVar[bool] = True
+
+    at_most: Limit
+    """In the data's unit: mm, or pixels."""
+    device: OneDevice = None
+    backend: OneBackend = None
+    class_name: OneClass = None
+
+    @property
+    def bound(self) -> Bound:
+        return at_most(self.at_most)
+
+    def __call__(self, rows: Sequence[Row]) -> list[Verdict]:
+        return each_measured(self, rows, lambda row: drop_outcomes("hd95", self.at_most, rows, row, self.class_name))
+
+    def never_holds(self, scene: Scene) -> Iterator[str]:
+        yield from nowhere(self, scene)
+        yield from unknown_class(self.class_name, scene)
+
+    def cannot_hold(self, scene: Scene) -> Iterator[str]:
+        yield from not_measured(self, scene)
+        yield from few_cases(scene)

@@ -1,0 +1,44 @@
+"""IoU lost, case by case, from the network that was trained to the built artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from pydantic.dataclasses import dataclass
+
+from compress.gates.judging.artifacts import each_measured
+from compress.gates.judging.beforehand import few_cases, not_measured, nowhere, unknown_class
+from compress.gates.judging.options import OPTIONS, Limit, OneBackend, OneClass, OneDevice
+from compress.gates.judging.scene import Scene
+from compress.gates.judging.score_drop import drop_outcomes
+from compress.gates.judging.verdict import Bound, Verdict, at_most
+from compress.measure.row import Row
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class IouDrop:
+    """Holds where the upper limit of the mean paired drop in IoU is under the bound, for every class."""
+
+    title: ClassVar[str] = "iou_drop"
+    reads_scores: ClassVar[bool] = True
+
+    at_most: Limit
+    device: OneDevice = None
+    backend: OneBackend = None
+    class_name: OneClass = None
+
+    @property
+    def bound(self) -> Bound:
+        return at_most(self.at_most)
+
+    def __call__(self, rows: Sequence[Row]) -> list[Verdict]:
+        return each_measured(self, rows, lambda row: drop_outcomes("iou", self.at_most, rows, row, self.class_name))
+
+    def never_holds(self, scene: Scene) -> Iterator[str]:
+        yield from nowhere(self, scene)
+        yield from unknown_class(self.class_name, scene)
+
+    def cannot_hold(self, scene: Scene) -> Iterator[str]:
+        yield from not_measured(self, scene)
+        yield from few_cases(scene)

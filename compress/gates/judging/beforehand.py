@@ -1,0 +1,116 @@
+"""What can be said of a gate before anything is built: that it never holds, or cannot here, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from compress.gates.judging.artifacts import OfArtifacts, applies
+from compress.gates.judging.scene import Scene, Spot
+from compress.measure.latency import samples_for
+from compress.measure.segmentation import FEWEST
+from export.registry import words
+
+
+class OfRatio(OfArtifacts, Protocol):
+    """A gate on a ratio."""
+
+    @property
+    def over(self) -> str | None: ...
+
+
+def where(gate: OfArtifacts, scene: Scene) -> list[Spot]:
+    """The artifacts that a gate will judge."""
+    return [spot for spot in scene.judged if applies(gate, spot)]
+
+
+def nowhere(gate: OfArtifacts, scene: Scene) -> Iterator[str]:
+    """Never: it applies to nothing that the recipe builds."""
+    if where(gate, scene):
+        return
+    on = f" for {gate.device}" if gate.device else ""
+    if gate.device is not None and gate.device not in scene.devices:
+        known = ", ".join(scene.devices)
+        yield f"never holds: the recipe builds nothing for the device '{gate.device}'; add it to devices ({known})"
+    elif gate.backend == "torch" and any(spot.backend == "torch" for spot in scene.spots):
+        yield f"never holds: after int8 there is no torch artifact{on}, since torch only simulates integers"
+    else:
+        there = dict.fromkeys(spot.backend for spot in scene.judged if gate.device in (None, spot.device))
+        yield f"never holds: nothing of {gate.backend} is built{on}; there are {', '.join(there)}"
+
+
+def unknown_class(class_name: str | None, scene: Scene) -> Iterator[str]:
+    """Never: the data has no such class."""
+    known = scene.classes
+    if class_name is None or known is None or class_name in known:
+        return
+    near = difflib.get_close_matches(class_name, known, n=1)
+    meant = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+    yield f"never holds: there is no foreground class '{class_name}'; {meant}"
+
+
+def few_samples(percentile: int, scene: Scene) -> Iterator[str]:
+    """Never: the recipe takes fewer samples than bound the percentile."""
+    needed = samples_for(percentile)
+    if scene.samples < needed:
+        yield (
+            f"never holds: the percentile {percentile} needs {needed} samples; "
+            f"set latency samples, {scene.samples}, to that"
+        )
+
+
+def over_nothing(gate: OfRatio, scene: Scene) -> Iterator[str]:
+    """Never: there is nothing that the ratio could be over, or it is over what is judged."""
+    judged = where(gate, scene)
+    if gate.over is None or not judged:
+        return
+    if gate.over in words("export.backends"):
+        built = {(spot.device, spot.backend) for spot in scene.spots}
+        lost = [spot for spot in judged if not {(spot.device, gate.over), ("cpu", gate.over)} & built]
+        if lost:
+            yield f"never holds: no baseline of {gate.over} is built beside {lost[0].title}"
+    elif gate.over == scene.last_step and gate.bound.limit > 1:
+        yield f"never holds: {gate.over} is the step that is judged, and it is compared with itself; name another step"
+
+
+def not_measured(gate: OfArtifacts, scene: Scene) -> Iterator[str]:
+    """Not here: an artifact that it judges cannot run."""
+    return _lost(gate, scene, "measured", lambda spot: spot.unmeasured)
+
+
+def not_built(gate: OfArtifacts, scene: Scene) -> Iterator[str]:
+    """Not here: an artifact that it judges cannot be built."""
+    return _lost(gate, scene, "built", lambda spot: spot.unbuilt)
+
+
+def measured_nowhere(scene: Scene) -> Iterator[str]:
+    """Not here: nothing at all can run, the baseline included."""
+    reasons = [spot.unmeasured for spot in scene.spots]
+    if reasons and all(reasons):
+        yield f"cannot hold on this host, since nothing is measured: {reasons[0]}"
+
+
+def _lost(gate: OfArtifacts, scene: Scene, verb: str, reason: Callable[[Spot], str | None]) -> Iterator[str]:
+    judged = where(gate, scene)
+    lost = [spot for spot in judged if reason(spot)]
+    if lost:
+        more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+        rest = _rest(judged, [spot for spot in judged if spot not in lost])
+        yield f"cannot hold on this host, since {lost[0].title}{more} is not {verb}: {reason(lost[0])}{rest}"
+
+
+def _rest(judged: Sequence[Spot], here: Sequence[Spot]) -> str:
+    """How to judge only what is here, where a device or a runtime parts it from what is not."""
+    for option in ("device", "backend"):
+        lost = {getattr(spot, option) for spot in judged if spot not in here}
+        left = [getattr(spot, option) for spot in here if getattr(spot, option) not in lost]
+        if left:
+            return f"; to judge only what is here, give {option}: {left[0]}"
+    return ""
+
+
+def few_cases(scene: Scene) -> Iterator[str]:
+    """Not with this data: a drop never holds on so few independent cases."""
+    if scene.tests and scene.tests < FEWEST:
+        yield f"cannot hold: there are {scene.tests} independent test cases, and {FEWEST} are needed"

@@ -1,0 +1,47 @@
+"""What is known before anything is built: where artifacts will be, and on what they will be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spot:
+    """A runtime on a device, and why nothing can be said of it here."""
+
+    device: str
+    backend: str
+    unbuilt: str | None
+    """Why no artifact is built; None if one is."""
+    unmeasured: str | None
+    """Why it is not measured; None if it is."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.backend} on {self.device}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What gates will meet."""
+
+    devices: Sequence[str]
+    """Those of the recipe."""
+    spots: Sequence[Spot]
+    """Every runtime of every device: the baseline is built for each."""
+    integers: bool
+    """Whether the last step is in integers, which torch only simulates."""
+    last_step: str
+    """The step that is judged, such as 01-int8."""
+    samples: int
+    """Timed runs of each artifact."""
+    classes: Sequence[str] | None
+    """Foreground classes; None where the data could not be read."""
+    tests: int | None
+    """Independent test cases; None where the data could not be read."""
+
+    @property
+    def judged(self) -> list[Spot]:
+        """Where the last step has an artifact: torch has none of integers."""
+        return [spot for spot in self.spots if spot.backend != "torch" or not self.integers]
