@@ -580,6 +580,12 @@ def _check_described(
         )
 
 
+def _one_of(choices: Sequence[str], option: Mapping[str, Any]) -> dict[str, Any]:
+    """An option of the schema as one of these words, or null where it is null unless it is given."""
+    rest = {key: value for key, value in option.items() if key not in ("type", "anyOf")}
+    return {**rest, "enum": [*choices, *([None] if option.get("default", "") is None else [])]}
+
+
 def schema() -> dict[str, Any]:
     """The JSON schema of a recipe, for editors that complete and check YAML."""
     shared: dict[str, Any] = {}
@@ -588,6 +594,9 @@ def schema() -> dict[str, Any]:
         made = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")
         shared.update(made.pop("$defs", {}))
         made["properties"] = {**made.get("properties", {}), **(extra or {})}
+        for option in ("device", "backend"):
+            if option in made["properties"]:
+                made["properties"][option] = _one_of(words(f"export.{option}s"), made["properties"][option])
         return made
 
     def one_word(choices: Mapping[str, dict[str, Any]], bare: bool) -> dict[str, Any]:

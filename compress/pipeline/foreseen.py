@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 
-from compress.errors import MissingExtra, NotHere
+from compress.contracts import Timed
+from compress.errors import MissingExtra
 from compress.gates.judging.judge import DROPS, OF_FILE, Gate, Name
 from compress.measure.latency import samples_for
 from compress.measure.segmentation import FEWEST
+from compress.pipeline.deployment import Deployment, deployments, target_on
 from compress.recipe import Recipe
-from export.registry import find_device, words
+from export.registry import find_backend, words
 
 TIMED = ("latency_ms", "speedup")
 
@@ -27,6 +28,8 @@ class Spot:
     """Why no artifact is built; None if one is."""
     unmeasured: str | None
     """Why it is not measured; None if it is."""
+    takes_integers: bool
+    """Whether the runtime takes quantized networks."""
 
     @property
     def title(self) -> str:
@@ -46,33 +49,32 @@ class Scene:
 
     @property
     def judged(self) -> list[Spot]:
-        """Where the last step has an artifact: torch has none of integers, which it only simulates."""
+        """Where the last step has an artifact: some runtimes take no integers, as torch, which only simulates them."""
         integers = any(word == "int8" for word, _ in self.recipe.passes)
-        return [spot for spot in self.spots if spot.backend != "torch" or not integers]
+        return [spot for spot in self.spots if spot.takes_integers or not integers]
 
 
 def spots(recipe: Recipe) -> list[Spot]:
     """Every runtime of every device of the recipe."""
     found = []
-    for word in recipe.devices:
-        device = find_device(word)
-        away = None
-        try:
-            device.check_here()
-        except NotHere as error:
-            away = str(error)
-        for backend in device.backends:
-            missing = not_installed(backend)
-            found.append(Spot(device=word, backend=backend, unbuilt=missing, unmeasured=missing or away))
+    for each in deployments(recipe.devices, recipe.latency.threads or 1):
+        missing = not_installed(each.backend)
+        found.append(
+            Spot(
+                device=each.device.name,
+                backend=each.backend,
+                unbuilt=missing,
+                unmeasured=missing or each.not_here(),
+                takes_integers=each.rules is not None,
+            )
+        )
     return found
 
 
 def not_installed(backend: str) -> str | None:
     """How to install what a runtime lacks; None where it lacks nothing."""
-    check = getattr(import_module(f"export.backends.{backend}"), "check_installed", None)
     try:
-        if check is not None:
-            check()
+        find_backend(backend).check_installed()
     except MissingExtra as error:
         return str(error)
     return None
@@ -93,13 +95,10 @@ def of_devices(recipe: Recipe, found: Sequence[Spot]) -> Iterator[str]:
 def of_passes(recipe: Recipe) -> Iterator[str]:
     """A sentence for each pass that measures on a device that is not here, or on a runtime that is not installed."""
     for place, (word, step) in enumerate(recipe.passes):
-        if getattr(step, "latency_ms", None) is None:
+        if not isinstance(step, Timed) or step.latency_ms is None:
             continue
-        missing = not_installed(step.backend)  # type: ignore[attr-defined]
-        try:
-            find_device(step.device).check_here()  # type: ignore[attr-defined]
-        except NotHere as error:
-            missing = missing or str(error)
+        at = Deployment(backend=step.backend, target=target_on(step.device, step.threads or 1))
+        missing = not_installed(at.backend) or at.not_here()
         if missing:
             yield f"passes[{place}] ({word}): latency_ms: it measures on what is not here: {missing}"
 
@@ -125,9 +124,11 @@ def doubts(scene: Scene) -> Iterator[str]:
 
 
 def _where(scene: Scene, gate: Gate) -> list[Spot]:
-    return [
-        spot for spot in scene.judged if gate.device in (None, spot.device) and gate.backend in (None, spot.backend)
-    ]
+    return _of_gate(scene.judged, gate)
+
+
+def _of_gate(spots: Sequence[Spot], gate: Gate) -> list[Spot]:
+    return [spot for spot in spots if gate.device in (None, spot.device) and gate.backend in (None, spot.backend)]
 
 
 def _nowhere(scene: Scene, gate: Gate) -> str | None:
@@ -138,8 +139,8 @@ def _nowhere(scene: Scene, gate: Gate) -> str | None:
         known = ", ".join(devices)
         return f"never holds: the recipe builds nothing for the device '{gate.device}'; add it to devices ({known})"
     on = f" for {gate.device}" if gate.device else ""
-    if gate.backend == "torch" and any(spot.backend == "torch" for spot in scene.spots):
-        return f"never holds: after int8 there is no torch artifact{on}, since torch only simulates integers"
+    for spot in _of_gate(scene.spots, gate):
+        return f"never holds: after int8 there is no {spot.backend} artifact{on}, since it takes no integers"
     there = dict.fromkeys(spot.backend for spot in scene.judged if gate.device in (None, spot.device))
     return f"never holds: nothing of {gate.backend} is built{on}; there are {', '.join(there)}"
 
