@@ -38,14 +38,13 @@ from compress.errors import SegpressError
 from compress.passes.depthwise import Depthwise
 from compress.passes.int8 import Int8
 from compress.passes.prune import Prune
-from compress.storage.backends import backend_for
+from compress.pipeline.deployment import target_on
 from compress.storage.description import Description, build_net, shape_of
 from compress.storage.weights import load_net, save_net
 from export.artifact import Artifact
 from export.backends import onnxruntime, openvino, tensorrt
 from export.files import make_folder, sha256, write_bytes, write_json
 from export.quantization.quantized import Quantized
-from export.registry import find_device
 from export.to_onnx import to_onnx
 
 HERE = Path(__file__).parent
@@ -209,10 +208,10 @@ class Ways:
         return max(found)
 
     def _same(self, onnx: Artifact, word: str, net: nn.Module, near: float, shaken: float = SHAKEN) -> str:
-        backend = backend_for(word, find_device("cpu"), 1)
-        built = backend.build(onnx, make_folder(self.folder / word))
+        target = target_on("cpu", 1)
+        built = target.build(word, onnx, make_folder(self.folder / word))
         image = self.images[0]
-        with backend.open(built) as infer, torch.no_grad():
+        with target.open(word).open(built) as infer, torch.no_grad():
             answer, wanted = infer(image.numpy()), net(image).numpy()
         assert answer.shape == wanted.shape, f"the answer is {answer.shape}, not {wanted.shape}"
         apart = _apart(answer, wanted)
@@ -223,10 +222,10 @@ class Ways:
         return f"{CHAOTIC} by {itself:.1%}, from torch's by {apart:.1%}"
 
     def _engine(self) -> str:
-        backend = backend_for("tensorrt", find_device(GPU), 1)
+        target = target_on(GPU, 1)
         sizes = [
-            backend.build(onnx, make_folder(self.folder / f"engine{place}")).path.stat().st_size / 1e6
-            for place, onnx in enumerate((self._whole(), self._exported(tensorrt.RULES)))
+            target.build("tensorrt", onnx, make_folder(self.folder / f"engine{number}")).path.stat().st_size / 1e6
+            for number, onnx in enumerate((self._whole(), self._exported(tensorrt.RULES)))
         ]
         return f"{sizes[0]:.1f} MB, in integers {sizes[1]:.1f} MB"
 

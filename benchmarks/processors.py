@@ -30,12 +30,12 @@ from rich.console import Console
 from benchmarks.lesser_cpu import environment
 from compress.cache import versions
 from compress.commands.train import train
-from compress.measure.host import host_facts
 from compress.measure.latency import Timing, interleaved
 from compress.passes.int8 import Int8
 from compress.recipe import load
 from compress.task import Task
 from export.artifact import Artifact, Infer
+from export.backend import Emulator
 from export.backends import onnxruntime, openvino
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
@@ -43,6 +43,7 @@ from export.backends.torch import infer_from_module
 from export.device import usable_cpus
 from export.errors import NotHere
 from export.files import make_folder, write_bytes
+from export.host import host_facts
 from export.quantization.quantized import Quantized
 from export.to_onnx import to_onnx
 
@@ -236,7 +237,7 @@ def _of_runtime(word: str, artifact: Artifact, task: Task, images: Answers, fold
     answers: dict[str, Answers] = {}
     with backend.open(built) as infer:
         answers["here"] = _answered(infer, images)
-    if isinstance(backend, OnnxRuntime):
+    if isinstance(backend, Emulator):
         for title, narrow in (("exact", False), ("without", True)):
             with backend.open_as(built, pairs_in_16_bits=narrow) as infer:
                 answers[title] = _answered(infer, images)

@@ -23,10 +23,10 @@ from rich.console import Console
 from compress import progress
 from compress.cache import Cache, versions
 from compress.gates.judging.paired_drop import paired_drop
-from compress.measure.host import conditions, host_facts
 from compress.measure.latency import Samples, Timing, interleaved
 from compress.measure.segmentation import Scores
-from compress.pipeline.build import Builder, Place
+from compress.pipeline.build import Builder
+from compress.pipeline.deployment import Deployment, target_on
 from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.stages import baseline, chain
 from compress.recipe import load
@@ -35,8 +35,8 @@ from export.artifact import Artifact, Infer
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
 from export.backends.torch import infer_from_module
-from export.devices.cpu import CPU
 from export.files import write_bytes
+from export.host import conditions, host_facts
 from export.to_onnx import Style
 
 HERE = Path(__file__).parent
@@ -91,10 +91,10 @@ def _entries(recipe: Any, task: Task, folder: Path, threads: int, stack: context
     builder = Builder(task, Style(opset=recipe.opset), cache, print, peaks)
 
     def ours(backend: str, which: Any, name: str) -> Entry:
-        place = Place(backend=backend, device=CPU, threads=threads)
-        build = builder.build(which, place)
+        deployment = Deployment(backend=backend, target=target_on("cpu", threads))
+        build = builder.build(which, deployment)
         assert build is not None and build.artifact is not None, build
-        opened = stack.enter_context(place.opened().open(build.artifact))
+        opened = stack.enter_context(deployment.open().open(build.artifact))
         return Entry(name=name, infer=opened, size_mb=build.artifact.size_mb)
 
     yield Entry(name="torch fp32 (eager)", infer=infer_from_module(task.net), size_mb=before.path.stat().st_size / 1e6)
@@ -118,7 +118,7 @@ def _nncf(onnx: Artifact, task: Task, folder: Path, threads: int) -> tuple[str, 
     made = nncf.quantize(model, nncf.Dataset(images, lambda image: {0: image}), subset_size=len(images))
     path = folder / "nncf.xml"
     ov.save_model(made, path, compress_to_fp16=False)
-    artifact = replace(onnx, path=path, format="openvino").sealed()
+    artifact = replace(onnx, path=path, format="openvino", beside=(path.with_suffix(".bin").name,)).sealed()
     return "OpenVINO int8, NNCF post-training", artifact, OpenVino(threads=threads)
 
 

@@ -26,6 +26,7 @@ from typing import Any
 import export
 from compress.errors import SegpressError, SurroundingsError
 from export.files import PARTIAL, cannot_write, make_folder, write_json
+from export.registry import find_backend, words
 
 TRACED = "its trace is in "
 """What the note on an error says whose trace is in a file already."""
@@ -39,12 +40,8 @@ _LIBRARIES = (
     "segmentation-models-pytorch",
     "onnx",
     "onnxscript",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "tensorrt",
-    "tensorrt-rtx-cu13-bindings",
 )
+"""Those of runtimes are told by the runtimes."""
 
 
 class Cache:
@@ -82,7 +79,8 @@ def key_of(*parts: Any) -> str:
 def versions() -> dict[str, str]:
     """Our version, Python's, and those of the libraries that change a result."""
     found = {"segpress": version("segpress"), "python": platform.python_version()}
-    for library in _LIBRARIES:
+    of_runtimes = (library for word in words("export.backends") for library in find_backend(word).libraries)
+    for library in (*_LIBRARIES, *of_runtimes):
         try:
             found[library] = version(library)
         except PackageNotFoundError:

@@ -105,7 +105,9 @@ def inspect(
     size: Annotated[
         str | None, typer.Option(help="Input height and width, such as 256x256; of volumes depth first.")
     ] = None,
-    backend: Annotated[str, typer.Option(help="The runtime that is timed: onnxruntime or openvino.")] = "onnxruntime",
+    backend: Annotated[
+        str, typer.Option(help="The runtime that is timed, such as onnxruntime or openvino.")
+    ] = "onnxruntime",
     device: Annotated[str, typer.Option(help="Where it runs.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     sensitivity: Annotated[
@@ -224,8 +226,8 @@ def _settle_waiting() -> None:
     They spin for a millisecond otherwise. Where nobody else wants the CPUs that spares waking them, and a small network
     trains up to twice as fast; where another process does, the same network takes up to ten times as long.
     """
-    from compress.measure.host import is_shared
     from export.device import usable_cpus
+    from export.host import is_shared
 
     if is_shared(usable_cpus()):
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -20,6 +20,25 @@ class Pass(Protocol):
         ...
 
     def __call__(self, net: nn.Module, task: Task) -> nn.Module: ...
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A pass that can be given a time to reach, which it measures while it works."""
+
+    @property
+    def latency_ms(self) -> float | None:
+        """None where it is given none, and measures nothing."""
+        ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def backend(self) -> str: ...
+
+    @property
+    def threads(self) -> int | None: ...
 
 
 class Network(Protocol):

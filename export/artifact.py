@@ -1,24 +1,21 @@
-"""A file that runs, and the protocol of what builds and opens one."""
+"""A file that runs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export.device import Device
 from export.errors import BackendError
 from export.files import sha256, write_json
 
 Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """logits_BKHW = infer(image_BCHW): a torch module, an ONNX Runtime session and an engine are all one."""
-Format = Literal["torch", "onnx", "openvino", "tensorrt"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +32,19 @@ class Artifact:
     """A file that runs, what goes in and out, and how it was made (its sidecar)."""
 
     path: Path
-    format: Format
+    format: str
+    """What kind of file it is, in a word: "onnx", or that of the runtime whose own it is."""
     input: Port
     output: Port
+    beside: tuple[str, ...] = ()
+    """Names of the files beside it that it does not run without, as an OpenVINO IR's weights."""
     made: Mapping[str, Any] = field(default_factory=dict)
     """Versions, flags, and the SHA-256 of the file and of what it was made from."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file that a device needs; an OpenVINO IR has two."""
-        weights = self.path.with_suffix(".bin")
-        return (self.path, weights) if self.format == "openvino" else (self.path,)
+        """Every file that a device needs."""
+        return (self.path, *(self.path.with_name(name) for name in self.beside))
 
     @property
     def size_mb(self) -> float:
@@ -59,13 +58,7 @@ class Artifact:
     def sealed(self) -> Artifact:
         """The same artifact with the SHA-256 of its files, its sidecar written beside it."""
         hashes = {file.name: sha256(file) for file in self.files}
-        sealed = Artifact(
-            path=self.path,
-            format=self.format,
-            input=self.input,
-            output=self.output,
-            made={**self.made, "sha256": hashes},
-        )
+        sealed = replace(self, made={**self.made, "sha256": hashes})
         record = asdict(sealed)
         del record["path"]
         write_json(self.sidecar, record)
@@ -76,15 +69,12 @@ class Artifact:
 
         Raises:
             BackendError: if one is missing, was changed, or was never sealed. Engines are executable
-                code: only those of our own making are ever loaded. Torch weights have no sidecar;
-                they are data, and who loads them checks them.
+                code: only those of our own making are ever loaded.
         """
         known = self.made.get("sha256", {})
         for file in self.files:
             if not file.is_file():
                 raise BackendError(f"{file}: the file is gone; --fresh builds it again")
-            if self.format == "torch":
-                continue
             if file.name not in known:
                 raise BackendError(f"{file}: its sidecar has no SHA-256 of it; --fresh builds it again")
             if sha256(file) != known[file.name]:
@@ -102,36 +92,19 @@ class Artifact:
         sidecar = path.with_name(path.name + ".json")
         try:
             record = json.loads(sidecar.read_text())
-            ports = {
-                which: Port(name=port["name"], shape=tuple(port["shape"]), dtype=port["dtype"])
-                for which in ("input", "output")
-                for port in [record[which]]
-            }
-            return Artifact(path=path, format=record["format"], made=record["made"], **ports)
+            return artifact_of(path, record)
         except FileNotFoundError:
             raise BackendError(f"{path}: has no sidecar {sidecar.name}, so it is not known how it was made") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BackendError(f"{sidecar}: not an artifact's sidecar ({error})") from None
 
 
-class Backend(Protocol):
-    """Builds an artifact from ONNX, and opens it on a device."""
+def artifact_of(path: Path, record: Mapping[str, Any]) -> Artifact:
+    """The artifact of a record such as a sidecar holds, the inverse of `dataclasses.asdict`."""
+    ports = {which: _port(record[which]) for which in ("input", "output")}
+    beside = tuple(record.get("beside", ()))
+    return Artifact(path=path, format=record["format"], beside=beside, made=record["made"], **ports)
 
-    @property
-    def device(self) -> Device: ...
 
-    def build(self, onnx: Artifact, folder: Path) -> Artifact:
-        """What this runtime makes of an ONNX file, in `folder`.
-
-        Raises:
-            BackendError: naming the node the runtime refuses, and its reason.
-        """
-        ...
-
-    def open(self, artifact: Artifact) -> AbstractContextManager[Infer]:
-        """The artifact, loaded and ready.
-
-        Raises:
-            NotHere: if this host cannot run it, with the reason.
-        """
-        ...
+def _port(record: Mapping[str, Any]) -> Port:
+    return Port(name=record["name"], shape=tuple(record["shape"]), dtype=record["dtype"])

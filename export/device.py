@@ -1,4 +1,4 @@
-"""A place where an artifact runs."""
+"""What an artifact runs on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Literal
 from export.errors import NotHere
 from export.instruction_set import instruction_set
 
+Kind = Literal["cpu", "cuda", "remote"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
@@ -18,7 +20,7 @@ class Device:
     name: str
     title: str
     """How people call it."""
-    kind: Literal["cpu", "cuda", "remote"]
+    kind: Kind
     backends: tuple[str, ...]
     """The runtimes worth building for it: files of export/backends/."""
     compute_capability: str | None = None
@@ -38,11 +40,13 @@ class Device:
         if self.kind == "cpu" and self.exact_sums and not (known := instruction_set()).exact_sums:
             raise NotHere(f"this host's CPU has neither AVX-512 VNNI nor AMX: it is {known.title}")
         if self.kind == "cuda":
-            found = cuda_capabilities()
-            if not found:
+            capabilities = cuda_capabilities()
+            if not capabilities:
                 raise NotHere("no NVIDIA driver")
-            if self.compute_capability is not None and self.compute_capability not in found:
-                raise NotHere(f"this host's GPU has compute capability {found[0]}, not {self.compute_capability}")
+            if self.compute_capability is not None and self.compute_capability not in capabilities:
+                raise NotHere(
+                    f"this host's GPU has compute capability {capabilities[0]}, not {self.compute_capability}"
+                )
 
 
 def usable_cpus() -> int:

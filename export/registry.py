@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import Any
+from typing import Any, cast
 
+from export.backend import Backend
 from export.device import Device
 
 
@@ -22,13 +23,13 @@ def named(package: str, word: str) -> Any:
     """
     module = importlib.import_module(f"{package}.{word}")
     plain = word.replace("_", "")
-    (found,) = (
+    (one,) = (
         value
         for name, value in vars(module).items()
         if name.replace("_", "").lower() == plain
         and ((isinstance(value, type) and value.__module__ == module.__name__) or isinstance(value, Device))
     )
-    return found
+    return one
 
 
 def find_device(word: str) -> Device:
@@ -36,3 +37,8 @@ def find_device(word: str) -> Device:
     device = named("export.devices", word)
     assert isinstance(device, Device)
     return device
+
+
+def find_backend(word: str) -> type[Backend]:
+    """The class in export/backends/`word`.py."""
+    return cast(type[Backend], named("export.backends", word))

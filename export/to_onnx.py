@@ -84,8 +84,8 @@ def to_onnx(
     made = {"opset": style.opset, "dynamic": list(style.dynamic), "torch": torch.__version__, "onnx": onnx.__version__}
     if (sums := pair_sums(proto)) is not None:
         made["pair_sums"] = asdict(sums)
-    ports = {"input": _port(proto.graph.input), "output": _port(proto.graph.output)}
-    return Artifact(path=path, format="onnx", made=made, **ports).sealed()
+    image, logits = _port(proto.graph.input), _port(proto.graph.output)
+    return Artifact(path=path, format="onnx", input=image, output=logits, made=made).sealed()
 
 
 def _translated(net: nn.Module, example: Tensor, style: Style) -> ir.Model:

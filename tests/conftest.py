@@ -37,7 +37,7 @@ def peaks_cost_nothing() -> Iterator[None]:
     Here each of these processes just says a number: tests/test_peak_memory.py looks at the real ones.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("compress.pipeline.build._program", lambda *_: ["echo", "100"])
+        patch.setattr("export.target._peak_memory", lambda *_: ["echo", "100"])
         yield
 
 

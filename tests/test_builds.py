@@ -11,7 +11,8 @@ from conftest import write_recipe
 import compress.pipeline.build
 from compress.cache import Cache
 from compress.measure.row import Row
-from compress.pipeline.build import Builder, places
+from compress.pipeline.build import Builder
+from compress.pipeline.deployment import deployments
 from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.stages import baseline
 from compress.pipeline.worst_cases import lost_most
@@ -38,7 +39,7 @@ def test_a_network_in_float_is_exported_once_for_all_runtimes(
     stage = baseline(task, "key", cache, quiet)
     with PeakMemory() as peaks:
         builder = Builder(task, Style(), cache, quiet, peaks)
-        builds = [builder.build(stage, place) for place in places(["cpu"], threads=1)]
+        builds = [builder.build(stage, each) for each in deployments(["cpu"], threads=1)]
     assert written == ["model.onnx"]
     assert [build.artifact is not None for build in builds if build is not None] == [True, True, True]
 

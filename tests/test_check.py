@@ -26,6 +26,7 @@ from compress.pipeline import foreseen
 from compress.recipe import Recipe, load
 from compress.storage.description import read_description
 from compress.storage.weights import load_net, save_net
+from export.registry import find_backend
 
 Edit = Callable[[dict], None]
 
@@ -426,7 +427,7 @@ def test_a_runtime_that_is_not_installed_is_a_warning_with_how_to_install_it(
     def missing() -> None:
         raise MissingExtra(backend, backend)
 
-    monkeypatch.setattr(f"export.backends.{backend}.check_installed", missing)
+    monkeypatch.setattr(find_backend(backend), "check_installed", staticmethod(missing))
     device = "cpu" if backend == "openvino" else "rtx_40"
     gates = [{"size_mb": {"at_most": 9}}, {"size_mb": {"at_most": 9, "backend": "onnxruntime"}}]
     loaded, scene = met(tmp_path, recipe, gates, devices=["cpu", *({device} - {"cpu"})])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from compress.measure import host
-from compress.measure.host import conditions, host_facts, is_shared
+from export import host
+from export.host import conditions, host_facts, is_shared
 
 
 def test_the_host_is_told_in_plain_json() -> None:

@@ -24,7 +24,7 @@ from export.to_onnx import Style, to_onnx
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few runs: the numbers are not looked at."""
     monkeypatch.setattr(
-        "compress.commands.inspect.interleaved", lambda runs, *_: {name: Samples(times_ms=[1.0]) for name in runs}
+        "compress.commands.inspect.in_turns", lambda runs, *_: {name: Samples(times_ms=[1.0]) for name in runs}
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from compress.measure import latency
 from compress.measure.latency import Samples, Timing, interleaved, samples_for
+from export.clock import timed
 
 
 def stub(delay_ms: float) -> Callable[[int], None]:
@@ -143,20 +145,20 @@ def test_warm_up_ends_when_three_windows_agree(monkeypatch: pytest.MonkeyPatch) 
     clock = Clock(monkeypatch)
     # Two windows of falling times, then steady ones.
     run = clock.run("a", *[200.0] * 5, *[150.0] * 5, *[100.0] * 1000)
-    assert latency._warm_up(run, seconds=4)
+    assert latency._warm_up(partial(timed, run), seconds=4)
     assert len(clock.ran) == 25
 
 
 def test_warm_up_lasts_a_quarter_of_its_time_even_if_windows_agree_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    assert latency._warm_up(clock.run("a", 1), seconds=2)
+    assert latency._warm_up(partial(timed, clock.run("a", 1)), seconds=2)
     assert 0.5 <= clock.now < 0.51
 
 
 def test_warm_up_that_never_settles_stops_by_its_limit_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     times = np.random.default_rng(0).uniform(5, 50, 1000)
-    assert not latency._warm_up(clock.run("a", *times), seconds=2)
+    assert not latency._warm_up(partial(timed, clock.run("a", *times)), seconds=2)
     assert 2 < clock.now < 2.3
     found = interleaved({"a": clock.run("a", *times)}, Timing(samples=10, seconds=5, warm_up=0.5), seed=0)["a"]
     assert not found.settled

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from compress.errors import SurroundingsError
-from compress.pipeline.peak_memory import Command, PeakMemory, command
+from compress.pipeline.peak_memory import PeakMemory
 from compress.storage.weights import load_net
 from export.artifact import Artifact, Port
-from export.registry import find_device, named
+from export.registry import find_backend, find_device
+from export.target import Command, LocalTarget, _peak_memory
 from export.to_onnx import to_onnx
 
 CPU = find_device("cpu")
@@ -87,13 +88,14 @@ def onnx(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 def test_a_process_that_runs_the_artifact_on_this_runtime_needs_some(
     word: str, onnx: Artifact, weights: Path, tmp_path: Path
 ) -> None:
-    if word == "torch":
+    target = LocalTarget(device=CPU, threads=1, load=load_net)
+    if find_backend(word).runs_modules:
         image, logits = (Port(name=name, shape=(1, 1, 32, 32), dtype="float") for name in ("image", "logits"))
         artifact = Artifact(path=weights, format="torch", input=image, output=logits)
     else:
-        artifact = named("export.backends", word)(device=CPU, threads=1).build(onnx, tmp_path)
+        artifact = target.build(word, onnx, tmp_path)
     with PeakMemory() as peaks:
-        peaks.ahead(word, command(word, artifact, CPU, 1))
+        peaks.ahead(word, _peak_memory(target, word, artifact))
         found = peaks.mb(word)
     assert 30 <= found < 2000
     assert found % 10 == 0, "rounded, since it varies by a few from run to run"
@@ -102,7 +104,7 @@ def test_a_process_that_runs_the_artifact_on_this_runtime_needs_some(
 @pytest.mark.parametrize("word", ["onnxruntime", "openvino", "tensorrt"])
 def test_what_opens_an_artifact_loads_no_other_runtime(word: str) -> None:
     code = (
-        f"import sys, compress.pipeline.peak_memory, export.backends.{word}; "
+        f"import sys, export.peak_memory, export.backends.{word}; "
         "print([name for name in ('torch', 'onnxscript', 'scipy', 'monai') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,6 +10,7 @@ import torch
 from swaps import task_of
 
 from compress.passes.int8 import Int8
+from compress.pipeline.deployment import Deployment, target_on
 from compress.pipeline.processors import processors
 from compress.task import Task
 from export import instruction_set as sets
@@ -118,9 +119,7 @@ def test_the_widest_instruction_set_that_a_host_has_is_its_own(
 
 
 def test_weights_keep_eight_bits_for_a_cpu_that_is_known(task: Task, tmp_path: Path) -> None:
-    from compress.pipeline.build import Place
-
-    known, any_cpu = (Place(backend="onnxruntime", device=find_device(word), threads=1) for word in ("cpu_vnni", "cpu"))
+    known, any_cpu = (Deployment(backend="onnxruntime", target=target_on(word, 1)) for word in ("cpu_vnni", "cpu"))
     assert (known.stem, any_cpu.stem) == ("onnxruntime_8bit", "onnxruntime")
     assert known.rules is not None and any_cpu.rules is not None
     assert (known.rules.pairs_in_16_bits, any_cpu.rules.pairs_in_16_bits) == (False, True)

@@ -88,6 +88,6 @@ def test_an_artifacts_hashes_are_of_each_of_its_files(tmp_path: Path) -> None:
     port = Port(name="x", shape=(1,), dtype="float")
     for name in ("net.xml", "net.bin"):
         (tmp_path / name).write_bytes(name.encode())
-    artifact = Artifact(path=tmp_path / "net.xml", format="openvino", input=port, output=port)
+    artifact = Artifact(path=tmp_path / "net.xml", format="openvino", beside=("net.bin",), input=port, output=port)
     wanted = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("net.xml", "net.bin")}
     assert hashes(artifact) == wanted == hashes(artifact.sealed())

@@ -178,11 +178,12 @@ def test_the_same_run_twice_is_answered_from_what_is_kept(
 ) -> None:
     import compress.passes.int8
     import compress.pipeline.build
+    import compress.pipeline.measure
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("this was done before")
 
-    monkeypatch.setattr(compress.pipeline.build, "interleaved", never)
+    monkeypatch.setattr(compress.pipeline.measure, "in_turns", never)
     monkeypatch.setattr(compress.pipeline.build, "to_onnx", never)
     monkeypatch.setattr(compress.passes.int8, "calibrated", never)
     # Another day and another commit are no reason for another report.

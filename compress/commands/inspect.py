@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,21 @@ from compress.data.dataset.tiles import Size, by
 from compress.editing.pruning.dependency import Group
 from compress.editing.pruning.removal import groups
 from compress.errors import BackendError, SegpressError
-from compress.measure.host import conditions
-from compress.measure.latency import Timing, interleaved
-from compress.pipeline.build import Place, placed
+from compress.measure.latency import Timing, in_turns
+from compress.pipeline.build import placed
+from compress.pipeline.deployment import Deployment, target_on
 from compress.recipe import load
 from compress.storage.description import build_net, read_description, shape_of
 from compress.storage.weights import load_net, load_weights
-from export.artifact import Artifact, Backend, Port
+from export.artifact import Artifact, Port
+from export.backend import Profiler
 from export.device import usable_cpus
 from export.layers import Layer, layers_of, opened_port, total, with_times
 from export.quantization.quantized import Quantized
 from export.quantization.saturation import PairSums, pair_sums
-from export.registry import find_device, words
+from export.registry import find_backend, find_device, words
+from export.target import Target
 from export.to_onnx import to_onnx
-
-PROFILED: tuple[str, ...] = ("onnxruntime", "openvino")
-"""The runtimes that tell how long each layer takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,59 +87,60 @@ def inspect(model: Path, where: Where) -> Inspection:
     Raises:
         SegpressError: if it is none of these, the size does not fit, or the runtime cannot tell times.
     """
-    place = _place(where)
+    deployment = _deployment(where)
+    backend = deployment.open()
+    assert isinstance(backend, Profiler)
     with tempfile.TemporaryDirectory() as scratch:
-        found = _found(model, where, place, Path(scratch))
-        backend = place.opened()
-        built = backend.build(found.file, Path(scratch))
-        image = np.random.default_rng(0).normal(size=found.shape).astype(np.float32)
+        exported = _exported(model, where, deployment, Path(scratch))
+        built = deployment.build(exported.file, Path(scratch))
+        image = np.random.default_rng(0).normal(size=exported.shape).astype(np.float32)
         # First without the profiler, whose own cost is then seen.
-        latency = _latency(backend, built, image)
-        profile = backend.profile(built, image, where.runs)  # type: ignore[attr-defined]
-        layers, own = with_times(layers_of(found.file.path, found.shape), profile)
-        sums = pair_sums(onnx.load(found.file.path))
-    notes = [*found.notes, *_busy()]
+        latency = _latency(deployment, built, image)
+        profile = backend.profile(built, image, where.runs)
+        layers, own = with_times(layers_of(exported.file.path, exported.shape), profile)
+        sums = pair_sums(onnx.load(exported.file.path))
+    notes = [*exported.notes, *_busy(deployment.target)]
     return Inspection(
         model=str(model),
         backend=where.backend,
         device=where.device,
-        threads=place.threads,
-        input=found.shape,
+        threads=deployment.target.threads,
+        input=exported.shape,
         layers=layers,
         own=own,
         whole_us=profile.whole_us,
         latency_ms=latency,
-        groups=found.groups,
+        groups=exported.groups,
         pair_sums=sums,
         notes=notes,
     )
 
 
-def _place(where: Where) -> Place:
+def _deployment(where: Where) -> Deployment:
     for what, word, known in (
         ("device", where.device, words("export.devices")),
         ("backend", where.backend, words("export.backends")),
     ):
         if word not in known:
             raise BackendError(f"no {what} '{word}'; there are {', '.join(known)}")
-    if where.backend not in PROFILED:
-        raise BackendError(f"{where.backend} does not tell how long its layers take; choose {' or '.join(PROFILED)}")
+    if not issubclass(find_backend(where.backend), Profiler):
+        profilers = [word for word in words("export.backends") if issubclass(find_backend(word), Profiler)]
+        raise BackendError(f"{where.backend} does not tell how long its layers take; choose {' or '.join(profilers)}")
     device = find_device(where.device)
     if where.backend not in device.backends:
         raise BackendError(f"{where.backend} does not run on {where.device}; {', '.join(device.backends)} do")
-    device.check_here()
-    return Place(backend=where.backend, device=device, threads=usable_cpus())
+    return Deployment(backend=where.backend, target=target_on(where.device, usable_cpus()))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found:
+class _Exported:
     file: Artifact
     shape: tuple[int, ...]
     groups: Sequence[Group] = ()
     notes: Sequence[str] = ()
 
 
-def _found(model: Path, where: Where, place: Place, scratch: Path) -> _Found:
+def _exported(model: Path, where: Where, at: Deployment, scratch: Path) -> _Exported:
     if model.suffix in (".yaml", ".yml"):
         recipe = load(model)
         net, notes = build_net(recipe.network).eval(), []
@@ -147,7 +148,7 @@ def _found(model: Path, where: Where, place: Place, scratch: Path) -> _Found:
             notes = ["the recipe gives no weights: the network is as it was made, which changes no time and no count"]
         else:
             load_weights(net, recipe.weights)
-        return _exported(model, net, where.size or recipe.data.size, place, scratch, notes)
+        return _of_net(model, net, where.size or recipe.data.size, at, scratch, notes)
     if not model.is_file():
         raise SegpressError(f"{model}: no such file")
     if model.suffix == ".safetensors":
@@ -155,16 +156,16 @@ def _found(model: Path, where: Where, place: Place, scratch: Path) -> _Found:
         size = where.size or (None if described is None else described.size)
         if size is None:
             raise SegpressError(f"{model}: its description tells no input size; give --size, such as 256x256")
-        return _exported(model, net, size, place, scratch, [])
+        return _of_net(model, net, size, at, scratch, [])
     if model.suffix == ".onnx":
         file = _sealed(model, scratch)
-        return _Found(file=file, shape=_shape(model, file, where.size))
+        return _Exported(file=file, shape=_shape(model, file, where.size))
     raise SegpressError(
         f"{model}: inspect takes a recipe (.yaml), a saved network (.safetensors) or an ONNX file (.onnx)"
     )
 
 
-def _exported(model: Path, net: nn.Module, size: Size, place: Place, scratch: Path, notes: Sequence[str]) -> _Found:
+def _of_net(model: Path, net: nn.Module, size: Size, at: Deployment, scratch: Path, notes: Sequence[str]) -> _Exported:
     network: Mapping[str, Any] = net.description  # type: ignore[assignment]
     while next(iter(network)) not in words("compress.networks"):
         # What passes have made of a network: it is described by what it began as.
@@ -176,8 +177,8 @@ def _exported(model: Path, net: nn.Module, size: Size, place: Place, scratch: Pa
     if fault:
         raise SegpressError(f"{model}: input is {by(size)}; {fault}")
     example = torch.zeros(1, shape.in_channels, *size)
-    file = to_onnx(placed(net, place.rules), example, scratch / "model.onnx")
-    return _Found(file=file, shape=tuple(example.shape), groups=_groups(net, example), notes=notes)
+    file = to_onnx(placed(net, at.rules), example, scratch / "model.onnx")
+    return _Exported(file=file, shape=tuple(example.shape), groups=_groups(net, example), notes=notes)
 
 
 def _groups(net: nn.Module, example: Tensor) -> list[Group]:
@@ -208,18 +209,19 @@ def _shape(model: Path, file: Artifact, size: Size | None) -> tuple[int, ...]:
     return (1, port.shape[1], *wanted)
 
 
-def _latency(backend: Backend, built: Artifact, image: np.ndarray) -> float:
+def _latency(at: Deployment, built: Artifact, image: np.ndarray) -> float:
     timing = Timing(samples=44, seconds=10, warm_up=1)
-    with backend.open(built) as infer:
-        times = interleaved({"it": lambda _: infer(image)}, timing, 0)["it"].times_ms
+    with at.open().open(built) as infer:
+        times = in_turns({"it": partial(at.target.time, infer, [image])}, timing, 0)["it"].times_ms
     return float(np.median(times))
 
 
-def _busy() -> list[str]:
-    load = float(conditions()["load"])
-    if load <= usable_cpus() + 0.5:
+def _busy(target: Target) -> list[str]:
+    load = float(target.conditions()["load"])
+    cpus = target.facts()["cpus"]
+    if load <= cpus + 0.5:
         return []
-    return [f"the host is busy (load {load:.1f} on {usable_cpus()} CPUs): shares can be believed, milliseconds hardly"]
+    return [f"the host is busy (load {load:.1f} on {cpus} CPUs): shares can be believed, milliseconds hardly"]
 
 
 def surprises(found: Inspection, most: int = 3) -> list[str]:

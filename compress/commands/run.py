@@ -16,11 +16,12 @@ from compress.data.dataset.cases import ROLES, Role
 from compress.errors import ExportError, NotHere, PassError
 from compress.gates.judging.drop_record import baseline_drop, step_drop
 from compress.gates.judging.judge import judge
-from compress.measure.host import host_facts
 from compress.measure.row import Row
 from compress.networks.foreign.notes import note_on
 from compress.pipeline.baseline_skill import refuse_without
-from compress.pipeline.build import Build, Builder, Place, measured, places
+from compress.pipeline.build import Build, Builder
+from compress.pipeline.deployment import Deployment, deployments
+from compress.pipeline.measure import measured
 from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.provenance import dated
 from compress.pipeline.slower import with_slow_layers
@@ -31,6 +32,7 @@ from compress.report.report import Report
 from compress.task import Task
 from export.device import usable_cpus
 from export.files import sha256, write_bytes, write_json
+from export.host import host_facts
 from export.to_onnx import Style
 
 Log = Callable[[str], None]
@@ -55,14 +57,15 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
         tidy(cache)
 
         threads = recipe.latency.threads or usable_cpus()
+        deployed = deployments(recipe.devices, threads)
         with PeakMemory() as peaks:
             builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), cache, log, peaks)
             shown = [begun, *(compared[-1] for compared in beside.values()), *stages]
-            found = [builder.build(stage, place) for stage in shown for place in places(recipe.devices, threads)]
-            builds = [build for build in found if build is not None]
+            each = [builder.build(stage, at) for stage in shown for at in deployed]
+            builds = [build for build in each if build is not None]
             measures = measured(builds, task, recipe.scoring, recipe.latency, peaks, cache, log)
 
-        rows = with_drops(_with_refused(measures, refused, places(recipe.devices, threads)), [begun, *stages])
+        rows = with_drops(_with_refused(measures, refused, deployed), [begun, *stages])
         rows = with_slow_layers(rows, builds, [begun, *stages], task, cache)
         report = Report(
             name=recipe.name,
@@ -98,20 +101,20 @@ def _compared(
     return beside, refused
 
 
-def _with_refused(rows: Sequence[Row], refused: Mapping[str, str], at: Sequence[Place]) -> list[Row]:
-    """The rows, after those of the baseline one on every place for each chain that was refused."""
+def _with_refused(rows: Sequence[Row], refused: Mapping[str, str], deployed: Sequence[Deployment]) -> list[Row]:
+    """The rows, after those of the baseline one on every deployment for each chain that was refused."""
     absent = [
         Row(
             step=title,
-            backend=place.backend,
-            device=place.device.name,
+            backend=at.backend,
+            device=at.device.name,
             status="not measured",
             reason=why,
             params=None,
             macs=None,
         )
         for title, why in refused.items()
-        for place in at
+        for at in deployed
     ]
     first = [row for row in rows if row.step == "baseline"]
     return [*first, *absent, *(row for row in rows if row.step != "baseline")]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,13 +20,12 @@ from compress.progress import bar
 from export.backends.torch import infer_from_module
 from export.quantization.quantized import Quantized
 from export.quantization.rules import Rules
+from export.registry import find_backend, words
 
 if TYPE_CHECKING:
     from compress.data.dataset.cases import Role
     from compress.task import Task
 
-RUNTIMES = ("onnxruntime", "openvino")
-"""Whose placement of integers is simulated; the worse of them decides."""
 LOOKED_AT = 4
 """Calibration cases on which single layers are compared."""
 SUSPECT = 2.0
@@ -53,7 +51,7 @@ def in_float(quantized: Quantized, task: Task, most_drop: float) -> tuple[str, .
             "int8: most_drop is measured on validation cases and there are none: give cases the split 'val', set data "
             "val above 0, or leave most_drop out"
         )
-    rules = [import_module(f"export.backends.{runtime}").RULES for runtime in RUNTIMES]
+    rules = _on_cpus()
     before_NK = _dice(quantized.graph, task)
 
     def drop(kept: Sequence[str]) -> float:
@@ -81,13 +79,20 @@ def in_float(quantized: Quantized, task: Task, most_drop: float) -> tuple[str, .
     return kept
 
 
+def _on_cpus() -> list[Rules]:
+    """Each way in which a runtime of CPUs wants integers placed; all are simulated, and the worst of them decides."""
+    kinds = [find_backend(word) for word in words("export.backends")]
+    return list(dict.fromkeys(kind.rules for kind in kinds if kind.rules is not None and "cpu" in kind.runs_on))
+
+
 def not_coarser(quantized: Quantized, task: Task) -> tuple[str, ...]:
     """The layers that stay in float rather than get the coarser steps with which sums fit 16 bits on every CPU.
 
     Coarser steps are nearly always free (export/quantization/saturation.py). Where they disturb the logits,
     Dice decides, of the calibration cases: no pass has trained on them.
     """
-    safe = import_module("export.backends.onnxruntime").RULES
+    safe = find_backend("onnxruntime").rules
+    assert safe is not None
     eight = replace(safe, pairs_in_16_bits=False)
     coarser = quantized.coarser(safe)
     if not coarser:

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,11 +20,10 @@ import pydantic
 from pydantic import ConfigDict, Field
 from scipy.special import bdtr, bdtrc
 
+from export.clock import Clock, Run, Turn, timed
+
 BLOCK = 10
 """Timed runs in a block."""
-
-Run = Callable[[int], object]
-"""Does one inference, on the input with this number."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -99,63 +99,63 @@ def interleaved(
     step: Callable[[], None] = lambda: None,
     blocks: Mapping[str, int] | None = None,
 ) -> dict[str, Samples]:
-    """Time each run in short blocks that take turns, after each has warmed up.
+    """The same as `in_turns`, of what runs in this process."""
+    return in_turns({name: partial(timed, run) for name, run in runs.items()}, timing, seed, step, blocks)
 
-    Every run gets one block in every round, so that all of them, the fast and the slow, are spread
+
+def in_turns(
+    clocks: Mapping[str, Clock],
+    timing: Timing,
+    seed: int,
+    step: Callable[[], None] = lambda: None,
+    blocks: Mapping[str, int] | None = None,
+) -> dict[str, Samples]:
+    """Time each in short blocks that take turns, after each has warmed up.
+
+    Every one gets a block in every round, so that all of them, the fast and the slow, are spread
     over the same stretch of time.
 
     Args:
+        clocks: each times inferences where they run.
         step: called after each block, for a progress bar.
         blocks: timed runs in a block, where not the usual ten: one with five gets half the samples.
     """
-    size = {name: (blocks or {}).get(name, BLOCK) for name in runs}
-    samples = {name: Samples() for name in runs}
-    for name, run in runs.items():
-        samples[name].settled = _warm_up(run, timing.warm_up)
+    size = {name: (blocks or {}).get(name, BLOCK) for name in clocks}
+    samples = {name: Samples() for name in clocks}
+    for name, clock in clocks.items():
+        samples[name].settled = _warm_up(clock, timing.warm_up)
         step()
     order = np.random.default_rng(seed)
-    spent = dict.fromkeys(runs, 0.0)
-    names = list(runs)
+    spent = dict.fromkeys(clocks, 0.0)
+    names = list(clocks)
     rounds = math.ceil(timing.samples / BLOCK)
     for number in range(rounds):
         last = timing.samples - number * BLOCK
-        for place in order.permutation(len(names)):
-            name = names[place]
+        for which in order.permutation(len(names)):
+            name = names[which]
             if spent[name] < timing.seconds:
                 count = math.ceil(size[name] * min(last, BLOCK) / BLOCK)
-                spent[name] += _block(runs[name], samples[name].times_ms, count, timing.seconds - spent[name])
+                spent[name] += _block(clocks[name], samples[name].times_ms, count, timing.seconds - spent[name])
             step()
     return samples
 
 
-def _block(run: Run, times_ms: list[float], count: int, seconds: float) -> float:
-    """One untimed run, then `count` timed ones, fewer where the seconds are up; returns those they took."""
-    run(len(times_ms))
-    begun = time.perf_counter()
-    while count and time.perf_counter() - begun < seconds:
-        start = time.perf_counter()
-        run(len(times_ms))
-        times_ms.append((time.perf_counter() - start) * 1000)
-        count -= 1
-    return time.perf_counter() - begun
+def _block(clock: Clock, times_ms: list[float], count: int, seconds: float) -> float:
+    """One untimed inference, then `count` timed ones, fewer where the seconds are up; returns those they took."""
+    block = clock(Turn(first=len(times_ms), count=count, untimed=1, seconds=seconds))
+    times_ms += block
+    return sum(block) / 1000
 
 
-def _warm_up(run: Run, seconds: float, window: int = 5) -> bool:
+def _warm_up(clock: Clock, seconds: float, window: int = 5) -> bool:
     """Run until the medians of three consecutive windows agree within 2 %; whether they did.
 
     At least a quarter of `seconds`: the first windows of a fast network agree before the clock has risen.
     """
     medians: list[float] = []
     begun = time.perf_counter()
-    count = 0
     while True:
-        times = []
-        for _ in range(window):
-            start = time.perf_counter()
-            run(count)
-            times.append(time.perf_counter() - start)
-            count += 1
-        medians.append(float(np.median(times)))
+        medians.append(float(np.median(clock(Turn(first=window * len(medians), count=window)))))
         last, spent = medians[-3:], time.perf_counter() - begun
         if len(last) == 3 and max(last) <= 1.02 * min(last) and spent >= seconds / 4:
             return True

@@ -44,16 +44,16 @@ from compress.editing.pruning.removal import (
     without,
 )
 from compress.errors import PassError
-from compress.measure.latency import Timing, interleaved
+from compress.measure.latency import Timing, in_turns
 from compress.progress import bar
-from compress.storage.backends import backend_for
 from compress.storage.description import Description, described
-from compress.storage.weights import save_net
+from compress.storage.weights import load_net, save_net
 from export.artifact import Artifact, Port
 from export.device import usable_cpus
 from export.modules import copy_of
 from export.quantization.placement import matches
-from export.registry import find_device, words
+from export.registry import find_backend, find_device, words
+from export.target import Target, target_of
 from export.to_onnx import to_onnx
 
 if TYPE_CHECKING:
@@ -148,6 +148,10 @@ class Prune:
             where = "".join(f".{part}" for part in fault["loc"])
             raise ValueError(f"recover{where}: {fault['msg'].removeprefix('Value error, ')}") from None
 
+    def target(self) -> Target:
+        """Where `latency_ms` is measured."""
+        return target_of(find_device(self.device), self.threads or usable_cpus(), load_net)
+
     @property
     def uses(self) -> tuple[Role, ...]:
         found: list[Role] = ["calibration"] if self.refit or self.by == "interpolative" else []
@@ -167,7 +171,7 @@ class Prune:
         """The same, not yet described: for a network that was not made from a description."""
         changed = copied(net, "prune")
         if self.latency_ms is not None:
-            find_device(self.device).check_here()
+            self.target().open(self.backend)
         before: tuple[int, int] | None = None
         began: dict[frozenset[Place], int] = {}
         share = self.ratio or 0.0
@@ -403,18 +407,18 @@ class _Look:
     def _latency_ms(self, cuts: Sequence[Cut]) -> float:
         """The median time of the artifact of the network that is cut so, batch 1, warm."""
         net = without(copy_of(self.net), cuts)
-        device, threads = find_device(self.options.device), self.options.threads or usable_cpus()
-        backend = backend_for(self.options.backend, device, threads)
+        target, word = self.options.target(), self.options.backend
         image = np.random.default_rng(self.task.seed).standard_normal(self.task.example.shape, dtype=np.float32)
         with TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            if self.options.backend == "torch":
+            if find_backend(word).runs_modules:
                 artifact = _as_weights(net, self.task.example, folder / "net.safetensors")
             else:
-                artifact = backend.build(to_onnx(net, self.task.example, folder / "net.onnx"), folder)
-            with backend.open(artifact) as infer:
+                artifact = target.build(word, to_onnx(net, self.task.example, folder / "net.onnx"), folder)
+            with target.open(word).open(artifact) as infer:
                 timing = Timing(samples=100, seconds=4, warm_up=1)
-                return interleaved({"net": lambda _: infer(image)}, timing, self.task.seed)["net"].as_dict()["p50"]
+                clocks = {"net": partial(target.time, infer, [image])}
+                return in_turns(clocks, timing, self.task.seed)["net"].as_dict()["p50"]
 
     # What is told.
 

@@ -16,42 +16,41 @@ from numpy.typing import NDArray
 from torch import fx
 
 from compress.errors import BackendError
-from export.artifact import Artifact, Backend
+from export.artifact import Artifact
+from export.backend import Backend, Tap
 from export.deviation import of_floats, of_integers
 from export.to_onnx import Parity
 
 FAITHFUL = 1e-2
 """Relative error of the logits above which a float artifact does not compute the network it was made from."""
-_ONNX_RUNTIME = "onnxruntime"
-"""It opens a file in hundredths of a second, so that its integer layers are always looked at."""
 
 Image = NDArray[np.float32]
 Log = Callable[[str], None]
 
 
-def fault_of_float(word: str, backend: Backend, artifact: Artifact, image_BCHW: Image, found: Parity) -> str | None:
+def fault_of_float(word: str, backend: Backend, artifact: Artifact, image_BCHW: Image, apart: Parity) -> str | None:
     """Why a float artifact is not the network, in one sentence; None if it is.
 
     Args:
         word: the runtime.
-        found: how far its logits are from torch's.
+        apart: how far its logits are from torch's.
     """
-    if found.relative_error <= FAITHFUL:
+    if apart.relative_error <= FAITHFUL:
         return None
-    operator = _operator(word, backend, artifact, image_BCHW)
+    operator = _operator(backend, artifact, image_BCHW)
     return (
-        f"{word} computes another network: its logits {found}"
+        f"{word} computes another network: its logits {apart}"
         + (f", first behind {operator}" if operator else "")
         + "; write that operator another way in the network, or leave this runtime out"
     )
 
 
-def _operator(word: str, backend: Backend, artifact: Artifact, image_BCHW: Image) -> str | None:
+def _operator(backend: Backend, artifact: Artifact, image_BCHW: Image) -> str | None:
     """The first operator that this runtime computes otherwise than ONNX Runtime, which was held to torch."""
     from export.backends.onnxruntime import OnnxRuntime
 
     path = artifact.path.with_suffix(".onnx")
-    if word == _ONNX_RUNTIME or not hasattr(backend, "values") or not path.is_file():
+    if not isinstance(backend, Tap) or not path.is_file():
         return None
     ours = partial(OnnxRuntime().values, Artifact.read(path), image_BCHW)
     try:
@@ -62,7 +61,7 @@ def _operator(word: str, backend: Backend, artifact: Artifact, image_BCHW: Image
 
 
 def fault_of_integers(
-    word: str, backend: Backend, artifact: Artifact, net: fx.GraphModule, image_BCHW: Image, found: Parity, log: Log
+    word: str, backend: Backend, artifact: Artifact, net: fx.GraphModule, image_BCHW: Image, apart: Parity, log: Log
 ) -> str | None:
     """Why an integer artifact is not the network, in one sentence; None if nothing says so.
 
@@ -70,7 +69,7 @@ def fault_of_integers(
         net: the network in torch, with its pairs where this runtime has them.
         log: told where layers cannot be looked at one by one.
     """
-    if not hasattr(backend, "values") or (word != _ONNX_RUNTIME and found.relative_error <= FAITHFUL):
+    if not isinstance(backend, Tap) or (apart.relative_error <= FAITHFUL and not backend.quick_to_tap):
         return None
     model = onnx.load(artifact.path.with_suffix(".onnx"))
     values = partial(backend.values, artifact, image_BCHW)

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 
-from compress.errors import MissingExtra, NotHere
+from compress.contracts import Timed
+from compress.errors import MissingExtra
 from compress.gates.judging.scene import Scene, Spot
+from compress.pipeline.deployment import Deployment, deployments, target_on
 from compress.recipe import Recipe
-from export.registry import find_device
+from export.registry import find_backend
 
 
 def spots(recipe: Recipe) -> list[Spot]:
     """Every runtime of every device of the recipe."""
     found = []
-    for word in recipe.devices:
-        device = find_device(word)
-        away = None
-        try:
-            device.check_here()
-        except NotHere as error:
-            away = str(error)
-        for backend in device.backends:
-            missing = not_installed(backend)
-            found.append(Spot(device=word, backend=backend, unbuilt=missing, unmeasured=missing or away))
+    for each in deployments(recipe.devices, recipe.latency.threads or 1):
+        missing = not_installed(each.backend)
+        found.append(
+            Spot(
+                device=each.device.name,
+                backend=each.backend,
+                unbuilt=missing,
+                unmeasured=missing or each.not_here(),
+                takes_integers=each.rules is not None,
+            )
+        )
     return found
 
 
 def not_installed(backend: str) -> str | None:
     """How to install what a runtime lacks; None where it lacks nothing."""
-    check = getattr(import_module(f"export.backends.{backend}"), "check_installed", None)
     try:
-        if check is not None:
-            check()
+        find_backend(backend).check_installed()
     except MissingExtra as error:
         return str(error)
     return None
@@ -53,13 +53,10 @@ def of_devices(recipe: Recipe, found: Sequence[Spot]) -> Iterator[str]:
 def of_passes(recipe: Recipe) -> Iterator[str]:
     """A sentence for each pass that measures on a device that is not here, or on a runtime that is not installed."""
     for index, (word, step) in enumerate(recipe.passes):
-        if getattr(step, "latency_ms", None) is None:
+        if not isinstance(step, Timed) or step.latency_ms is None:
             continue
-        missing = not_installed(step.backend)  # type: ignore[attr-defined]
-        try:
-            find_device(step.device).check_here()  # type: ignore[attr-defined]
-        except NotHere as error:
-            missing = missing or str(error)
+        at = Deployment(backend=step.backend, target=target_on(step.device, step.threads or 1))
+        missing = not_installed(at.backend) or at.not_here()
         if missing:
             yield f"passes[{index}] ({word}): latency_ms: it measures on what is not here: {missing}"
 

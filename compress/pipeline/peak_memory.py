@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import resource
 import subprocess
-import sys
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
-
 from compress.errors import SurroundingsError
-from compress.storage.backends import backend_for
-from export.artifact import Artifact, Port
-from export.device import Device
-from export.registry import find_device
-
-Command = list[str]
-"""A program and its arguments."""
-
-
-def command(word: str, artifact: Artifact, device: Device, threads: int) -> Command:
-    """The program that loads the artifact, infers three times and prints its peak resident memory in MB.
-
-    The runtime's own libraries and Python count: the device holds them too.
-    """
-    record = {**asdict(artifact), "path": str(artifact.path)}
-    return [sys.executable, "-m", "compress.pipeline.peak_memory", word, device.name, str(threads), json.dumps(record)]
+from export.target import Command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,32 +89,3 @@ class PeakMemory:
     def _begin(self, name: str) -> None:
         given = self._waiting.pop(name)
         self._begun[name] = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def _main(word: str, device: str, threads: str, record: str) -> None:
-    given = json.loads(record)
-    shape = tuple(1 if axis == -1 else axis for axis in given["input"]["shape"])
-    artifact = Artifact(
-        path=Path(given["path"]),
-        format=given["format"],
-        input=Port(name=given["input"]["name"], shape=shape, dtype=given["input"]["dtype"]),
-        output=Port(**given["output"]),
-        made=given["made"],
-    )
-    with backend_for(word, find_device(device), int(threads)).open(artifact) as infer:
-        for _ in range(3):
-            infer(np.zeros(shape, np.float32))
-    print(round(_peak_kb() * 1024 / 1e7) * 10)
-
-
-def _peak_kb() -> int:
-    """This program's own peak: getrusage would count what its parent held when it started it."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1])
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from export.artifact import Artifact, Backend
+from export.artifact import Artifact
+from export.backend import Backend, Emulator
 from export.instruction_set import InstructionSet, family, instruction_set
 from export.quantization.saturation import LARGEST_SUM
 
@@ -37,12 +38,12 @@ class Processors:
 
 def processors(backend: Backend, artifact: Artifact, task: Task, cases: Sequence[Case]) -> dict[str, Any] | None:
     """What is proven of an artifact or, where it can be, emulated; None if it is not for a CPU."""
-    if backend.device.kind != "cpu" or artifact.format == "torch":
+    if backend.device.kind != "cpu" or backend.runs_modules:
         return None
     here, known, sums = instruction_set(), family(), artifact.made.get("pair_sums")
     unsafe = sums["unsafe"] if sums else {}
     same = [each for each in known if each.exact_sums or not unsafe]
-    found = Processors(
+    told = Processors(
         measured_on=here.title,
         same_on=_titles(same),
         differs_on=_titles([each for each in known if each not in same]),
@@ -50,7 +51,7 @@ def processors(backend: Backend, artifact: Artifact, task: Task, cases: Sequence
         unsafe=dict(unsafe),
         expected=_expected(backend, artifact, task, cases) if unsafe and here.exact_sums else None,
     )
-    return asdict(found)
+    return asdict(told)
 
 
 def _titles(known: Sequence[InstructionSet]) -> list[str]:
@@ -73,14 +74,13 @@ def _why(sums: Any) -> str:
 
 
 def _expected(backend: Backend, artifact: Artifact, task: Task, cases: Sequence[Case]) -> dict[str, float] | None:
-    open_as = getattr(backend, "open_as", None)
-    if open_as is None:
+    if not isinstance(backend, Emulator):
         # OpenVINO takes another kernel for every shape; its sums are not emulated.
         return None
     some = cases[:EMULATED]
     with (
         backend.open(artifact) as infer,
-        open_as(artifact, pairs_in_16_bits=True) as elsewhere,
+        backend.open_as(artifact, pairs_in_16_bits=True) as elsewhere,
     ):
         here, there = (task.measure(each, cases=some).mean("dice") for each in (infer, elsewhere))
     return {"dice_there": round(there, 6), "dice_here": round(here, 6), "cases": len(some)}

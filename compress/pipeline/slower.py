@@ -15,6 +15,7 @@ from compress.measure.row import NOISE, Row
 from compress.pipeline.build import Build
 from compress.pipeline.stages import Stage
 from compress.task import Task
+from export.backend import Profiler
 from export.layers import layers_of, with_times
 
 HARDLY = 1.3
@@ -31,17 +32,17 @@ def with_slow_layers(
     Args:
         stages: the baseline and the recipe's own steps; the end of a chain that is compared with follows the baseline.
     """
-    by_place = {(build.stage.name, build.place.backend, build.place.device.name): build for build in builds}
+    built = {(each.stage.name, each.deployment.backend, each.deployment.device.name): each for each in builds}
     before = {after.name: before.name for before, after in pairwise(stages)}
-    found = {(row.step, row.backend, row.device): row for row in rows}
+    measured = {(row.step, row.backend, row.device): row for row in rows}
     told = []
     for row in rows:
-        was = found.get((before.get(row.step, "baseline"), row.backend, row.device))
+        was = measured.get((before.get(row.step, "baseline"), row.backend, row.device))
         speed_up = None if was is None or row.step == "baseline" or _alike(was, row) else _speed_up(was, row)
         if was is None or speed_up is None or speed_up >= HARDLY:
             told.append(row)
             continue
-        earlier, later = (by_place[each.step, each.backend, each.device] for each in (was, row))
+        earlier, later = (built[each.step, each.backend, each.device] for each in (was, row))
         key = key_of(earlier.key, later.key, task.data.fingerprint(), versions())
         look = _slowest if speed_up < NOISE else _lasting
         layers = cache.value(f"slower-{later.name}", key_of(key, look.__name__), partial(look, earlier, later, task))
@@ -91,15 +92,15 @@ def _lasting(before: Build, after: Build, task: Task) -> list[list[Any]]:
 def _kinds(build: Build, shape: tuple[int, ...]) -> Mapping[str, str]:
     """Why a layer of an artifact can take its time, in a word or two."""
     assert build.artifact is not None
-    found = layers_of(build.artifact.path.with_suffix(".onnx"), shape)
+    layers = layers_of(build.artifact.path.with_suffix(".onnx"), shape)
     words = {0: "no weights: bound by memory", 8: "in integers", 16: "in 16-bit float", 32: "in float"}
-    return {_OWN: "conversions and reordering", **{layer.name: words.get(layer.bits, "") for layer in found}}
+    return {_OWN: "conversions and reordering", **{layer.name: words.get(layer.bits, "") for layer in layers}}
 
 
 def _times(build: Build, image_BCHW: np.ndarray) -> Mapping[str, float] | None:
     """Milliseconds of each layer; None if the runtime does not tell."""
-    backend = build.place.opened()
-    if build.artifact is None or not hasattr(backend, "profile"):
+    backend = build.deployment.open()
+    if build.artifact is None or not isinstance(backend, Profiler):
         return None
     layers, own = with_times(
         layers_of(build.artifact.path.with_suffix(".onnx"), image_BCHW.shape),

@@ -44,6 +44,8 @@ class Stage:
     """What the step took when it was done."""
     notes: Sequence[str]
     """What the pass said: what it did, and what it did not do and why."""
+    quantized: bool = False
+    """Whether its network is in integers, which each runtime wants written in its own way."""
 
     @cached_property
     def net(self) -> nn.Module:
@@ -148,13 +150,14 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, c
             "sha256": sha256(path),
             "seconds": round(seconds, 1),
             "notes": notes,
+            "quantized": isinstance(net, Quantized),
         }
 
     record = cache.value(name, key, work)
     if not path.is_file() or sha256(path) != record["sha256"]:
         log(f"{name}: the kept network is gone or was changed; making it again")
         record = cache.value(name, key_of(key, "again", time.time_ns()), work)
-    found = {what: record[what] for what in ("params", "macs", "seconds", "notes")}
+    found = {what: record[what] for what in ("params", "macs", "seconds", "notes", "quantized")}
     return Stage(name=name, key=key, path=path, **found)
 
 

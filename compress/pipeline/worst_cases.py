@@ -11,6 +11,7 @@ from compress.measure.row import Row
 from compress.pipeline.build import Build
 from compress.report.report import Overlay
 from compress.task import Task
+from export.registry import find_backend
 
 
 def worst_cases(builds: Sequence[Build], rows: Sequence[Row], task: Task, most: int = 6) -> list[Overlay]:
@@ -25,7 +26,7 @@ def worst_cases(builds: Sequence[Build], rows: Sequence[Row], task: Task, most: 
     chosen = sorted(scored, key=lambda case: (-_loss(before_row, after_row, case.name), case.name))[:most]
     assert before.artifact is not None and after.artifact is not None
     overlays = []
-    with before.place.opened().open(before.artifact) as was, after.place.opened().open(after.artifact) as now:
+    with before.deployment.open().open(before.artifact) as was, after.deployment.open().open(after.artifact) as now:
         for case in chosen:
             image, truth = task.shown(case)
             seen = (image, truth, task.fitted_labels(was, case), task.fitted_labels(now, case))
@@ -51,7 +52,9 @@ def lost_most(rows: Sequence[Row]) -> tuple[Row, Row] | None:
     below it (the first of several); None where either was not measured.
     """
     ran = [row for row in rows if row.status == "measured" and row.scores is not None]
-    befores = sorted((row for row in ran if row.step == "baseline"), key=lambda row: row.backend != "torch")
+    befores = sorted(
+        (row for row in ran if row.step == "baseline"), key=lambda row: not find_backend(row.backend).runs_modules
+    )
     afters = [row for row in ran if row.step == rows[-1].step]
     if not befores or not afters:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -22,6 +22,9 @@ def schema() -> dict[str, Any]:
         made = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")
         shared.update(made.pop("$defs", {}))
         made["properties"] = {**made.get("properties", {}), **(extra or {})}
+        for option in ("device", "backend"):
+            if option in made["properties"]:
+                made["properties"][option] = _one_of(words(f"export.{option}s"), made["properties"][option])
         return made
 
     def one_word(choices: Mapping[str, dict[str, Any]], bare: bool) -> dict[str, Any]:
@@ -64,3 +67,9 @@ def schema() -> dict[str, Any]:
         "additionalProperties": False,
         "$defs": shared,
     }
+
+
+def _one_of(choices: Sequence[str], option: Mapping[str, Any]) -> dict[str, Any]:
+    """An option of the schema as one of these words, or null where it is null unless it is given."""
+    rest = {key: value for key, value in option.items() if key not in ("type", "anyOf")}
+    return {**rest, "enum": [*choices, *([None] if option.get("default", "") is None else [])]}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from export.artifact import Artifact, Infer
-from export.device import Device
+from export.device import Device, Kind
 from export.devices.cpu import CPU
 from export.errors import BackendError, MissingExtra, SurroundingsError
 from export.files import write_bytes
@@ -59,21 +59,26 @@ _WARM = 5
 """Runs before those that are profiled."""
 
 
-def check_installed() -> None:
-    """Whether OpenVINO is there to build with.
-
-    Raises:
-        MissingExtra: if not, with how to install it.
-    """
-    _openvino()
-
-
 @dataclass(frozen=True, kw_only=True)
 class OpenVino:
     """Converts to OpenVINO's IR (.xml and .bin) and runs it in the precision the file states."""
 
     device: Device = CPU
     threads: int = 1
+    rules: ClassVar[Rules | None] = RULES
+    runs_on: ClassVar[frozenset[Kind]] = frozenset({"cpu"})
+    runs_modules: ClassVar[bool] = False
+    libraries: ClassVar[tuple[str, ...]] = ("openvino",)
+    quick_to_tap: ClassVar[bool] = False
+
+    @staticmethod
+    def check_installed() -> None:
+        """Whether OpenVINO is there to build with.
+
+        Raises:
+            MissingExtra: if not, with how to install it.
+        """
+        _openvino()
 
     def build(self, onnx: Artifact, folder: Path) -> Artifact:
         """The IR of an ONNX file; float weights stay in 32 bits unless the file has them in 16."""
@@ -96,7 +101,7 @@ class OpenVino:
             for suffix in (".bin", ".xml"):
                 write_bytes(xml.with_suffix(suffix), written.with_suffix(suffix).read_bytes())
         made = {**onnx.made, "openvino": ov.__version__, "onnx_sha256": onnx.made.get("sha256")}
-        return replace(onnx, path=xml, format="openvino", made=made).sealed()
+        return replace(onnx, path=xml, format="openvino", beside=(xml.with_suffix(".bin").name,), made=made).sealed()
 
     @contextmanager
     def open(self, artifact: Artifact) -> Iterator[Infer]:

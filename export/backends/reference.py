@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -13,11 +14,10 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from export.artifact import Artifact, Infer
-from export.backends.onnxruntime import RULES as ONNX_RUNTIME_RULES
-from export.device import Device
+from export.backends.onnxruntime import RULES
+from export.device import Device, Kind
 from export.devices.cpu import CPU
-
-RULES = ONNX_RUNTIME_RULES
+from export.quantization.rules import Rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,15 @@ class Reference:
 
     device: Device = CPU
     threads: int = 1
+    rules: ClassVar[Rules | None] = RULES
+    """ONNX Runtime's, so that both can be compared on one file."""
+    runs_on: ClassVar[frozenset[Kind]] = frozenset({"cpu"})
+    runs_modules: ClassVar[bool] = False
+    libraries: ClassVar[tuple[str, ...]] = ("onnx", "numpy")
+
+    @staticmethod
+    def check_installed() -> None:
+        """Always: it comes with ONNX."""
 
     def build(self, onnx: Artifact, folder: Path) -> Artifact:
         """The ONNX file itself: there is nothing to build."""

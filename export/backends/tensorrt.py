@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.artifact import Artifact, Infer
-from export.device import Device, cuda_capabilities
+from export.device import Device, Kind, cuda_capabilities
 from export.devices.cuda import CUDA
 from export.errors import BackendError, MissingExtra, NotHere
 from export.files import write_bytes
@@ -38,21 +38,25 @@ RULES = Rules(
 )
 
 
-def check_installed() -> None:
-    """Whether TensorRT is there to build with.
-
-    Raises:
-        MissingExtra: if not, with how to install it.
-    """
-    _tensorrt()
-
-
 @dataclass(frozen=True, kw_only=True)
 class TensorRt:
     """Builds an engine; runs it where there is a driver. TensorRT itself goes before TensorRT-RTX."""
 
     device: Device = CUDA
     threads: int = 1
+    rules: ClassVar[Rules | None] = RULES
+    runs_on: ClassVar[frozenset[Kind]] = frozenset({"cuda"})
+    runs_modules: ClassVar[bool] = False
+    libraries: ClassVar[tuple[str, ...]] = ("tensorrt", "tensorrt-rtx-cu13-bindings")
+
+    @staticmethod
+    def check_installed() -> None:
+        """Whether TensorRT is there to build with.
+
+        Raises:
+            MissingExtra: if not, with how to install it.
+        """
+        _tensorrt()
 
     def build(self, onnx: Artifact, folder: Path) -> Artifact:
         """A serialized engine for the device's compute capability.
@@ -101,7 +105,6 @@ class TensorRt:
     @contextmanager
     def open(self, artifact: Artifact) -> Iterator[Infer]:
         """The engine on the GPU, with its buffers held as torch CUDA tensors."""
-        self.device.check_here()
         artifact.verify()
         import torch
 

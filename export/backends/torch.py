@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,10 +15,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from export.artifact import Artifact, Infer
-from export.device import Device
+from export.device import Device, Kind
 from export.devices.cpu import CPU
-
-RULES = None
+from export.quantization.rules import Rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,15 @@ class Torch:
     load: Callable[[Path], nn.Module]
     device: Device = CPU
     threads: int = 1
+    rules: ClassVar[Rules | None] = None
+    """It would only simulate integers in float."""
+    runs_on: ClassVar[frozenset[Kind]] = frozenset({"cpu", "cuda"})
+    runs_modules: ClassVar[bool] = True
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
+
+    @staticmethod
+    def check_installed() -> None:
+        """Always: everything begins in torch."""
 
     def build(self, onnx: Artifact, folder: Path) -> Artifact:
         """The weights beside the ONNX file they were exported to: nothing is converted."""
@@ -35,7 +44,6 @@ class Torch:
     @contextmanager
     def open(self, artifact: Artifact) -> Iterator[Infer]:
         """The module in evaluation mode."""
-        self.device.check_here()
         before = torch.get_num_threads()
         infer = infer_from_module(self.load(artifact.path), "cuda" if self.device.kind == "cuda" else "cpu")
         torch.set_num_threads(self.threads)

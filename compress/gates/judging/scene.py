@@ -16,6 +16,8 @@ class Spot:
     """Why no artifact is built; None if one is."""
     unmeasured: str | None
     """Why it is not measured; None if it is."""
+    takes_integers: bool
+    """Whether the runtime takes quantized networks."""
 
     @property
     def title(self) -> str:
@@ -31,7 +33,7 @@ class Scene:
     spots: Sequence[Spot]
     """Every runtime of every device: the baseline is built for each."""
     integers: bool
-    """Whether the last step is in integers, which torch only simulates."""
+    """Whether the last step is in integers."""
     last_step: str
     """The step that is judged, such as 01-int8."""
     samples: int
@@ -43,5 +45,5 @@ class Scene:
 
     @property
     def judged(self) -> list[Spot]:
-        """Where the last step has an artifact: torch has none of integers."""
-        return [spot for spot in self.spots if spot.backend != "torch" or not self.integers]
+        """Where the last step has an artifact: some runtimes take no integers, as torch, which only simulates them."""
+        return [spot for spot in self.spots if spot.takes_integers or not self.integers]

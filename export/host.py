@@ -1,4 +1,4 @@
-"""The machine that everything is measured on: what it is, and how busy."""
+"""This machine: what it is, and how busy."""
 
 from __future__ import annotations
 

@@ -1,0 +1,80 @@
+"""A deployment: a runtime on a target, which each step's network is built for and measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from compress.errors import NotHere
+from compress.storage.weights import load_net
+from export.artifact import Artifact
+from export.backend import Backend
+from export.device import Device
+from export.quantization.rules import Rules
+from export.registry import find_backend, find_device
+from export.target import Command, Target, target_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """A runtime on a target."""
+
+    backend: str
+    """The runtime's word."""
+    target: Target
+
+    @property
+    def device(self) -> Device:
+        return self.target.device
+
+    @property
+    def kind(self) -> type[Backend]:
+        """What the runtime says of itself on every device."""
+        return find_backend(self.backend)
+
+    @property
+    def rules(self) -> Rules | None:
+        """How this runtime wants a quantized network written for this device; None if it takes none."""
+        rules = self.kind.rules
+        return replace(rules, pairs_in_16_bits=False) if rules and self.device.exact_sums else rules
+
+    @property
+    def stem(self) -> str:
+        """The name of a quantized network's file: one for each way of writing it."""
+        return f"{self.backend}_8bit" if self.device.exact_sums else self.backend
+
+    def build(self, onnx: Artifact, folder: Path) -> Artifact:
+        """See `Target.build`."""
+        return self.target.build(self.backend, onnx, folder)
+
+    def open(self) -> Backend:
+        """The runtime on the device.
+
+        Raises:
+            NotHere: if the device is not reached.
+        """
+        return self.target.open(self.backend)
+
+    def not_here(self) -> str | None:
+        """Why it is not opened; None where it is."""
+        try:
+            self.open()
+        except NotHere as error:
+            return str(error)
+        return None
+
+    def peak_memory(self, artifact: Artifact) -> Command:
+        """See `Target.peak_memory`."""
+        return self.target.peak_memory(self.backend, artifact)
+
+
+def deployments(devices: Sequence[str], threads: int) -> list[Deployment]:
+    """Every runtime of every device of the recipe."""
+    targets = [target_on(word, threads) for word in devices]
+    return [Deployment(backend=backend, target=target) for target in targets for backend in target.device.backends]
+
+
+def target_on(device: str, threads: int) -> Target:
+    """The device of this word, where networks that were saved as a description and weights are loaded as ours are."""
+    return target_of(find_device(device), threads, load_net)

@@ -1,0 +1,217 @@
+"""Every build, opened where it runs: compared with its network in torch, scored, timed in turns with the others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import fx, nn
+
+from compress import progress
+from compress.cache import Cache, key_of, versions
+from compress.data.dataset.cases import Case
+from compress.errors import NotHere
+from compress.measure.latency import BLOCK, Samples, Timing, in_turns
+from compress.measure.row import Row, Status
+from compress.measure.segmentation import Scoring
+from compress.pipeline.build import Build, placed
+from compress.pipeline.faithful import fault_of_float, fault_of_integers
+from compress.pipeline.peak_memory import PeakMemory
+from compress.pipeline.processors import processors
+from compress.pipeline.provenance import hashes
+from compress.task import Task
+from export.artifact import Infer
+from export.backend import Backend
+from export.backends.torch import infer_from_module
+from export.clock import timed
+from export.quantization.quantized import Quantized
+from export.quantization.rules import Rules
+from export.to_onnx import Parity, parity
+
+Log = Callable[[str], None]
+LogitsArray = NDArray[np.float32]
+
+
+def measured(
+    builds: Sequence[Build], task: Task, scoring: Scoring, timing: Timing, peaks: PeakMemory, cache: Cache, log: Log
+) -> list[Row]:
+    """A row for each build: scored one after the other, then timed in turns, all in one run."""
+    every = task.data.cases["test"]
+    others = scoring.drawn(every, task.seed)
+    answers = Answers(task)
+    # Beside other processes a network in torch takes several times as long.
+    peaks.settle()
+    chosen = [(build, every if _judged(build, builds) else others) for build in builds]
+    scored = {build.name: _score(build, answers, cases, peaks, cache, log) for build, cases in chosen}
+    # Nothing runs beside what is timed.
+    peaks.close()
+    runnable = [build for build in builds if scored[build.name]["reason"] is None]
+    times = cache.value(
+        "latency",
+        key_of([build.key for build in runnable], timing, task.seed, task.data.fingerprint(), versions()),
+        lambda: _timed(runnable, task, timing, log),
+    )
+    return [_row(build, scored[build.name], times.get(build.name), cache) for build in builds]
+
+
+def _row(build: Build, score: dict[str, Any], latency_ms: dict[str, Any] | None, cache: Cache) -> Row:
+    # What computes another network is no artifact of this one.
+    artifact = None if score.get("refused") else build.artifact
+    status: Status = "measured" if score["reason"] is None else "not measured" if artifact is None else "built"
+    return Row(
+        step=build.stage.name,
+        backend=build.deployment.backend,
+        device=build.deployment.device.name,
+        status=status,
+        reason=score["reason"],
+        artifact=None if artifact is None else str(artifact.path.relative_to(cache.folder)),
+        sha256=None if artifact is None else hashes(artifact),
+        params=build.stage.params,
+        macs=build.stage.macs,
+        bit_operations=build.bit_operations,
+        size_mb=None if artifact is None else round(artifact.size_mb, 6),
+        scores=score["scores"],
+        parity=score["parity"],
+        peak_memory_mb=score["peak_memory_mb"],
+        latency_ms=latency_ms,
+        layers=build.layers,
+        processors=score["processors"],
+        flags=score["flags"],
+    )
+
+
+def _judged(build: Build, builds: Sequence[Build]) -> bool:
+    """Whether a gate on a drop reads its scores: it is of the last step, or the baseline that drops are taken from."""
+    if build.stage.name != "baseline":
+        return build.stage.name == builds[-1].stage.name
+    # Drops are from the baseline in torch, wherever there is one.
+    return build.deployment.kind.runs_modules or not any(each.deployment.kind.runs_modules for each in builds)
+
+
+class Answers:
+    """What torch says of the inputs that artifacts are compared with it on, for the last network asked for.
+
+    A network in float is compared on one runtime after the other; its answers are always the same.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._last: tuple[tuple[str, Rules | None], nn.Module, list[LogitsArray]] | None = None
+
+    def parity(self, build: Build, infer: Infer) -> Parity:
+        """How far this build is from its network in torch."""
+        known = iter(self._answered(build)[1])
+        return parity(lambda image: next(known), infer, self.task.probes())
+
+    def fault(self, build: Build, backend: Backend, apart: Parity, log: Log) -> str | None:
+        """Why this build is not its network in torch; None if it is."""
+        assert build.artifact is not None
+        if backend.runs_modules:
+            return None
+        net, image = self._answered(build)[0], next(iter(self.task.probes(most=1)))
+        word = build.deployment.backend
+        if isinstance(build.stage.net, Quantized):
+            assert isinstance(net, fx.GraphModule)
+            return fault_of_integers(word, backend, build.artifact, net, image, apart, log)
+        return fault_of_float(word, backend, build.artifact, image, apart)
+
+    def _answered(self, build: Build) -> tuple[nn.Module, list[LogitsArray]]:
+        """The build's network in torch, and its logits."""
+        net = build.stage.net
+        which = build.stage.key, build.deployment.rules if isinstance(net, Quantized) else None
+        if self._last is None or self._last[0] != which:
+            module = placed(net, build.deployment.rules)
+            infer = infer_from_module(module)
+            self._last = which, module, [infer(image) for image in self.task.probes()]
+        return self._last[1:]
+
+
+def _score(
+    build: Build, answers: Answers, cases: Sequence[Case], peaks: PeakMemory, cache: Cache, log: Log
+) -> dict[str, Any]:
+    task = answers.task
+    nothing: dict[str, Any] = dict.fromkeys(("scores", "parity", "peak_memory_mb", "processors")) | {"flags": {}}
+
+    def work() -> dict[str, Any]:
+        if build.artifact is None:
+            return {**nothing, "reason": build.absent}
+        try:
+            backend = build.deployment.open()
+            with backend.open(build.artifact) as infer:
+                title = f"{build.stage.name} on {build.deployment.backend}"
+                apart = answers.parity(build, infer)
+                fault = answers.fault(build, backend, apart, log)
+                if fault is not None:
+                    log(f"{title}: refused: {fault}")
+                    return {**nothing, "reason": fault, "refused": True}
+                peaks.ahead(build.name, build.deployment.peak_memory(build.artifact))
+                with progress.steps(f"scoring {title}", len(cases)) as step:
+                    scores = task.measure(infer, step, cases)
+                log(f"{title}: mean foreground Dice {scores.mean('dice'):.4f}")
+        except NotHere as error:
+            return {**nothing, "reason": str(error)}
+        return {
+            "scores": scores.as_dict(),
+            "parity": {name: round(value, 9) for name, value in asdict(apart).items()},
+            "peak_memory_mb": peaks.mb(build.name),
+            "processors": processors(backend, build.artifact, task, cases),
+            "flags": backend.flags(),
+            "reason": None,
+        }
+
+    key = key_of(build.key, task.data.fingerprint(), build.absent, [case.name for case in cases])
+    return cache.value(f"scores-{build.name}", key, work)
+
+
+def _timed(builds: Sequence[Build], task: Task, timing: Timing, log: Log) -> dict[str, Any]:
+    """Network-only and end-to-end times of every artifact, taken in turns."""
+    if not builds:
+        return {}
+    order = np.random.default_rng(task.seed).permutation(len(task.data.cases["test"]))
+    cases = [task.data.cases["test"][which] for which in order[:32]]
+    images = [task.data.image(case)[None] for case in cases]
+    with _all_open(builds) as infers, progress.steps("timing", None) as step:
+        # In one go, so that what reading and resizing cost is not drowned in the noise between two.
+        alone = {each.name: partial(each.deployment.target.time, infers[each.name], images) for each in builds}
+        # Elsewhere, reading and resizing here and the way there and back would be timed too.
+        here = [each.name for each in builds if each.deployment.target.is_this_host]
+        whole = {_whole(name): partial(timed, _on_cases(infers[name], cases, task)) for name in here}
+        times = in_turns({**alone, **whole}, timing, task.seed, step, blocks=dict.fromkeys(whole, BLOCK // 2))
+    log(f"timed {len(builds)} artifacts in turns")
+    return {each.name: _latency(each, times) for each in builds}
+
+
+def _latency(build: Build, times: dict[str, Samples]) -> dict[str, Any]:
+    """What the report says of a build's times; a machine that is not this one is described with them."""
+    target = build.deployment.target
+    whole = times[_whole(build.name)].as_dict() if target.is_this_host else dict.fromkeys(("p50", "p95"))
+    return {
+        **times[build.name].as_dict(),
+        "end_to_end_p50": whole["p50"],
+        "end_to_end_p95": whole["p95"],
+        "conditions": target.conditions(),
+        **({} if target.is_this_host else {"host": target.facts()}),
+    }
+
+
+def _whole(name: str) -> str:
+    return f"{name}, end to end"
+
+
+@contextlib.contextmanager
+def _all_open(builds: Sequence[Build]) -> Iterator[dict[str, Infer]]:
+    with contextlib.ExitStack() as stack:
+        infers = {}
+        for build in builds:
+            assert build.artifact is not None
+            infers[build.name] = stack.enter_context(build.deployment.open().open(build.artifact))
+        yield infers
+
+
+def _on_cases(infer: Infer, cases: Sequence[Case], task: Task) -> Callable[[int], object]:
+    return lambda number: task.labels(infer, cases[number % len(cases)])

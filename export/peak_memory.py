@@ -1,0 +1,58 @@
+"""A program that does nothing but load an artifact and run it, and prints the most memory that it held, in MB.
+
+    python -m export.peak_memory openvino cpu 2 package.module:load '{"path": ...}'
+
+The runtime's own libraries and Python count: the device holds them too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export.artifact import artifact_of
+from export.registry import find_device
+from export.target import LocalTarget
+
+if TYPE_CHECKING:
+    from torch import nn
+
+RUNS = 3
+
+
+def main(word: str, device: str, threads: str, load: str, record: str) -> None:
+    """Load, run and print, rounded to 10 MB, since a peak varies by a few from run to run."""
+    given = json.loads(record)
+    artifact = artifact_of(Path(given["path"]), given)
+    shape = tuple(1 if axis == -1 else axis for axis in artifact.input.shape)
+
+    def module_of(path: Path) -> nn.Module:
+        # Imported only for a runtime that runs modules: what it imports would count as the others' memory.
+        module, _, name = load.partition(":")
+        net: nn.Module = getattr(importlib.import_module(module), name)(path)
+        return net
+
+    target = LocalTarget(device=find_device(device), threads=int(threads), load=module_of)
+    with target.open(word).open(artifact) as infer:
+        for _ in range(RUNS):
+            infer(np.zeros(shape, np.float32))
+    print(round(_peak_kb() * 1024 / 1e7) * 10)
+
+
+def _peak_kb() -> int:
+    """This program's own peak: getrusage would count what its parent held when it started it."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

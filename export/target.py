@@ -1,0 +1,169 @@
+"""A target: a device and how it is reached, so that what runs on it runs there, and is timed and watched there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.artifact import Artifact, Infer
+from export.backend import Backend
+from export.clock import Turn, timed
+from export.device import Device
+from export.errors import NotHere
+from export.host import conditions, host_facts
+from export.registry import find_backend
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Load = Callable[[Path], "nn.Module"]
+"""Makes the module of a file of weights; a function that a module has under its name, so that others can import it."""
+Command = list[str]
+"""A program and its arguments."""
+
+
+class Target(Protocol):
+    """Where a backend builds, runs, times and watches memory: the same calls whether the device is here or elsewhere.
+
+    Every question about the device is asked of it. Whether the device is here is checked in `open`, and nowhere else.
+    """
+
+    @property
+    def device(self) -> Device: ...
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that each runtime is given."""
+        ...
+
+    @property
+    def is_this_host(self) -> bool:
+        """Whether what is timed in this process is timed on the device."""
+        ...
+
+    def check_here(self) -> None:
+        """Whether the device is reached.
+
+        Raises:
+            NotHere: with the reason, as a report prints it.
+        """
+        ...
+
+    def build(self, word: str, onnx: Artifact, folder: Path) -> Artifact:
+        """What the runtime `word` makes of an ONNX file for the device, in `folder` of this host.
+
+        The device itself need not be reached, unless the runtime builds only there.
+
+        Raises:
+            BackendError: naming the node the runtime refuses, and its reason.
+            NotHere: if the runtime builds only beside a device that is not here.
+        """
+        ...
+
+    def open(self, word: str) -> Backend:
+        """The runtime `word` on the device, where whatever is asked of it is done.
+
+        Raises:
+            NotHere: if the device is not reached, or the runtime does not compute on it.
+        """
+        ...
+
+    def time(self, infer: Infer, images: Sequence[NDArray[np.float32]], turn: Turn) -> list[float]:
+        """The milliseconds of each inference of a turn on the device.
+
+        Args:
+            infer: opened by a backend of this target.
+            images: BCHW each; inputs are taken from them in order, over and over.
+        """
+        ...
+
+    def peak_memory(self, word: str, artifact: Artifact) -> Command:
+        """A program of this host that prints the peak memory (MB) of a process which runs the artifact on the device.
+
+        Raises:
+            NotHere: as `open`.
+        """
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What a reader must know of the machine that has the device to compare times: CPU, threads, system."""
+        ...
+
+    def conditions(self) -> dict[str, Any]:
+        """What that machine is like now: clock, governor, temperature, load; null where it does not say."""
+        ...
+
+
+def target_of(device: Device, threads: int, load: Load) -> Target:
+    """How a device is reached.
+
+    Args:
+        load: makes the module of a file of weights, for the runtimes that run modules.
+    """
+    return LocalTarget(device=device, threads=threads, load=load)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalTarget:
+    """A device of this host; one that this host does not have is built for, and not opened."""
+
+    device: Device
+    threads: int
+    load: Load
+
+    @property
+    def is_this_host(self) -> bool:
+        return True
+
+    def check_here(self) -> None:
+        """See `Target`."""
+        self.device.check_here()
+
+    def build(self, word: str, onnx: Artifact, folder: Path) -> Artifact:
+        """See `Target`."""
+        return self._backend(word).build(onnx, folder)
+
+    def open(self, word: str) -> Backend:
+        """See `Target`."""
+        self.check_here()
+        backend = self._backend(word)
+        if self.device.kind not in backend.runs_on:
+            raise NotHere(f"{word} does not run on {self.device.title}")
+        return backend
+
+    def time(self, infer: Infer, images: Sequence[NDArray[np.float32]], turn: Turn) -> list[float]:
+        """See `Target`."""
+        return timed(lambda number: infer(images[number % len(images)]), turn)
+
+    def peak_memory(self, word: str, artifact: Artifact) -> Command:
+        """See `Target`."""
+        self.open(word)
+        return _peak_memory(self, word, artifact)
+
+    def facts(self) -> dict[str, Any]:
+        """See `Target`."""
+        return host_facts(self.threads)
+
+    def conditions(self) -> dict[str, Any]:
+        """See `Target`."""
+        return conditions()
+
+    def _backend(self, word: str) -> Backend:
+        kind: Any = find_backend(word)
+        more = {"load": self.load} if kind.runs_modules else {}
+        backend: Backend = kind(device=self.device, threads=self.threads, **more)
+        return backend
+
+
+def _peak_memory(target: LocalTarget, word: str, artifact: Artifact) -> Command:
+    """See export/peak_memory.py; a process of its own imports the function that loads modules by its name."""
+    load = f"{target.load.__module__}:{target.load.__qualname__}"
+    record = json.dumps({**asdict(artifact), "path": str(artifact.path)})
+    return [sys.executable, "-m", "export.peak_memory", word, target.device.name, str(target.threads), load, record]
