@@ -17,6 +17,7 @@ from types import FrameType
 from compress.cache import TRACED
 from compress.errors import SegpressError
 from compress.networks.foreign.named import line_of
+from export.errors import first_line
 from export.files import cannot_write
 
 STOPPED = "stopped; the same command goes on from the last finished step"
@@ -83,8 +84,7 @@ def _trace_of(error: BaseException) -> str:
 
 def _sentence(error: BaseException) -> str:
     """An error's kind and the first line of what it says."""
-    lines = (line.strip() for line in str(error).splitlines())
-    text = next((line for line in lines if line), "")[:300].rstrip(".")
+    text = first_line(error, 300) if str(error).strip() else ""
     if isinstance(error, SystemExit):
         return f"end of the program ({text or 0})"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -23,12 +23,9 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import config as fx_config
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-from export.errors import ExportError
+from export.errors import REFUSALS, ExportError, first_line
 from export.functional import in_functions, named_as_traced
 from export.graph import Dynamic, drop_empty, fold_batch_norm, fold_weights
-
-_REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
-"""What torch.export raises over a network it cannot capture: it has no common class for it."""
 
 
 def capture(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) -> fx.GraphModule:
@@ -78,7 +75,7 @@ def exported(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) -
             program = torch.export.export(
                 net.eval(), (example,), dynamic_shapes=(axes,) if axes else None, strict=False
             )
-    except _REFUSALS as error:
+    except REFUSALS as error:
         raise ExportError(f"{name} cannot be captured by torch.export: {_reason(error)}") from error
     _check_output(program, name, example.dim())
     return program
@@ -152,7 +149,7 @@ def _reason(error: Exception) -> str:
         return f"what it does depends on the values of its input{where}; torch.where() can be exported, `if` cannot"
     if "specialized it to be a constant" in str(error):
         return "it takes only images of the example's size, so no axis can be left open (dynamic)"
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+    return first_line(error, 300)
 
 
 def folded_graph(net: nn.Module, example: Tensor, dynamic: Sequence[Any]) -> fx.GraphModule:

@@ -10,6 +10,9 @@
 `compress/errors.py` adds the branches above this floor and draws the whole tree.
 """
 
+REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
+"""What torch, or a network's own Python, raises where it does not take what it is given: there is no common class."""
+
 
 class SegpressError(ValueError):
     """An error whose text is for a person; its subclass decides the exit code of the command line."""

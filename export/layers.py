@@ -143,10 +143,11 @@ def opened_port(path: Path) -> tuple[Port, Port]:
     inputs = [value for value in graph.input if value.name not in stored]
     if len(inputs) != 1 or len(graph.output) != 1:
         raise BackendError(f"{path}: has {len(inputs)} inputs and {len(graph.output)} outputs; one of each is taken")
-    return _port(inputs[0]), _port(graph.output[0])
+    return port_of(inputs[0]), port_of(graph.output[0])
 
 
-def _port(value: Any) -> Port:
+def port_of(value: Any) -> Port:
+    """An input or output of a graph (onnx.ValueInfoProto)."""
     kind = value.type.tensor_type
     sides = tuple(axis.dim_value if axis.HasField("dim_value") else -1 for axis in kind.shape.dim)
     return Port(name=value.name, shape=sides, dtype=onnx.TensorProto.DataType.Name(kind.elem_type).lower())

@@ -11,7 +11,7 @@ import functools
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,12 +25,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from export.artifact import Artifact, Infer, Port
+from export.artifact import Artifact, Infer
 from export.capture import exported, operators_looked_up_once, quiet
-from export.errors import ExportError
+from export.errors import ExportError, first_line
 from export.files import write_bytes
 from export.functional import as_translated, in_functions
 from export.graph import Dynamic
+from export.layers import port_of
 from export.quantization.qdq import TRANSLATION, store_integers
 from export.quantization.saturation import pair_sums
 
@@ -84,8 +85,8 @@ def to_onnx(
     made = {"opset": style.opset, "dynamic": list(style.dynamic), "torch": torch.__version__, "onnx": onnx.__version__}
     if (sums := pair_sums(proto)) is not None:
         made["pair_sums"] = asdict(sums)
-    image, logits = _port(proto.graph.input), _port(proto.graph.output)
-    return Artifact(path=path, format="onnx", input=image, output=logits, made=made).sealed()
+    (image,), (logits,) = proto.graph.input, proto.graph.output
+    return Artifact(path=path, format="onnx", input=port_of(image), output=port_of(logits), made=made).sealed()
 
 
 def _translated(net: nn.Module, example: Tensor, style: Style) -> ir.Model:
@@ -171,7 +172,7 @@ def _reason(error: BaseException) -> str:
     """The first line of the innermost error: the exporter wraps it in advice for its own developers."""
     while error.__cause__ is not None:
         error = error.__cause__
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+    said = first_line(error, 300)
     untranslated = re.match(r"No ONNX function found for <OpOverload\(op='([\w.]+)', overload='(\w+)'\)>", said)
     if untranslated is None:
         return said
@@ -186,13 +187,6 @@ def _check_size(model: ir.Model, name: str) -> None:
             f"{name} has {size / 1e9:.2f} GB of weights and one ONNX file holds {LARGEST_BYTES / 1e9:.2f} GB; "
             "prune it or store it in fewer bits first"
         )
-
-
-def _port(values: Sequence[onnx.ValueInfoProto]) -> Port:
-    (value,) = values
-    kind = value.type.tensor_type
-    shape = tuple(axis.dim_value if axis.HasField("dim_value") else -1 for axis in kind.shape.dim)
-    return Port(name=value.name, shape=shape, dtype=onnx.TensorProto.DataType.Name(kind.elem_type).lower())
 
 
 @dataclass(frozen=True, kw_only=True)

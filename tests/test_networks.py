@@ -14,7 +14,7 @@ import torch
 from rows import TABLES, WORDS, Row, rows
 from torch import Tensor, nn
 
-from compress.measure.complexity import macs_of
+from compress.measure.macs import macs_of
 from compress.networks.foreign.shapes import ShapesAlone
 from compress.storage.description import Description, build_net, shape_of
 from compress.storage.weights import load_net, save_net

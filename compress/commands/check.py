@@ -36,6 +36,7 @@ from compress.storage.description import shape_of
 from compress.task import Task
 from export.backends.torch import infer_from_module
 from export.capture import capture
+from export.errors import first_line
 from export.graph import convolutions, layer_name
 from export.quantization.placement import matches
 from export.to_onnx import Style, to_onnx
@@ -274,8 +275,7 @@ def _scored(task: Task, case: Case) -> np.ndarray:
         return task.score(infer_from_module(task.net), case, surfaces=False)[0][:, DICE]
     except RuntimeError as error:
         # The network is anybody's; what its layers say of a shape they cannot take is torch's own text.
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise SegpressError(f"network: it fails on an input of {by(task.data.fit.size)}: {reason}") from None
+        raise SegpressError(f"network: it fails on an input of {by(task.data.fit.size)}: {first_line(error)}") from None
 
 
 def _judge_baseline(task: Task, dice: dict[str, float], there: bool, found: Found) -> None:

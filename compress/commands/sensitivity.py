@@ -33,6 +33,7 @@ from compress.recipe import Recipe
 from compress.task import Task
 from export.backends.torch import infer_from_module
 from export.capture import folded_graph
+from export.errors import REFUSALS, first_line
 from export.files import write_json
 from export.graph import convolutions, layer_name
 from export.modules import copy_of
@@ -179,10 +180,9 @@ def _pruned(measure: _Measure, task: Task, bundle: Bundle, ratio: float, step: C
         net = without(copy_of(task.net), [Cut(bundle=bundle, units=tuple(sorted(least)))])
         try:
             net(task.example)
-        except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
+        except REFUSALS as error:
             # What is tried before is half of the channels; a network's own Python may count on some of them.
-            said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise PassError(f"its code counts on more channels ({said[:120]})") from None
+            raise PassError(f"its code counts on more channels ({first_line(error, 120)})") from None
         return net
 
     found = measure.drop(f"prune-{group.layers[0]}-{ratio:g}", make)

@@ -15,17 +15,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from compress.errors import PassError
+from compress.measure.macs import macs_of
+from export.errors import REFUSALS, first_line
 from export.modules import copy_of, put
 
 Kinds = tuple[type[nn.Module], ...]
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose2d, nn.ConvTranspose3d)
-
-REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
-"""What a network's own Python raises over a layer that is no longer what it was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +144,7 @@ def swap(net: nn.Module, place: Place, new: nn.Module, example: Tensor) -> str |
             after = answer(net, example)
     except REFUSALS as error:
         put(net, place.names, place.module)
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
-        return f"the network does not run with another layer in its place ({first})"
+        return f"the network does not run with another layer in its place ({first_line(error)})"
     if tuple(calls) != place.inputs or _shapes(before) != _shapes(after):
         put(net, place.names, place.module)
         return "the network runs otherwise with another layer in its place"
@@ -193,10 +190,7 @@ def watched(modules: Iterable[nn.Module], see: Callable[[nn.Module, Tensor, Any]
 def macs(net: nn.Module, inputs: Iterable[torch.Size]) -> int:
     """Multiply-accumulates over inputs of these shapes; of a module on the meta device nothing is computed."""
     first = next(net.parameters())
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        for shape in inputs:
-            net(torch.zeros(shape, dtype=first.dtype, device=first.device))
-    return counter.get_total_flops() // 2
+    return macs_of(net, *(torch.zeros(shape, dtype=first.dtype, device=first.device) for shape in inputs))
 
 
 def cost(layer: nn.Module, inputs: Iterable[torch.Size]) -> int:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import flop_registry
 
+from compress.measure.macs import macs_of
 from export.modules import copy_of
 from export.quantization.qdq import PAIR
 
@@ -38,13 +39,6 @@ def cost_of(net: nn.Module, example: Tensor) -> Cost:
     dead = dead_parameters(net, example)
     total = sum(parameter.numel() for parameter in net.parameters())
     return Cost(params=total - sum(dead.values()), macs=macs_of(net, example), dead=dead)
-
-
-def macs_of(net: nn.Module, example: Tensor) -> int:
-    """Multiply-accumulates for this input, counted by torch's own counter of operations."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(example)
-    return counter.get_total_flops() // 2
 
 
 def dead_parameters(net: nn.Module, example: Tensor) -> dict[str, int]:

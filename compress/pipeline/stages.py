@@ -15,7 +15,8 @@ from torch import nn
 from compress.cache import Cache, key_of
 from compress.contracts import Pass
 from compress.errors import PassError, RecipeError
-from compress.measure.complexity import Cost, cost_of, macs_of
+from compress.measure.complexity import Cost, cost_of
+from compress.measure.macs import macs_of
 from compress.networks.foreign.notes import notes_of
 from compress.networks.foreign.repeatable import of_the_batch, why_otherwise
 from compress.progress import at_work

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from compress.errors import WeightsError
 from compress.storage.inert import WouldRun, is_harmless, stand_ins, unknown
+from export.errors import first_line
 
 # Where checkpoints keep a state dict, the usual ones first; an average of the weights only where there is no other.
 NESTED = (
@@ -123,8 +124,7 @@ def _unpickled(path: Path) -> tuple[Any, list[str]]:
         except WouldRun as error:
             raise _would_run(path, str(error), left) from None
         except _DAMAGE as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
-            raise WeightsError(f"{path}: damaged or not a torch checkpoint ({reason}): {_AGAIN}") from None
+            raise WeightsError(f"{path}: damaged or not a torch checkpoint ({first_line(error)}): {_AGAIN}") from None
 
 
 def _would_run(path: Path, name: str, left: Mapping[str, bool]) -> WeightsError:

@@ -20,6 +20,7 @@ from compress.errors import PassError, WeightsError
 from compress.train import sparsity
 from compress.train.objective import Batch, Objective
 from compress.train.plan import Plan
+from export.errors import first_line
 from export.files import write_bytes
 
 
@@ -125,7 +126,7 @@ class State:
             self.objective.load_state_dict(read["objective"])
         except (RuntimeError, KeyError) as error:
             raise WeightsError(
-                f"{path}: does not belong to this network and loss ({str(error).splitlines()[0]}); --fresh starts over"
+                f"{path}: does not belong to this network and loss ({first_line(error)}); --fresh starts over"
             ) from None
         self.average.load_state_dict(read["average"])
         self.optimizer.load_state_dict(read["optimizer"])

@@ -8,10 +8,8 @@ from types import MethodType
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from compress.editing.pruning.dependency import (
-    REFUSALS,
     Bundle,
     Flow,
     Group,
@@ -22,6 +20,8 @@ from compress.editing.pruning.dependency import (
     traced,
 )
 from compress.errors import ExportError
+from compress.measure.macs import macs_of
+from export.errors import REFUSALS, first_line
 from export.modules import copy_of
 
 
@@ -48,9 +48,7 @@ class Trial:
     def size(self, cuts: Sequence[Cut] = ()) -> tuple[int, int]:
         """Parameters, and multiply-accumulates for one image, of the network that is cut so."""
         net = without(copy_of(self.net), cuts)
-        with FlopCounterMode(display=False) as counter:
-            net(self.example)
-        return sum(parameter.numel() for parameter in net.parameters()), counter.get_total_flops() // 2
+        return sum(parameter.numel() for parameter in net.parameters()), macs_of(net, self.example)
 
 
 @torch.no_grad()
@@ -176,8 +174,7 @@ def _fault(trial: Trial, cuts: Sequence[Cut]) -> str | None:
     try:
         shape = without(copy_of(trial.whole), cuts)(trial.example).shape
     except REFUSALS as error:
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        return f"its code counts on so many channels ({said[:120]})"
+        return f"its code counts on so many channels ({first_line(error, 120)})"
     return None if shape == trial.shape else f"without some, the answer is {tuple(shape)}, not {tuple(trial.shape)}"
 
 

@@ -33,8 +33,8 @@ def nowhere(gate: OfArtifacts, scene: Scene) -> Iterator[str]:
     if gate.device is not None and gate.device not in scene.devices:
         known = ", ".join(scene.devices)
         yield f"never holds: the recipe builds nothing for the device '{gate.device}'; add it to devices ({known})"
-    elif gate.backend == "torch" and any(spot.backend == "torch" for spot in scene.spots):
-        yield f"never holds: after int8 there is no torch artifact{on}, since torch only simulates integers"
+    elif some := [spot for spot in scene.spots if applies(gate, spot)]:
+        yield f"never holds: after int8 there is no {some[0].backend} artifact{on}, since it takes no integers"
     else:
         there = dict.fromkeys(spot.backend for spot in scene.judged if gate.device in (None, spot.device))
         yield f"never holds: nothing of {gate.backend} is built{on}; there are {', '.join(there)}"
