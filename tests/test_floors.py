@@ -28,6 +28,7 @@ FLOORS = (
     "compress.gates.judging",
     "compress.passes",
     "compress.editing.pruning",
+    "compress.editing.pruning.dependency",
     "compress.editing",
     "compress.train",
     "compress.storage",

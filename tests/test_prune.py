@@ -22,7 +22,8 @@ from swaps import stand_in as calibrated
 from torch import Tensor, nn
 
 import compress.passes.prune as prune_module
-from compress.editing.pruning.dependency import Bundle, removed_flow, traced
+from compress.editing.pruning.dependency.graph import traced
+from compress.editing.pruning.dependency.groups import Bundle, removed_flow
 from compress.editing.pruning.interpolative import what_each_adds
 from compress.editing.pruning.removal import Cut, kept, positions, prunable, refusals, tensor_of, without
 from compress.errors import PassError

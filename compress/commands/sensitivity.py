@@ -22,7 +22,7 @@ from compress.cache import Cache, claimed, key_of
 from compress.commands.run import first_key, logged
 from compress.data.dataset.cases import Case
 from compress.editing.mixed_precision import with_float
-from compress.editing.pruning.dependency import Bundle
+from compress.editing.pruning.dependency.groups import Bundle
 from compress.editing.pruning.removal import Cut, groups, prunable, tensor_of, without
 from compress.errors import DataError, NotHere, PassError
 from compress.gates.judging.judge import paired_drop

@@ -1,6 +1,6 @@
 """Structural pruning: whole channels go, and an ordinary, smaller network stays.
 
-Which channels go together is editing/pruning/dependency.py's matter; how much each is worth is torch-pruning's
+Which channels go together is editing/pruning/dependency's matter; how much each is worth is torch-pruning's
 (Fang et al. 2023, DepGraph, arXiv 2301.12900), whose criteria are weighed over every tensor that a channel is
 in, or editing/pruning/interpolative.py's. torch-pruning's dependency graph is not used: it freezes what a one-channel
 gate multiplies, fails on norms without weights, and moves channels across a shuffle without saying so
@@ -28,7 +28,8 @@ from compress.data.dataset.cases import Role
 from compress.editing.activations import Images, agreement, calibration_cases, images
 from compress.editing.layer_replacement import copied
 from compress.editing.least_squares import refit_pruned
-from compress.editing.pruning.dependency import Bundle, Flow, Group, Place
+from compress.editing.pruning.dependency.groups import Bundle, Flow, Group
+from compress.editing.pruning.dependency.trace import TensorAxis
 from compress.editing.pruning.interpolative import what_each_adds
 from compress.editing.pruning.removal import (
     Cut,
@@ -169,7 +170,7 @@ class Prune:
         if self.latency_ms is not None:
             find_device(self.device).check_here()
         before = trial_of(changed, task.example).size()
-        began: dict[frozenset[Place], int] = {}
+        began: dict[frozenset[TensorAxis], int] = {}
         share = self.ratio or 0.0
         for number in range(1, self.rounds + 1):
             look = _Look.at(changed, self, task, began, before)
@@ -227,7 +228,7 @@ class _Look:
     flow: Flow
     scores: list[Tensor]
     """For each bundle, the importance of each unit; empty where the bundle is not to be pruned."""
-    began: Mapping[frozenset[Place], int]
+    began: Mapping[frozenset[TensorAxis], int]
     """Each prunable bundle's channels before the first round."""
     trial: Trial
     before: tuple[int, int]
@@ -235,7 +236,7 @@ class _Look:
 
     @staticmethod
     def at(
-        net: nn.Module, options: Prune, task: Task, began: dict[frozenset[Place], int], before: tuple[int, int]
+        net: nn.Module, options: Prune, task: Task, began: dict[frozenset[TensorAxis], int], before: tuple[int, int]
     ) -> _Look:
         bundles, flow = prunable(net, task.example)
         bundles = _keeping(bundles, options.keep)

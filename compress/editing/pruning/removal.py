@@ -10,17 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress.editing.pruning.dependency import (
-    REFUSALS,
-    Bundle,
-    Flow,
-    Group,
-    Place,
-    answering,
-    goes_across,
-    removed_flow,
-    traced,
-)
+from compress.editing.layer_replacement import REFUSALS
+from compress.editing.pruning.dependency.answers import answering
+from compress.editing.pruning.dependency.graph import traced
+from compress.editing.pruning.dependency.groups import Bundle, Flow, Group, removed_flow
+from compress.editing.pruning.dependency.layers import goes_across
+from compress.editing.pruning.dependency.trace import TensorAxis
 from compress.errors import ExportError
 from export.modules import copy_of
 
@@ -118,13 +113,13 @@ def _halves(bundles: Sequence[Bundle]) -> list[Cut]:
     return [Cut(bundle=one, units=tuple(range(1, len(one.units), 2))) for one in bundles if one.group.prunable]
 
 
-def refusals(net: nn.Module, example: Tensor, flow: Flow, cuts: Sequence[Cut]) -> dict[frozenset[Place], str]:
+def refusals(net: nn.Module, example: Tensor, flow: Flow, cuts: Sequence[Cut]) -> dict[frozenset[TensorAxis], str]:
     """The bundles (by key) that must stay whole so that the others can be cut, each with the reason.
 
     A cut is right if the network still runs, its answer has the same shape, and every channel that is left
     flows where it flowed before (`Flow`): shapes alone do not show a split that has moved.
     """
-    refused: dict[frozenset[Place], str] = {}
+    refused: dict[frozenset[TensorAxis], str] = {}
     trial = trial_of(net, example)
     for cut in cuts:
         fault = _fault(trial, [cut])
@@ -155,13 +150,13 @@ def without(net: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
     return net
 
 
-def positions(cuts: Sequence[Cut]) -> dict[Place, set[int]]:
+def positions(cuts: Sequence[Cut]) -> dict[TensorAxis, set[int]]:
     """Where along which axes the removed channels are."""
-    found: dict[Place, set[int]] = {}
+    found: dict[TensorAxis, set[int]] = {}
     for cut in cuts:
         for unit in cut.units:
-            for place, indices in cut.bundle.units[unit].items():
-                found.setdefault(place, set()).update(indices)
+            for axis, indices in cut.bundle.units[unit].items():
+                found.setdefault(axis, set()).update(indices)
     return found
 
 
@@ -177,7 +172,7 @@ def _fault(trial: Trial, cuts: Sequence[Cut]) -> str | None:
 
 def _together(
     net: nn.Module, example: Tensor, flow: Flow, cuts: Sequence[Cut], trial: Trial
-) -> dict[frozenset[Place], str]:
+) -> dict[frozenset[TensorAxis], str]:
     """Which of these cuts cannot be made beside the others; empty if all can."""
     if _fault(trial, cuts) is not None:
         for number in range(1, len(cuts) + 1):
@@ -197,7 +192,7 @@ def _together(
     return {cut.bundle.key: reason for cut in guilty}
 
 
-def keeping(bundles: Sequence[Bundle], reasons: Mapping[frozenset[Place], str]) -> list[Bundle]:
+def keeping(bundles: Sequence[Bundle], reasons: Mapping[frozenset[TensorAxis], str]) -> list[Bundle]:
     """The bundles, those that have a reason (by key) not to be pruned any more."""
     # One that is not prunable may be in the same places as one that is.
     return [kept(one, reasons[one.key]) if one.group.prunable and one.key in reasons else one for one in bundles]
