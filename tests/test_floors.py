@@ -75,7 +75,7 @@ VENDORS = {
     "openvino": "export/backends/openvino.py",
     "tensorrt*": "export/backends/tensorrt.py",
     "nncf": None,
-    "torch_pruning": "compress/passes/prune.py",
+    "torch_pruning": "compress/editing/pruning/importance.py",
     "tensorly": "compress/passes/lowrank.py",
     "segmentation_models_pytorch": "compress/networks/smp.py",
     "nibabel": "compress/data/nifti.py",
