@@ -48,6 +48,12 @@ KEYS = (
     "train",
 )
 OPSETS = range(18, 24)
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "int8": {"keep_float": "keep", "most_drop": "max_drop"},
+    "sparsify": {"keep_dense": "keep"},
+    "truncate": {"drop": "max_drop"},
+}
+"""Options of passes by the names that they had, and the names that they have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,7 +365,8 @@ class _Form:
             chosen = self._word(step, words("compress.passes"), f"{where}[{place}]", "pass")
             if chosen is not None:
                 word, options = chosen
-                made = self._options(named("compress.passes", word), options, f"{where}[{place}] ({word})")
+                renamed = RENAMED.get(word, {})
+                made = self._options(named("compress.passes", word), options, f"{where}[{place}] ({word})", renamed)
                 if made is not None:
                     passes.append((word, made))
         return passes
@@ -489,10 +496,16 @@ class _Form:
             return None
         return word, dict(options)
 
-    def _options(self, kind: type[Value], options: Any, where: str) -> Value | None:
+    def _options(
+        self, kind: type[Value], options: Any, where: str, renamed: Mapping[str, str] | None = None
+    ) -> Value | None:
         if not isinstance(options, dict):
             self.mistakes.append(f"{where}: its options are names with values, not {options!r}")
             return None
+        old = [key for key in renamed or {} if key in options]
+        if renamed and old:
+            self.mistakes += [f"{where}: '{key}' is now '{renamed[key]}'" for key in old]
+            options = {key: value for key, value in options.items() if key not in old}
         names = [option.name for option in dataclasses.fields(kind)]  # type: ignore[arg-type]
         flags = [key for key in names if _holds_bool(options.get(key)) and not _takes_bool(kind, key)]
         self.mistakes += [f"{where}: {key}: {options[key]} is not a number or a word" for key in flags]

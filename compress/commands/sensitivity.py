@@ -86,8 +86,8 @@ class _Measure:
         self.cases = chosen(task, questions.cases)
         self.int8 = replace(
             next((step for word, step in recipe.passes if word == "int8" and isinstance(step, Int8)), Int8()),
-            keep_float=(),
-            most_drop=None,
+            keep=(),
+            max_drop=None,
         )
         self.key = key_of(first_key(recipe, task), [case.name for case in self.cases], self.int8)
 
