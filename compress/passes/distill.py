@@ -11,7 +11,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -37,12 +37,10 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Distill:
-    """Train on, towards the truth and the teacher; give `epochs`, `steps` or `minutes` (default: 30 epochs)."""
+    """Train on, towards the truth and the teacher; give `epochs` or `steps` (default: 30 epochs)."""
 
     epochs: Annotated[int, Field(ge=1)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
-    minutes: Annotated[float, Field(gt=0)] | None = None
-    """About so long, by the speed of its first steps; the number of steps is then fixed."""
     rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Peak learning rate; None finds one in a short range test."""
     truth: Weight = 1.0
@@ -59,8 +57,6 @@ class Distill:
     """Of the maps of activity (attention transfer)."""
     features: Weight = 0.0
     """Of the features themselves, through 1x1 adapters that are thrown away afterwards (FitNets)."""
-    boundary: Weight = 0.0
-    """How much more a pixel near the border of two classes counts in `logits`."""
     temperature: Annotated[float, Field(gt=0)] = 2.0
     """Softens both networks' probabilities; 1 keeps the logits as they are."""
     loss: OneOrMore = Losses(dice_ce=DiceCE())
@@ -70,8 +66,6 @@ class Distill:
     views: Annotated[int, Field(ge=1)] | None = None
     """Each case is augmented in so many ways, and the teacher asked once for each: its logits are kept in
     the run's folder. None: new ones in every epoch, and a teacher asked at every step."""
-    weight_decay: Weight = 1e-4
-    schedule: Literal["one_cycle", "poly"] = "one_cycle"
     average: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Decay of the moving average of the weights; None: 0.99, less where there are few steps."""
     patience: Annotated[int, Field(ge=1)] | None = None
@@ -80,9 +74,8 @@ class Distill:
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        given = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} are both given; give one")
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("epochs and steps are both given; give one")
         if self.truth == 0 and not self._asks:
             raise ValueError("truth is 0 and so is everything of the teacher's: there is nothing to learn from")
         return self
@@ -149,7 +142,6 @@ class Distill:
             pairwise=share * self.pairwise,
             attention=share * self.attention,
             features=share * self.features,
-            boundary=self.boundary,
             temperature=self.temperature,
         )
         teacher = None
@@ -179,8 +171,6 @@ class Distill:
         return Plan(
             steps=steps,
             rate=found["rate"],
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
             # An average over more steps than there are would still hold the starting state.
             average=self.average if self.average is not None else min(0.99, 1 - 10 / (steps + 10)),
             augment=training_augmentation(self.augment, task.data),
@@ -191,25 +181,21 @@ class Distill:
 
     def _found(self, student: nn.Module, objective: Objective, task: Task, views: Path) -> dict[str, Any]:
         steps = self.steps or (self.epochs or 30) * math.ceil(len(task.data.cases["train"]) / task.data.batch)
-        if self.rate is not None and self.minutes is None:
+        if self.rate is not None:
             return {"steps": steps, "rate": self.rate}
         from lightning_fabric import Fabric
 
         from compress.train.loop import Plan, batches, precision, shelves_in
         from compress.train.range_test import range_test
 
-        count = 48 if self.minutes is not None else min(48, max(16, steps // 10))
+        count = min(48, max(16, steps // 10))
         plan = Plan(steps=count, rate=1e-3, augment=training_augmentation(self.augment, task.data), views=self.views)
         shelves = shelves_in(views, plan, task.data)
         stream = batches(task.data, plan, 0, task.seed, shelves)
         fabric = Fabric(accelerator="auto", devices=1, precision=precision(student, task.data))
         found = range_test(student, objective, stream, count, fabric)
-        if self.minutes is not None:
-            steps = max(1, round(self.minutes * 60 / found.seconds))
-        task.note(
-            f"learning rate {self.rate or found.rate:g}, {steps} steps ({found.seconds:.2f} s each in the range test)"
-        )
-        return {"steps": steps, "rate": self.rate or found.rate}
+        task.note(f"learning rate {found.rate:g}, {steps} steps ({found.seconds:.2f} s each in the range test)")
+        return {"steps": steps, "rate": found.rate}
 
     def _tell(self, outcome: Outcome, plan: Plan, task: Task) -> None:
         started = outcome.started if outcome.started is not None else float("nan")
