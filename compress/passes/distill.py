@@ -109,24 +109,13 @@ class Distill:
     def _trained(self, student: nn.Module, task: Task, folder: Path) -> nn.Module:
         from compress.train.loop import fit
 
-        folder = self._own(folder, student, task)
-        views = folder if task.views is None or self.views is None else self._shared(task.views, task)
+        folder = _own(self, folder, student, task)
+        views = folder if task.views is None or self.views is None else _shared(self, task.views, task)
         objective = self._objective(student, task, views)
         plan = self._plan(student, objective, task, folder, views)
         outcome = fit(plan, objective, student, task.data, folder, task.seed, task.note, views)
-        self._tell(outcome, plan, task)
+        _tell(outcome, plan, task)
         return student.eval()
-
-    def _own(self, folder: Path, student: nn.Module, task: Task) -> Path:
-        """A folder for exactly this training: another network, other options or other data begin anew."""
-        key = key_of(code_key(), self, _state(student), task.data.fingerprint(), task.seed)
-        return make_folder(folder / f"training-{key[:12]}")
-
-    def _shared(self, folder: Path, task: Task) -> Path:
-        """A folder for exactly these views and this teacher: another step that asks for the same finds them there."""
-        augment = training_augmentation(self.augment, task.data)
-        key = key_of(code_key(), augment, self.views, _state(task.net), task.data.fingerprint(), task.seed)
-        return make_folder(folder / key[:12])
 
     def _objective(self, student: nn.Module, task: Task, views: Path) -> Objective:
         import torch
@@ -197,17 +186,31 @@ class Distill:
         task.note(f"learning rate {found.rate:g}, {steps} steps ({found.seconds:.2f} s each in the range test)")
         return {"steps": steps, "rate": found.rate}
 
-    def _tell(self, outcome: Outcome, plan: Plan, task: Task) -> None:
-        started = outcome.started if outcome.started is not None else float("nan")
-        if outcome.best_epoch == 0:
-            task.note(
-                f"recovery ended below where it started (validation Dice {started:.4f}): the starting state is returned"
-            )
-        else:
-            task.note(
-                f"validation Dice {started:.4f} -> {outcome.best:.4f} (epoch {outcome.best_epoch} of {outcome.epochs}, "
-                f"peak rate {plan.rate:g})"
-            )
+
+def _own(how: Distill, folder: Path, student: nn.Module, task: Task) -> Path:
+    """A folder for exactly this training: another network, other options or other data begin anew."""
+    key = key_of(code_key(), how, _state(student), task.data.fingerprint(), task.seed)
+    return make_folder(folder / f"training-{key[:12]}")
+
+
+def _shared(how: Distill, folder: Path, task: Task) -> Path:
+    """A folder for exactly these views and this teacher: another step that asks for the same finds them there."""
+    augment = training_augmentation(how.augment, task.data)
+    key = key_of(code_key(), augment, how.views, _state(task.net), task.data.fingerprint(), task.seed)
+    return make_folder(folder / key[:12])
+
+
+def _tell(outcome: Outcome, plan: Plan, task: Task) -> None:
+    started = outcome.started if outcome.started is not None else float("nan")
+    if outcome.best_epoch == 0:
+        task.note(
+            f"recovery ended below where it started (validation Dice {started:.4f}): the starting state is returned"
+        )
+    else:
+        task.note(
+            f"validation Dice {started:.4f} -> {outcome.best:.4f} (epoch {outcome.best_epoch} of {outcome.epochs}, "
+            f"peak rate {plan.rate:g})"
+        )
 
 
 def _state(net: nn.Module) -> list[tuple[str, tuple[int, ...], float]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -18,13 +17,12 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.data.dataset.cases import Role
-from compress.editing.activations import Images, agreement, calibration_cases, images
 from compress.editing.layer_replacement import copied
-from compress.editing.least_squares import refit_pruned
-from compress.editing.pruning.importance import CALIBRATION_CASES, GRADIENTS, Criterion
+from compress.editing.pruning.importance import GRADIENTS, Criterion
 from compress.editing.pruning.plan import Channels, Choice, Plan, Scope, Widths, plan_for
+from compress.editing.pruning.refit import refit
 from compress.editing.pruning.remarks import kept_whole, remarks
-from compress.editing.pruning.removal import Cut, positions, trial_of, without
+from compress.editing.pruning.removal import Cut, trial_of, without
 from compress.editing.pruning.target import Runtime, share_for_latency, share_for_size
 from compress.errors import PassError
 from compress.passes.distill import Distill
@@ -176,15 +174,7 @@ class Prune:
             return without(net, cuts)
         whole = copy_of(net)
         net = without(net, cuts)
-        cases = calibration_cases(task, None, "prune", "; or set refit: false and train afterwards")[:CALIBRATION_CASES]
-        inputs: Images = partial(images, task, cases)
-        fitted, others = refit_pruned(net, whole, positions(cuts), inputs, len(cases))
-        same = agreement(net, whole, inputs())
-        task.note(
-            f"{len(fitted)} layers fitted to {len(cases)} calibration cases, where {same:.1%} of the foreground keeps "
-            "its class"
-        )
-        for line in others.lines():
+        for line in refit(net, whole, cuts, task):
             task.note(line)
         return net
 
