@@ -2,7 +2,7 @@
 
     python -m benchmarks.trained --nuclei <folder of dsb2018_nuclei> --hippocampus <folder of msd_hippocampus>
 
-Each is trained for a short while from random weights, then taken through `compress run` with `int8: {most_drop: ...}`,
+Each is trained for a short while from random weights, then taken through `compress run` with `int8: {max_drop: ...}`,
 which puts layers back to float where the validation cases show that integers hurt. What is reported is the drop of
 the built artifacts on the test cases. The result is written to benchmarks/trained.md.
 """
@@ -87,7 +87,7 @@ def main(
     nuclei: Annotated[Path, typer.Option(help="The folder of dsb2018_nuclei.")] = Path("data/dsb2018_nuclei"),
     hippocampus: Annotated[Path, typer.Option(help="The folder of msd_hippocampus.")] = Path("data/msd_hippocampus"),
     only: Annotated[list[str] | None, typer.Option(help="Networks, by their name here.")] = None,
-    most_drop: float = 0.004,
+    max_drop: float = 0.004,
     out: Annotated[Path, typer.Option(help="Where runs are kept: one that was stopped goes on.")] = Path(
         "runs/trained"
     ),
@@ -98,15 +98,15 @@ def main(
     found = {}
     for name, network in NETWORKS.items():
         if not only or name in only:
-            found[name] = _report(name, network, roots[network.data], out, most_drop)
-    page = _page(found, most_drop)
+            found[name] = _report(name, network, roots[network.data], out, max_drop)
+    page = _page(found, max_drop)
     write_bytes(to, page.encode())
     Console(width=180).print(page, markup=False)
     if any(_worst(report, backend)[1] > LIMIT for report in found.values() for backend in BACKENDS):
         raise typer.Exit(1)
 
 
-def _report(name: str, network: Network, root: Path, out: Path, most_drop: float) -> dict[str, Any]:
+def _report(name: str, network: Network, root: Path, out: Path, max_drop: float) -> dict[str, Any]:
     folder = make_folder(out / name)
     recipe: dict[str, Any] = {"name": name, "seed": 7, "network": dict(network.network), "data": _data(network, root)}
     ((word, options),) = network.network.items()
@@ -125,7 +125,7 @@ def _report(name: str, network: Network, root: Path, out: Path, most_drop: float
     whole = {
         **recipe,
         "network": {word: given},
-        "passes": [{"int8": {"most_drop": most_drop}}],
+        "passes": [{"int8": {"max_drop": max_drop}}],
         "latency": {"samples": 30, "seconds": 5},
     }
     return run(load(_written(whole, folder / "recipe.yaml")), make_folder(folder / "run")).as_dict()
@@ -152,14 +152,14 @@ def _written(recipe: Mapping[str, Any], path: Path) -> Path:
     return path
 
 
-def _page(found: Mapping[str, Mapping[str, Any]], most_drop: float) -> str:
+def _page(found: Mapping[str, Mapping[str, Any]], max_drop: float) -> str:
     report = next(iter(found.values()))
     host = report["host"]
     lines = [
         "# Trained networks of different families in 8-bit integers",
         "",
         "`python -m benchmarks.trained`: each network is trained from random weights for a short while, then run with "
-        f"`int8: {{most_drop: {most_drop}}}`. "
+        f"`int8: {{max_drop: {max_drop}}}`. "
         f"Host: {host['cpu']}, {host['threads']} threads, {', '.join(host['isa'])}. "
         f"Versions: {', '.join(f'{name} {text}' for name, text in report['versions'].items())}.",
         "",

@@ -236,13 +236,13 @@ def test_of_phantoms_a_few_are_drawn_for_the_check(tmp_path: Path) -> None:
 def test_layers_that_options_name_are_looked_for(tmp_path: Path, recipe: dict, spoiled: Path) -> None:
     recipe["passes"] = [
         {"prune": {"ratio": 0.5, "keep": ["hed", "head"]}},
-        {"int8": {"calibrate": 4, "keep_float": ["encoder.9", "encoder.*"]}},
+        {"int8": {"calibrate": 4, "keep": ["encoder.9", "encoder.*"]}},
     ]
     # What comes behind depthwise may name layers that only depthwise makes.
-    recipe["compare"] = {"thin": ["distill", {"depthwise": {"where": "midle.*"}}, {"int8": {"keep_float": ["x"]}}]}
+    recipe["compare"] = {"thin": ["distill", {"depthwise": {"where": "midle.*"}}, {"int8": {"keep": ["x"]}}]}
     mistakes = looked_at(tmp_path, recipe).mistakes
     assert said(mistakes, "passes[0] (prune): keep: 'hed' names no layer", "did you mean 'head'?")
-    assert said(mistakes, "passes[1] (int8): keep_float: 'encoder.9' names no layer")
+    assert said(mistakes, "passes[1] (int8): keep: 'encoder.9' names no layer")
     assert said(mistakes, "compare.thin[1] (depthwise): where: 'midle.*' names no layer")
     assert len(mistakes) == 3
 

@@ -31,7 +31,6 @@ from compress.train.array_cache import ArrayCache
 from compress.train.distillation import (
     Features,
     attention,
-    boundary_weight,
     channel_divergence,
     divergence,
     mimicry,
@@ -91,7 +90,7 @@ def test_recovery_that_ends_below_its_start_returns_the_start_and_says_so(task: 
     assert "the starting state is returned" in lines[-1]
 
 
-@pytest.mark.parametrize("part", ["channels", "pairwise", "attention", "features", "boundary"])
+@pytest.mark.parametrize("part", ["channels", "pairwise", "attention", "features"])
 def test_every_part_of_the_teacher_can_be_learnt_from(part: str, task: Task) -> None:
     options: dict[str, Any] = {part: 1.0}
     after = Distill(steps=2, rate=1e-3, **options)(damaged(task), task)
@@ -236,7 +235,7 @@ def test_other_options_begin_anew(task: Task, tmp_path: Path) -> None:
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 LOSSES: dict[str, Loss] = {
-    "divergence": lambda ours, theirs: divergence(ours, theirs, 2.0, torch.ones_like(ours[:, 0])),
+    "divergence": lambda ours, theirs: divergence(ours, theirs, 2.0),
     "channel_divergence": lambda ours, theirs: channel_divergence(ours, theirs, 4.0),
     "pairwise": pairwise,
     "attention": attention,
@@ -260,20 +259,12 @@ def test_divergence_is_torch_s_own() -> None:
     torch.manual_seed(0)
     ours, theirs = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     expected = F.kl_div(ours.log_softmax(1), theirs.softmax(1), reduction="none").sum(1).mean()
-    assert divergence(ours, theirs, 1.0, torch.ones(2, 4, 4)).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert divergence(ours, theirs, 1.0).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_one_logit_teaches_as_the_two_it_stands_for() -> None:
     logit = torch.randn(1, 1, 4, 4)
     assert torch.allclose(two_or_more(logit).softmax(1)[:, 1], logit.sigmoid()[:, 0])
-
-
-def test_the_border_of_a_class_weighs_more() -> None:
-    logits = torch.zeros(1, 2, 16, 16)
-    logits[:, 1, :, 8:] = 5.0
-    logits[:, 0, :, :8] = 5.0
-    weight = boundary_weight(logits, extra=2.0, radius=2)
-    assert weight[0, 0].tolist() == [1.0] * 6 + [3.0] * 4 + [1.0] * 6
 
 
 # --- features ---

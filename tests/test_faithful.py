@@ -158,7 +158,7 @@ def test_the_layer_that_a_runtime_computes_otherwise_is_named(word: str, tmp_pat
         tmp_path,
     )
     fault = fault_of_integers(word, backend, artifact, placed, x, FAR, print)
-    assert fault is not None and f"of {changed}, " in fault and "output channel 2" in fault and "keep_float" in fault
+    assert fault is not None and f"of {changed}, " in fault and "output channel 2" in fault and "int8: keep" in fault
 
 
 def lost_bias(path: Path) -> str:

@@ -43,7 +43,10 @@ def test_every_gate_says_what_it_is_and_never_keeps_silent(word: str) -> None:
 @pytest.mark.parametrize("word", words("compress.gates"))
 def test_every_gate_can_be_asked_before_anything_is_built(word: str) -> None:
     gate = named("compress.gates", word)(**options_of(word))
-    spots = [Spot(device="cpu", backend=backend, unbuilt=None, unmeasured=None) for backend in ("torch", "onnxruntime")]
+    spots = [
+        Spot(device="cpu", backend=backend, unbuilt=None, unmeasured=None, takes_integers=backend != "torch")
+        for backend in ("torch", "onnxruntime")
+    ]
     scene = Scene(
         devices=("cpu",), spots=spots, integers=True, last_step="01-int8", samples=459, classes=NERVE, tests=40
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.editing.layer_replacement import places, swap
+from compress.editing.layer_replacement import sites, swap
 from compress.errors import RecipeError
 from compress.networks.foreign.hidden import uncovered
 from export.modules import put
@@ -61,13 +61,13 @@ def test_a_hidden_method_can_be_called_and_what_hides_it_read(hidden: str, keep:
 @pytest.mark.parametrize("hidden", ["modules", "stages"])
 def test_a_layer_is_replaced_in_the_lists_that_a_network_keeps_too(hidden: str, keep: Any) -> None:
     net = uncovered(Net(hidden, keep), "net.py").eval()
-    (place,) = (place for place in places(net, IMAGE, (nn.Conv2d,)) if place.name == "last")
+    (site,) = (site for site in sites(net, IMAGE, (nn.Conv2d,)) if site.name == "last")
     new = nn.Sequential(nn.Conv2d(4, 1, 1), nn.Conv2d(1, 2, 1))
     with torch.no_grad():
-        assert swap(net, place, new, IMAGE) is None
+        assert swap(net, site, new, IMAGE) is None
         torch.testing.assert_close(net(IMAGE), new(net.first(IMAGE)))
-        put(net, ["last"], place.module)
-        torch.testing.assert_close(net(IMAGE), place.module(net.first(IMAGE)))
+        put(net, ["last"], site.module)
+        torch.testing.assert_close(net(IMAGE), site.module(net.first(IMAGE)))
 
 
 def test_train_that_gives_nothing_back_gives_the_network_back() -> None:

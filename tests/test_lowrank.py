@@ -17,11 +17,14 @@ from swaps import ALL, Describe, check_it_travels, describes, dice, stand_in, ta
 from torch import nn
 from zoo import Standardized, conv
 
-import compress.passes.lowrank
-from compress.editing.layer_replacement import Place, macs, parameters
+import compress.editing.decomposition.cp
+from compress.editing.decomposition.cp import Unstable
+from compress.editing.decomposition.layer import Decomposition, difference
+from compress.editing.decomposition.ranks import by_energy, vbmf_rank
+from compress.editing.layer_replacement import Site, macs, parameters
 from compress.errors import PassError
 from compress.passes.int8 import Int8
-from compress.passes.lowrank import Layer, Lowrank, _Unstable, by_energy, difference, vbmf_rank
+from compress.passes.lowrank import Lowrank
 from compress.task import Task
 
 LAYERS = [
@@ -70,11 +73,11 @@ def describe(monkeypatch: pytest.MonkeyPatch) -> Describe:
     return describes(monkeypatch)
 
 
-def layer_of(module: Any, how: Any) -> Layer:
+def layer_of(module: Any, how: Any) -> Decomposition:
     shape = (2, 8, 6) if isinstance(module, nn.Linear) else (2, 6, *[12] * len(module.kernel_size))
     if isinstance(module, nn.Linear) or max(module.kernel_size) == 1:
         how = "svd"
-    return Layer(place=Place(names=("layer",), module=module, inputs=(torch.Size(shape),)), how=how)
+    return Decomposition(site=Site(names=("layer",), module=module, inputs=(torch.Size(shape),)), method=how)
 
 
 @pytest.mark.parametrize("module", LAYERS, ids=str)
@@ -84,7 +87,7 @@ def test_at_full_rank_a_layer_is_what_it_was(module: Any, how: Any) -> None:
         pytest.skip("not decomposed: see the reasons below")
     layer = layer_of(module, how)
     new = layer.decomposed(layer.ranks(lambda spectrum, _: len(spectrum)), bias=False, seed=0)
-    assert difference(module, new, layer.place.inputs[0]) < 1e-5
+    assert difference(module, new, layer.site.inputs[0]) < 1e-5
     assert (new[-1].bias is None) == (module.bias is None)  # type: ignore[union-attr]
 
 
@@ -98,7 +101,7 @@ def test_a_kernel_that_is_a_sum_of_terms_is_recovered_by_cp(module: Any) -> None
         module.weight.copy_(torch.einsum(",".join(f"{axis}r" for axis in axes) + f"->{axes}", *factors) / 10)
     layer = layer_of(module, "cp")
     new = layer.decomposed((3,), bias=False, seed=0)
-    assert difference(module, new, layer.place.inputs[0]) < 1e-4
+    assert difference(module, new, layer.site.inputs[0]) < 1e-4
     depthwise = [one for one in new if getattr(one, "groups", 1) > 1]
     assert [sum(side > 1 for side in one.kernel_size) <= 1 for one in depthwise] == [True] * len(depthwise)  # type: ignore[union-attr, arg-type]
 
@@ -111,7 +114,7 @@ def test_more_ranks_come_closer(how: Any) -> None:
     for share in (0.2, 0.5, 0.9):
         ranks = layer.ranks(lambda spectrum, _, share=share: max(1, int(share * len(spectrum))))  # type: ignore[misc]
         new = layer.decomposed(ranks, bias=False, seed=0)
-        errors.append(difference(layer.place.module, new, layer.place.inputs[0]))
+        errors.append(difference(layer.site.module, new, layer.site.inputs[0]))
     assert errors == sorted(errors, reverse=True)
     assert errors[0] < 1.0
 
@@ -121,7 +124,7 @@ def test_its_size_is_that_of_its_layers(how: Any) -> None:
     layer = layer_of(nn.Conv2d(6, 9, 3, padding=1), how)
     ranks = layer.ranks(lambda spectrum, _: 2)
     new = layer.decomposed(ranks, bias=False, seed=0)
-    assert layer.size(ranks).macs == macs(new, layer.place.inputs)
+    assert layer.size(ranks).macs == macs(new, layer.site.inputs)
     assert layer.size(ranks).params == parameters(new)
     assert layer.size().macs == 9 * 6 * 9 * 12 * 12 * 2
 
@@ -134,9 +137,9 @@ def test_terms_that_cancel_each_other_are_no_decomposition() -> None:
     with torch.no_grad():
         module.weight.copy_(kernel)
     new = layer_of(module, "cp")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(_Unstable, match=r"ill conditioned .*; lower the rank"):
-        patch.setattr(compress.passes.lowrank, "CP_STEPS", 1000)
-        patch.setattr(compress.passes.lowrank, "MOST_TERMS", 2.5)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Unstable, match=r"ill conditioned .*; lower the rank"):
+        patch.setattr(compress.editing.decomposition.cp, "STEPS", 1000)
+        patch.setattr(compress.editing.decomposition.cp, "MOST_TERMS", 2.5)
         new.decomposed((2,), bias=False, seed=0)
 
 
@@ -262,7 +265,7 @@ def test_layers_are_kept_for_their_reasons(describe: Describe) -> None:
         "lowrank: kept 4: spatial does not decompose a transposed convolution; tucker and svd do",
     ]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(PassError, match="cp is ill conditioned for its kernel"):
-        patch.setattr(compress.passes.lowrank, "MOST_TERMS", 0.1)
+        patch.setattr(compress.editing.decomposition.cp, "MOST_TERMS", 0.1)
         Lowrank(how="cp", where="5", rank=3)(net, stand_in(image))
     with pytest.raises(PassError, match="variational Bayes finds only noise in its kernel; give rank"):
         Lowrank(where="5")(net, stand_in(image))

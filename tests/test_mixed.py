@@ -53,7 +53,7 @@ def test_the_layers_that_integers_hurt_stay_in_float(task: Task) -> None:
     task = dataclasses.replace(task, note=notes.append)
     plain = Int8(method="min_max")(task.net, task)
     assert lost(plain, task) > 0.05
-    mixed = Int8(method="min_max", most_drop=0.01)(task.net, task)
+    mixed = Int8(method="min_max", max_drop=0.01)(task.net, task)
     assert isinstance(mixed, Quantized)
     assert 1 <= len(mixed.keep_float) < len(set(mixed.layer_names()))
     assert "decoder.1.3" in mixed.keep_float
@@ -65,7 +65,7 @@ def test_the_layers_that_integers_hurt_stay_in_float(task: Task) -> None:
 def test_where_integers_cost_nothing_all_layers_are_in_integers(tmp_path: Path, recipe: dict[str, Any]) -> None:
     notes: list[str] = []
     task = dataclasses.replace(load(write_recipe(tmp_path, recipe)).task(), note=notes.append)
-    net = Int8(method="min_max", most_drop=0.05)(task.net, task)
+    net = Int8(method="min_max", max_drop=0.05)(task.net, task)
     assert isinstance(net, Quantized)
     assert net.keep_float == ()
     assert "all layers in integers" in notes[0]
@@ -73,12 +73,12 @@ def test_where_integers_cost_nothing_all_layers_are_in_integers(tmp_path: Path, 
 
 def test_without_validation_cases_it_is_refused(task: Task) -> None:
     data = dataclasses.replace(task.data, cases={**task.data.cases, "val": ()})
-    with pytest.raises(PassError, match="most_drop is measured on validation cases and there are none"):
-        Int8(most_drop=0.01)(task.net, dataclasses.replace(task, data=data))
+    with pytest.raises(PassError, match="max_drop is measured on validation cases and there are none"):
+        Int8(max_drop=0.01)(task.net, dataclasses.replace(task, data=data))
 
 
 def test_more_layers_in_float_are_added_to_those_that_were(task: Task) -> None:
-    net = Int8(method="min_max", keep_float=("head",))(task.net, task)
+    net = Int8(method="min_max", keep=("head",))(task.net, task)
     assert isinstance(net, Quantized)
     more = with_float(with_exact(net, ("decoder.1.0",)), ("encoder.0.0",))
     assert (more.keep_float, more.exact) == (("head", "encoder.0.0"), ("decoder.1.0",))

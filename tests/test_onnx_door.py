@@ -473,7 +473,7 @@ def test_a_recipe_takes_an_onnx_file_to_integers(tmp_path: Path, folder: Path, t
         "name": "from-onnx",
         "network": {"onnx": {"path": trained.name}},
         "data": {"folder": {"root": str(folder), "size": [32, 32]}},
-        "passes": [{"int8": {"calibrate": 8, "keep_float": ["head"]}}],
+        "passes": [{"int8": {"calibrate": 8, "keep": ["head"]}}],
         "devices": ["cpu"],
         "latency": {"samples": 12, "seconds": 1, "warm_up": 0.1, "threads": 2},
     }

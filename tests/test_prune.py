@@ -21,12 +21,25 @@ from swaps import Describe, describes, dice, task_of, without_calibration
 from swaps import stand_in as calibrated
 from torch import Tensor, nn
 
-import compress.passes.prune as prune_module
-from compress.editing.pruning.dependency import Bundle, removed_flow, traced
+import compress.editing.pruning.target as target_module
+from compress.editing.pruning.dependency.graph import traced
+from compress.editing.pruning.dependency.groups import Bundle, removed_flow
+from compress.editing.pruning.importance import Criterion, importance
 from compress.editing.pruning.interpolative import what_each_adds
-from compress.editing.pruning.removal import Cut, kept, positions, prunable, refusals, tensor_of, without
+from compress.editing.pruning.removal import (
+    Cut,
+    groups,
+    kept,
+    positions,
+    prunable,
+    refusals,
+    tensor_of,
+    trial_of,
+    without,
+)
+from compress.editing.pruning.target import Runtime, latency_ms
 from compress.errors import PassError
-from compress.passes.prune import Prune, groups
+from compress.passes.prune import Prune
 from compress.recipe import load
 from compress.storage.changed import rebuilt
 from compress.storage.description import Description, build_net
@@ -143,7 +156,7 @@ def half() -> tuple[nn.Module, nn.Module, list[str]]:
 
 
 def size(net: nn.Module, image: Tensor) -> tuple[int, int]:
-    return prune_module.trial_of(net, image).size()
+    return trial_of(net, image).size()
 
 
 def widths(net: nn.Module) -> list[int]:
@@ -349,13 +362,13 @@ def with_dead_channels() -> tuple[nn.Module, tuple[Bundle, ...]]:
     return net, tuple(prunable(net, torch.zeros(1, 1, 32, 32))[0])
 
 
-def scores(by: str, task: Task) -> list[Tensor | None]:
+def scores(by: Criterion, task: Task) -> list[Tensor | None]:
     net, bundles = with_dead_channels()
-    return prune_module._scores(Prune(ratio=0.5, by=by), net, task, bundles)  # type: ignore[arg-type]
+    return importance(net, bundles, by, task)
 
 
 @pytest.mark.parametrize("by", ["l1", "l2", "bn", "taylor", "fpgm", "lamp", "hessian", "interpolative"])
-def test_a_channel_that_does_nothing_matters_least(by: str, data: Task) -> None:
+def test_a_channel_that_does_nothing_matters_least(by: Criterion, data: Task) -> None:
     first = scores(by, data)[0]
     assert first is not None
     assert sorted(first.argsort()[:4].tolist()) == DEAD
@@ -369,7 +382,7 @@ def data(tmp_path: Path, recipe: dict[str, object]) -> Task:
 
 
 @pytest.mark.parametrize("by", ["taylor", "random", "hessian"])
-def test_the_same_seed_weighs_the_same(by: str, data: Task) -> None:
+def test_the_same_seed_weighs_the_same(by: Criterion, data: Task) -> None:
     found = [torch.cat([score for score in scores(by, data) if score is not None]) for _ in range(2)]
     assert torch.equal(*found)
     assert (Prune(ratio=0.5, by=by).uses == ("train",)) is (by != "random")  # type: ignore[arg-type]
@@ -416,19 +429,19 @@ def test_a_latency_is_met_on_the_built_artifact() -> None:
     notes: list[str] = []
     task = stand_in(built, image, notes)
     options: dict[str, Any] = {"threads": 1, "multiple": 2}
-    look = prune_module._Look.at(built, Prune(latency_ms=1, **options), task, {}, (0, 0))
-    whole = look._latency_ms([])
+    here = Runtime(device="cpu", backend="onnxruntime", threads=1)
+    whole = latency_ms(built, image, here, seed=3)
     small = Prune(latency_ms=whole / 2, **options)(built, task)
     told = float(notes[0].split(" ms")[0])
     assert told == pytest.approx(whole / 2, rel=0.1)
-    again = prune_module._Look.at(small, Prune(latency_ms=1, **options), task, {}, (0, 0))._latency_ms([])
+    again = latency_ms(small, image, here, seed=3)
     # The host is shared: another minute may be slower.
     assert again == pytest.approx(whole / 2, rel=0.4)
 
 
 def fake_clock(monkeypatch: pytest.MonkeyPatch, time_of: Callable[[int], float]) -> None:
     """A latency that is a function of the MACs alone."""
-    monkeypatch.setattr(prune_module._Look, "_latency_ms", lambda look, cuts: time_of(look.trial.size(cuts)[1]))
+    monkeypatch.setattr(target_module, "latency_ms", lambda net, image, *_: time_of(size(net, image)[1]))
 
 
 def test_a_latency_is_found_by_bisection(monkeypatch: pytest.MonkeyPatch) -> None:

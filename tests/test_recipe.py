@@ -143,6 +143,13 @@ def test_a_data_folder_from_outside_needs_a_recipe_that_takes_one(tmp_path: Path
         ),
         ("passes: [int9: {}]", "passes[0] (int9): no such pass; did you mean 'int8'?"),
         ("passes: [int8, inte8]", "passes[1] (inte8): no such pass; did you mean 'int8'?"),
+        ("passes: [int8: {most_drop: 0.01}]", "passes[0] (int8): 'most_drop' is now 'max_drop'"),
+        ("passes: [int8: {keep_float: [head]}]", "passes[0] (int8): 'keep_float' is now 'keep'"),
+        ("passes: [sparsify: {keep_dense: [head]}]", "passes[0] (sparsify): 'keep_dense' is now 'keep'"),
+        (
+            "passes: [truncate: {level: auto, drop: 0.1, max_drop: 0.1}]",
+            "passes[0] (truncate): 'drop' is now 'max_drop'",
+        ),
         ("devices: [cpu, rtx40]", "devices[1]: no device 'rtx40'; did you mean 'rtx_40'?"),
         ("devices: [cpu, cpu]", "devices[1]: 'cpu' is given twice"),
         ("dynamic: [batsh]", "dynamic: no axis 'batsh'; did you mean 'batch'?"),

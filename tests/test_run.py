@@ -39,7 +39,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, folder: Path, weights: Path) 
         "name": "tiny",
         "network": {"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2, "weights": str(weights)}},
         "data": {"folder": {"root": str(folder), "size": [32, 32]}},
-        "passes": [{"int8": {"calibrate": 8, "method": "mse", "keep_float": ["head"]}}],
+        "passes": [{"int8": {"calibrate": 8, "method": "mse", "keep": ["head"]}}],
         "devices": ["cpu", "rtx_40"],
         "latency": {"samples": 10, "seconds": 0.2, "warm_up": 0, "threads": 1},
         "gates": [

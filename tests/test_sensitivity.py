@@ -33,7 +33,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, folder: Path, weights: Path) 
         "name": "tiny",
         "network": {"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2, "weights": str(weights)}},
         "data": {"folder": {"root": str(folder), "size": [32, 32]}},
-        "passes": [{"int8": {"calibrate": 4, "method": "min_max", "keep_float": ["head"]}}],
+        "passes": [{"int8": {"calibrate": 4, "method": "min_max", "keep": ["head"]}}],
     }
     path = write_recipe(place, recipe)
     found = sensitivity(load(path), place / "run", Questions(ratios=(0.75,), cases=2), say=quiet)

@@ -114,13 +114,13 @@ def test_it_says_which_layers_stay_dense_and_why() -> None:
         nn.Conv2d(16, 16, 1),
         nn.Conv2d(16, 16, 1),
     )
-    pass_ = Sparsify(keep_dense=("4",))
+    pass_ = Sparsify(keep=("4",))
     assert pass_._chosen(net, quiet_task(said)) == ["3"]
     assert said == [
         "sparsify: kept dense 0: sparse Tensor Cores take multiples of 16 channels in and 8 out",
         "sparsify: kept dense 1: TensorRT has no sparse kernels for convolutions in groups",
         "sparsify: kept dense 2: the weight that runs is computed from others",
-        "sparsify: kept dense 4: named in keep_dense",
+        "sparsify: kept dense 4: named in keep",
     ]
 
 
@@ -150,7 +150,7 @@ def test_a_layer_is_never_zeroed_altogether() -> None:
         net.head.weight.mul_(1e-3)
     with pytest.raises(PassError, match=r"^sparsify: head would be all zeros; lower the ratio, set across: layer, or"):
         sparse(net, pattern="unstructured", ratio=0.5, across="network")
-    assert sparse(net, pattern="unstructured", ratio=0.5, across="network", keep_dense=("head",)).head.weight.all()
+    assert sparse(net, pattern="unstructured", ratio=0.5, across="network", keep=("head",)).head.weight.all()
 
 
 def test_equal_weights_are_not_all_taken_for_the_smallest() -> None:
@@ -199,9 +199,9 @@ def test_a_network_without_a_layer_for_the_pattern_is_refused() -> None:
         sparse(unet(width=4, depth=1))
 
 
-def test_a_layer_to_keep_dense_that_is_not_there_is_refused() -> None:
-    with pytest.raises(PassError, match=r"^sparsify: keep_dense 'haed' names no layer; did you mean 'head'\?$"):
-        sparse(keep_dense=("haed",))
+def test_a_layer_to_keep_that_is_not_there_is_refused() -> None:
+    with pytest.raises(PassError, match=r"^sparsify: keep 'haed' names no layer; did you mean 'head'\?$"):
+        sparse(keep=("haed",))
 
 
 def test_integers_are_refused() -> None:

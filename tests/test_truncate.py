@@ -146,9 +146,9 @@ def test_a_level_above_the_network_is_refused() -> None:
         ({"level": 0}, "a whole number from 1 to 8, or the word auto"),
         ({"level": True}, "a whole number from 1 to 8, or the word auto"),
         ({"level": "all"}, "a whole number from 1 to 8, or the word auto"),
-        ({"level": "auto"}, "needs drop"),
-        ({"level": 2, "drop": 0.01}, "drop goes with level: auto"),
-        ({"level": "auto", "drop": -0.1}, "greater than or equal to 0"),
+        ({"level": "auto"}, "needs max_drop"),
+        ({"level": 2, "max_drop": 0.01}, "max_drop goes with level: auto"),
+        ({"level": "auto", "max_drop": -0.1}, "greater than or equal to 0"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], reason: str) -> None:
@@ -186,7 +186,7 @@ def knowing(*levels: int) -> nn.Module:
 
 @pytest.mark.parametrize(("known", "chosen"), [((1, 2, 3), 1), ((2, 3), 2), ((3,), 3)])
 def test_the_lowest_level_within_the_drop_is_taken(known: tuple[int, ...], chosen: int, task: Any) -> None:
-    cut = Truncate(level="auto", drop=0.01)(knowing(*known), task)
+    cut = Truncate(level="auto", max_drop=0.01)(knowing(*known), task)
     assert cut.level == chosen
     assert task.said[0].endswith(f": L{chosen} is the lowest level within 0.01")
     assert task.said[0].startswith("truncate: validation Dice L1 0.") and ", L3 0.5000:" in task.said[0]
@@ -194,14 +194,14 @@ def test_the_lowest_level_within_the_drop_is_taken(known: tuple[int, ...], chose
 
 
 def test_a_wide_drop_takes_the_lowest_level(task: Any) -> None:
-    assert Truncate(level="auto", drop=0.9)(knowing(3), task).level == 1
+    assert Truncate(level="auto", max_drop=0.9)(knowing(3), task).level == 1
 
 
 def test_auto_looks_at_validation_cases_and_needs_some(task: Any) -> None:
-    assert Truncate(level="auto", drop=0.1).uses == ("val",) and Truncate(level=1).uses == ()
+    assert Truncate(level="auto", max_drop=0.1).uses == ("val",) and Truncate(level=1).uses == ()
     task.data.cases["val"].clear()
     with pytest.raises(PassError, match=r"^truncate: there are no validation cases to choose a level by"):
-        Truncate(level="auto", drop=0.1)(unetpp(), task)
+        Truncate(level="auto", max_drop=0.1)(unetpp(), task)
 
 
 def test_auto_needs_foreground_to_score(task: Any, tmp_path: Path) -> None:
@@ -209,9 +209,9 @@ def test_auto_needs_foreground_to_score(task: Any, tmp_path: Path) -> None:
     for case in task.data.cases["val"]:
         object.__setattr__(case, "mask", tmp_path / "empty.png")
     with pytest.raises(PassError, match=r"^truncate: L3 has no validation Dice: no validation case has any foreground"):
-        Truncate(level="auto", drop=0.1)(knowing(), task)
+        Truncate(level="auto", max_drop=0.1)(knowing(), task)
 
 
 def test_auto_without_deep_supervision_is_refused(task: Any) -> None:
     with pytest.raises(PassError, match="no trained head at level 1"):
-        Truncate(level="auto", drop=0.1)(unetpp(deep_supervision=False), task)
+        Truncate(level="auto", max_drop=0.1)(unetpp(deep_supervision=False), task)

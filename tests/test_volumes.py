@@ -14,7 +14,7 @@ import torch
 from swaps import check_it_travels, infer, stand_in
 from torch import Tensor, nn
 
-from compress.editing.pruning.dependency import traced
+from compress.editing.pruning.dependency.graph import traced
 from compress.editing.pruning.removal import Cut, without
 from compress.measure.complexity import cost_of
 from compress.passes.depthwise import Depthwise

@@ -41,7 +41,7 @@ from export.graph import convolutions, layer_name
 from export.quantization.placement import matches
 from export.to_onnx import Style, to_onnx
 
-NAMING = ("keep", "where", "keep_float")
+NAMING = ("keep", "where")
 """Options of passes that name layers."""
 RENAMING = ("depthwise", "lowrank", "truncate")
 """Passes after which layers have other names than before."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.data.dataset.tiles import Size, by
-from compress.editing.pruning.dependency import Group
+from compress.editing.pruning.dependency.groups import Group
 from compress.editing.pruning.removal import groups
 from compress.errors import BackendError, SegpressError
 from compress.measure.latency import Timing, in_turns

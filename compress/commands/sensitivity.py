@@ -22,7 +22,7 @@ from compress.cache import Cache, claimed, key_of
 from compress.commands.run import first_key, logged
 from compress.data.dataset.cases import Case
 from compress.editing.mixed_precision import with_float
-from compress.editing.pruning.dependency import Bundle
+from compress.editing.pruning.dependency.groups import Bundle
 from compress.editing.pruning.removal import Cut, groups, prunable, tensor_of, without
 from compress.errors import DataError, NotHere, PassError
 from compress.gates.judging.paired_drop import paired_drop
@@ -87,8 +87,8 @@ class _Measure:
         self.cases = chosen(task, questions.cases)
         self.int8 = replace(
             next((step for word, step in recipe.passes if word == "int8" and isinstance(step, Int8)), Int8()),
-            keep_float=(),
-            most_drop=None,
+            keep=(),
+            max_drop=None,
         )
         self.key = key_of(first_key(recipe, task), [case.name for case in self.cases], self.int8)
 

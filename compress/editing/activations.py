@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from compress.editing.layer_replacement import Place, answer, watched
+from compress.editing.layer_replacement import Site, answer, watched
 from compress.errors import PassError
 from compress.task import labels_from_logits
 
@@ -50,16 +50,16 @@ class _Enough(Exception):
     """The layer has been called for the last time; the rest of the network need not run."""
 
 
-def seen_by(net: nn.Module, place: Place, inputs: Iterable[Tensor]) -> Iterator[list[Pair]]:
-    """For each input of the network, the (input, output) of every call of the module that is now at `place`."""
-    module = net.get_submodule(place.name)
+def seen_by(net: nn.Module, site: Site, inputs: Iterable[Tensor]) -> Iterator[list[Pair]]:
+    """For each input of the network, the (input, output) of every call of the module that is now at `site`."""
+    module = net.get_submodule(site.name)
     for image in inputs:
         seen: list[Pair] = []
 
         def see(_: nn.Module, into: Tensor, out: Tensor, seen: list[Pair] = seen) -> None:
             # What comes after may work in place.
             seen.append((into.clone(), out.clone()))
-            if len(seen) == len(place.inputs):
+            if len(seen) == len(site.inputs):
                 raise _Enough
 
         with watched((module,), see), suppress(_Enough):
@@ -67,13 +67,13 @@ def seen_by(net: nn.Module, place: Place, inputs: Iterable[Tensor]) -> Iterator[
         yield seen
 
 
-def now_and_before(net: nn.Module, original: nn.Module, place: Place, inputs: Images) -> Iterator[Pair]:
+def now_and_before(net: nn.Module, original: nn.Module, site: Site, inputs: Images) -> Iterator[Pair]:
     """What a layer sees in the changed network, and what it answered in the original one on the same case.
 
     A layer fitted to such pairs mends the errors of those before it (Zhang et al. 2016,
     arXiv 1505.06798, section 3.3).
     """
-    for now, before in zip(seen_by(net, place, inputs()), seen_by(original, place, inputs()), strict=True):
+    for now, before in zip(seen_by(net, site, inputs()), seen_by(original, site, inputs()), strict=True):
         for (into, _), (_, out) in zip(now, before, strict=True):
             yield into, out
 

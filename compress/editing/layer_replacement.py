@@ -27,7 +27,7 @@ TRANSPOSED = (nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Site:
     """One layer of a network, by every name that it has there."""
 
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Skipped:
+class SkippedSites:
     """Layers that stay as they were, and why; told as one sentence for each reason."""
 
     word: str
@@ -63,7 +63,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def places(net: nn.Module, example: Tensor, kinds: Kinds) -> list[Place]:
+def sites(net: nn.Module, example: Tensor, kinds: Kinds) -> list[Site]:
     """Every layer of these kinds (subclasses too), each once, in the order of their first calls; never called, last."""
     names: dict[nn.Module, list[str]] = {}
     for name, module in net.named_modules(remove_duplicate=False):
@@ -73,12 +73,12 @@ def places(net: nn.Module, example: Tensor, kinds: Kinds) -> list[Place]:
     with watched(names, lambda module, seen, _: calls.setdefault(module, []).append(seen.shape)):
         answer(net, example)
     return [
-        Place(names=tuple(names[module]), module=module, inputs=tuple(calls.get(module, ())))
+        Site(names=tuple(names[module]), module=module, inputs=tuple(calls.get(module, ())))
         for module in (*calls, *(module for module in names if module not in calls))
     ]
 
 
-def chosen(found: Sequence[Place], where: str | tuple[str, ...], word: str) -> list[Place]:
+def chosen(found: Sequence[Site], where: str | tuple[str, ...], word: str) -> list[Site]:
     """The layers that `where` names, in order.
 
     Raises:
@@ -88,7 +88,7 @@ def chosen(found: Sequence[Place], where: str | tuple[str, ...], word: str) -> l
     from export.quantization.placement import matches
 
     patterns = (where,) if isinstance(where, str) else where
-    known = [name for place in found for name in place.names]
+    known = [name for site in found for name in site.names]
     if not known:
         raise PassError(f"{word}: the network has no layer of a kind that {word} replaces")
     for pattern in patterns:
@@ -98,28 +98,28 @@ def chosen(found: Sequence[Place], where: str | tuple[str, ...], word: str) -> l
             there = f"there are {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
             hint = f"did you mean '{near[0]}'?" if near else there
             raise PassError(f"{word}: where '{pattern}' names no layer of a kind that {word} replaces; {hint}")
-    return [place for place in found if any(matches(name, pattern) for name in place.names for pattern in patterns)]
+    return [site for site in found if any(matches(name, pattern) for name in site.names for pattern in patterns)]
 
 
-def not_plain(place: Place, net: nn.Module, kinds: Kinds) -> str | None:
+def not_plain(site: Site, net: nn.Module, kinds: Kinds) -> str | None:
     """Why a layer is more than its class says, so that no other can take its place; None if it is not.
 
     A weight may be computed by a subclass, a parametrization or a hook, shared with another layer,
     or read without the layer being called.
     """
-    if type(place.module) not in kinds:
-        return f"it is a {type(place.module).__name__}, which may compute more than a plain layer"
-    if isinstance(vars(place.module).get("zeros"), str):
+    if type(site.module) not in kinds:
+        return f"it is a {type(site.module).__name__}, which may compute more than a plain layer"
+    if isinstance(vars(site.module).get("zeros"), str):
         return "an earlier pass made it sparse, and what would take its place is dense"
-    return hooked_or_shared(place, net)
+    return hooked_or_shared(site, net)
 
 
-def hooked_or_shared(place: Place, net: nn.Module) -> str | None:
+def hooked_or_shared(site: Site, net: nn.Module) -> str | None:
     """Why more than the layer's own call depends on its weight; None if nothing does."""
-    module = place.module
+    module = site.module
     if set(module._parameters) - {"weight", "bias"} or module._forward_pre_hooks or module._forward_hooks:
         return "hooks or parameters of its own compute its weight or change its output"
-    if not place.inputs:
+    if not site.inputs:
         return "it is not called when the network runs: its weight is unused, or read from elsewhere"
     own = [parameter for parameter in module._parameters.values() if parameter is not None]
     readers = [other for other in net.modules() if any(_is_in(one, own) for one in other._parameters.values())]
@@ -130,23 +130,23 @@ def _is_in(tensor: Tensor | None, tensors: Sequence[Tensor]) -> bool:
     return any(tensor is one for one in tensors)
 
 
-def swap(net: nn.Module, place: Place, new: nn.Module, example: Tensor) -> str | None:
+def swap(net: nn.Module, site: Site, new: nn.Module, example: Tensor) -> str | None:
     """Put `new` where the layer is, under all of its names; None, or why the network would not run with it.
 
     A network may read a layer's weight, ask for its class or call it with more than one argument;
     then the layer is put back.
     """
     before = answer(net, example)
-    put(net, place.names, new)
+    put(net, site.names, new)
     calls: list[torch.Size] = []
     try:
         with watched((new,), lambda _, seen, __: calls.append(seen.shape)):
             after = answer(net, example)
     except REFUSALS as error:
-        put(net, place.names, place.module)
+        put(net, site.names, site.module)
         return f"the network does not run with another layer in its place ({first_line(error)})"
-    if tuple(calls) != place.inputs or _shapes(before) != _shapes(after):
-        put(net, place.names, place.module)
+    if tuple(calls) != site.inputs or _shapes(before) != _shapes(after):
+        put(net, site.names, site.module)
         return "the network runs otherwise with another layer in its place"
     return None
 

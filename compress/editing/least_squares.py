@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.editing.activations import Images, Pair, now_and_before
-from compress.editing.layer_replacement import CONVS, TRANSPOSED, Place, Skipped, not_plain, places
+from compress.editing.layer_replacement import CONVS, TRANSPOSED, Site, SkippedSites, not_plain, sites
 from compress.errors import PassError
 from compress.networks.blocks.branches import Branches
 
@@ -32,8 +32,8 @@ WIDEST = 6000
 
 
 @torch.no_grad()
-def refit(net: nn.Module, place: Place, pairs: Iterable[Pair], word: str) -> None:
-    """Fit the last of the layers that are now at `place` to (input of them all, wanted output).
+def refit(net: nn.Module, site: Site, pairs: Iterable[Pair], word: str) -> None:
+    """Fit the last of the layers that are now at `site` to (input of them all, wanted output).
 
     The last is a convolution in one group or a linear layer, with a bias. What it reads is scaled to
     channels of one size, since int8 has one range for all of them.
@@ -41,9 +41,9 @@ def refit(net: nn.Module, place: Place, pairs: Iterable[Pair], word: str) -> Non
     Raises:
         PassError: if what was seen is not finite.
     """
-    layers: Any = net.get_submodule(place.name)
+    layers: Any = net.get_submodule(site.name)
     last = layers[-1]
-    fit = fit_layer(last, ((layers[:-1](into), wanted) for into, wanted in pairs), place.name, word)
+    fit = fit_layer(last, ((layers[:-1](into), wanted) for into, wanted in pairs), site.name, word)
     _even_out(layers[-2], last, fit.sizes().reshape(last.weight.shape[1], -1).mean(1))
 
 
@@ -54,7 +54,7 @@ def refit_pruned(
     lost: Mapping[tuple[str, int], Collection[int]],
     inputs: Images,
     cases: int,
-) -> tuple[list[str], Skipped]:
+) -> tuple[list[str], SkippedSites]:
     """Fit each layer behind the first narrowed one to what it answered in the original network.
 
     Channels that are left then stand in for those that are gone as well as they can (He et al. 2017,
@@ -71,25 +71,25 @@ def refit_pruned(
         PassError: if what was seen is not finite.
     """
     fitted: list[str] = []
-    kept = Skipped(word="prune: not refitted")
-    for place in places(net, next(iter(inputs())), (*CONVS, *TRANSPOSED, nn.Linear)):
-        layer: Any = place.module
-        before: Any = original.get_submodule(place.name)
+    kept = SkippedSites(word="prune: not refitted")
+    for site in sites(net, next(iter(inputs())), (*CONVS, *TRANSPOSED, nn.Linear)):
+        layer: Any = site.module
+        before: Any = original.get_submodule(site.name)
         if not fitted and not kept.reasons and _inside(layer) == _inside(before):
             # Everything up to here answers as it did.
             continue
-        if (reason := not_plain(place, net, (*CONVS, *TRANSPOSED, nn.Linear)) or _unfit(layer)) is not None:
-            kept.add(place.name, reason)
+        if (reason := not_plain(site, net, (*CONVS, *TRANSPOSED, nn.Linear)) or _unfit(layer)) is not None:
+            kept.add(site.name, reason)
             continue
         axis = -1 if isinstance(layer, nn.Linear) else 1
         made = 1 if isinstance(layer, TRANSPOSED) else 0
-        gone = {channel for name in place.names for channel in lost.get((f"{name}.weight", made), ())}
+        gone = {channel for name in site.names for channel in lost.get((f"{name}.weight", made), ())}
         stay = torch.tensor([channel for channel in range(_outside(before)) if channel not in gone])
-        seen = now_and_before(net, original, place, inputs)
+        seen = now_and_before(net, original, site, inputs)
         pairs = ((into, wanted.index_select(axis, stay)) for into, wanted in seen)
         most = max(LEAST, PLENTY * _unknowns(layer))
-        fit_layer(layer, pairs, place.name, "prune", math.ceil(most / cases))
-        fitted.append(place.name)
+        fit_layer(layer, pairs, site.name, "prune", math.ceil(most / cases))
+        fitted.append(site.name)
     return fitted, kept
 
 
@@ -185,7 +185,7 @@ def _even_out(before: Any, last: Any, sizes_C: Tensor) -> None:
     layers: list[Any] = list(before) if isinstance(before, Branches) else [before]
     for layer, part_C in zip(layers, sizes_C.chunk(len(layers)), strict=True):
         axis = 1 if isinstance(layer, TRANSPOSED) else 0
-        layer.weight.div_(part_C.reshape([-1 if place == axis else 1 for place in range(layer.weight.dim())]))
+        layer.weight.div_(part_C.reshape([-1 if each == axis else 1 for each in range(layer.weight.dim())]))
     last.weight.mul_(sizes_C.reshape(1, -1, *[1] * (last.weight.dim() - 2)))
 
 
@@ -198,10 +198,10 @@ def _columns(layer: Any) -> Callable[[Tensor], Tensor]:
     """From what a layer takes to the rows that its flattened weight is multiplied with."""
     if isinstance(layer, (nn.Linear, *TRANSPOSED)) or _is_pointwise(layer):
         return lambda seen: rows(seen, layer)
-    inside, places = layer.in_channels, layer.weight[0, 0].numel()
+    inside, positions = layer.in_channels, layer.weight[0, 0].numel()
     options = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "padding_mode")}
-    gather = type(layer)(inside, inside * places, layer.kernel_size, groups=inside, bias=False, **options)
-    gather.to(layer.weight.dtype).weight.copy_(torch.eye(places).repeat(inside, 1).reshape(gather.weight.shape))
+    gather = type(layer)(inside, inside * positions, layer.kernel_size, groups=inside, bias=False, **options)
+    gather.to(layer.weight.dtype).weight.copy_(torch.eye(positions).repeat(inside, 1).reshape(gather.weight.shape))
     return lambda seen: rows(gather(seen), layer)
 
 

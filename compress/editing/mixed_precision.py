@@ -36,11 +36,11 @@ FEWEST = 8
 """Cases under which no drop is told from chance."""
 
 
-def in_float(quantized: Quantized, task: Task, most_drop: float) -> tuple[str, ...]:
-    """The layers to keep in float, beside those that are already, so that Dice falls by `most_drop` at most.
+def in_float(quantized: Quantized, task: Task, max_drop: float) -> tuple[str, ...]:
+    """The layers to keep in float, beside those that are already, so that Dice falls by `max_drop` at most.
 
     Args:
-        most_drop: mean over the validation cases of the Dice that a class loses against the float network; the class
+        max_drop: mean over the validation cases of the Dice that a class loses against the float network; the class
             that loses most decides.
 
     Raises:
@@ -48,8 +48,8 @@ def in_float(quantized: Quantized, task: Task, most_drop: float) -> tuple[str, .
     """
     if not task.data.cases["val"]:
         raise PassError(
-            "int8: most_drop is measured on validation cases and there are none: give cases the split 'val', set data "
-            "val above 0, or leave most_drop out"
+            "int8: max_drop is measured on validation cases and there are none: give cases the split 'val', set data "
+            "val above 0, or leave max_drop out"
         )
     rules = _on_cpus()
     before_NK = _dice(quantized.graph, task)
@@ -59,18 +59,18 @@ def in_float(quantized: Quantized, task: Task, most_drop: float) -> tuple[str, .
         return max(_lost(before_NK, _dice(tried.placed(each), task)) for each in rules)
 
     whole = drop(())
-    if whole <= most_drop:
+    if whole <= max_drop:
         task.note(
             f"int8: {_percent(whole)} of Dice lost on {len(before_NK)} validation cases with all layers in integers"
         )
         return ()
     ranked = _most_disturbing(quantized, rules[0], task)
-    if drop(ranked[:-1]) > most_drop:
+    if drop(ranked[:-1]) > max_drop:
         raise PassError(
-            f"int8: Dice falls by {whole:.4f} on the validation cases, and by over most_drop ({most_drop:g}) even with "
+            f"int8: Dice falls by {whole:.4f} on the validation cases, and by over max_drop ({max_drop:g}) even with "
             f"{len(ranked) - 1} of {len(ranked)} layers in float; train the network further, or allow more"
         )
-    enough = _fewest(lambda few: drop(ranked[:few]) <= most_drop, len(ranked) - 1)
+    enough = _fewest(lambda few: drop(ranked[:few]) <= max_drop, len(ranked) - 1)
     kept = tuple(ranked[:enough])
     task.note(
         f"int8: with all layers in integers {_percent(whole)} of Dice is lost on {len(before_NK)} validation cases; "

@@ -24,8 +24,8 @@ from compress.data.dataset.cases import Role
 from compress.editing.activations import Images, agreement, calibration_cases, images, now_and_before
 from compress.editing.layer_replacement import (
     CONVS,
-    Place,
-    Skipped,
+    Site,
+    SkippedSites,
     chosen,
     copied,
     cost,
@@ -33,7 +33,7 @@ from compress.editing.layer_replacement import (
     macs,
     not_plain,
     parameters,
-    places,
+    sites,
     swap,
 )
 from compress.editing.least_squares import refit
@@ -76,23 +76,23 @@ class Depthwise:
                 few calibration cases.
         """
         original, net = copied(net, "depthwise"), copied(net, "depthwise")
-        kept, replaced = Skipped(word="depthwise"), []
+        kept, replaced = SkippedSites(word="depthwise"), []
         inputs = self._inputs(task)
         before = macs(net, [task.example.shape]), parameters(net)
-        layers = chosen(places(net, task.example, (nn.modules.conv._ConvNd,)), self.where, "depthwise")
-        for place in bar(layers, "separating", len(layers)):
+        layers = chosen(sites(net, task.example, (nn.modules.conv._ConvNd,)), self.where, "depthwise")
+        for site in bar(layers, "separating", len(layers)):
             reason = (
-                _other_kind(place)
-                or not_plain(place, net, CONVS)
-                or self._unfit(place)
-                or self._replaced(net, place, task.example)
+                _other_kind(site)
+                or not_plain(site, net, CONVS)
+                or self._unfit(site)
+                or self._replaced(net, site, task.example)
             )
             if reason is not None:
-                kept.add(place.name, reason)
+                kept.add(site.name, reason)
                 continue
-            replaced.append(place.name)
+            replaced.append(site.name)
             if self.refit:
-                refit(net, place, now_and_before(net, original, place, inputs), "depthwise")
+                refit(net, site, now_and_before(net, original, site, inputs), "depthwise")
         if not replaced:
             raise kept.nothing_done("no layer was replaced")
         after = macs(net, [task.example.shape]), parameters(net)
@@ -113,8 +113,8 @@ class Depthwise:
         cases = calibration_cases(task, self.calibrate, "depthwise", "; or set refit: false and train afterwards")
         return lambda: images(task, cases)
 
-    def _unfit(self, place: Place) -> str | None:
-        conv: Any = place.module
+    def _unfit(self, site: Site) -> str | None:
+        conv: Any = site.module
         if conv.groups > 1:
             return "a convolution in groups is thin already"
         if max(conv.kernel_size) == 1:
@@ -125,19 +125,19 @@ class Depthwise:
             return "its weights are not finite"
         return None
 
-    def _replaced(self, net: nn.Module, place: Place, example: Tensor) -> str | None:
-        conv: Any = place.module
+    def _replaced(self, net: nn.Module, site: Site, example: Tensor) -> str | None:
+        conv: Any = site.module
         positions = conv.weight[0, 0].numel()
         if self.rank >= min(positions, conv.out_channels):
             return f"rank {self.rank} is all that a kernel of {positions} positions has"
         new = separated(conv, self.rank, bias=self.refit or conv.bias is not None)
-        if cost(new, place.inputs) * self.fewer_macs > cost(conv, place.inputs):
+        if cost(new, site.inputs) * self.fewer_macs > cost(conv, site.inputs):
             return f"rank {self.rank} leaves it with less than {self.fewer_macs:g} times fewer multiply-accumulates"
-        return swap(net, place, new, example)
+        return swap(net, site, new, example)
 
 
-def _other_kind(place: Place) -> str | None:
-    transposed = isinstance(place.module, nn.modules.conv._ConvTransposeNd)
+def _other_kind(site: Site) -> str | None:
+    transposed = isinstance(site.module, nn.modules.conv._ConvTransposeNd)
     return "a transposed convolution has no such separation" if transposed else None
 
 
@@ -159,8 +159,8 @@ def separated(conv: Any, rank: int, *, bias: bool) -> nn.Sequential:
     options = {name: getattr(conv, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
     deep = [type(conv)(inside, inside, groups=inside, bias=False, **options) for _ in range(rank)]
     point = type(conv)(inside * rank, outside, 1, bias=bias)
-    for place, layer in enumerate(deep):
-        layer.weight.copy_(right_IRk[:, place].reshape(layer.weight.shape))
+    for index, layer in enumerate(deep):
+        layer.weight.copy_(right_IRk[:, index].reshape(layer.weight.shape))
     mixed_ORI = (left_IOR * sizes_IR[:, None]).permute(1, 2, 0)[:, :rank]
     point.weight.copy_(mixed_ORI.reshape(point.weight.shape))
     if bias:

@@ -11,7 +11,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -39,12 +39,10 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Distill:
-    """Train on, towards the truth and the teacher; give `epochs`, `steps` or `minutes` (default: 30 epochs)."""
+    """Train on, towards the truth and the teacher; give `epochs` or `steps` (default: 30 epochs)."""
 
     epochs: Annotated[int, Field(ge=1)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
-    minutes: Annotated[float, Field(gt=0)] | None = None
-    """About so long, by the speed of its first steps; the number of steps is then fixed."""
     rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Peak learning rate; None finds one in a short range test."""
     truth: Weight = 1.0
@@ -61,8 +59,6 @@ class Distill:
     """Of the maps of activity (attention transfer)."""
     features: Weight = 0.0
     """Of the features themselves, through 1x1 adapters that are thrown away afterwards (FitNets)."""
-    boundary: Weight = 0.0
-    """How much more a pixel near the border of two classes counts in `logits`."""
     temperature: Annotated[float, Field(gt=0)] = 2.0
     """Softens both networks' probabilities; 1 keeps the logits as they are."""
     loss: OneOrMore = Losses(dice_ce=DiceCE())
@@ -72,8 +68,6 @@ class Distill:
     views: Annotated[int, Field(ge=1)] | None = None
     """Each case is augmented in so many ways, and the teacher asked once for each: its logits are kept in
     the run's folder. None: new ones in every epoch, and a teacher asked at every step."""
-    weight_decay: Weight = 1e-4
-    schedule: Literal["one_cycle", "poly"] = "one_cycle"
     average: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Decay of the moving average of the weights; None: 0.99, less where there are few steps."""
     patience: Annotated[int, Field(ge=1)] | None = None
@@ -82,9 +76,8 @@ class Distill:
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        given = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} are both given; give one")
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("epochs and steps are both given; give one")
         if self.truth == 0 and not self._asks:
             raise ValueError("truth is 0 and so is everything of the teacher's: there is nothing to learn from")
         return self
@@ -118,24 +111,13 @@ class Distill:
     def _trained(self, student: nn.Module, task: Task, folder: Path) -> nn.Module:
         from compress.train.loop import fit
 
-        folder = self._own(folder, student, task)
-        views = folder if task.views is None or self.views is None else self._shared(task.views, task)
+        folder = _own(self, folder, student, task)
+        views = folder if task.views is None or self.views is None else _shared(self, task.views, task)
         objective = self._objective(student, task, views)
         plan = self._plan(student, objective, task, folder, views)
         outcome = fit(plan, objective, student, task.data, folder, task.seed, task.note, views)
-        self._tell(outcome, plan, task)
+        _tell(outcome, plan, task)
         return student.eval()
-
-    def _own(self, folder: Path, student: nn.Module, task: Task) -> Path:
-        """A folder for exactly this training: another network, other options or other data begin anew."""
-        key = key_of(code_key(), self, _state(student), task.data.fingerprint(), task.seed)
-        return make_folder(folder / f"training-{key[:12]}")
-
-    def _shared(self, folder: Path, task: Task) -> Path:
-        """A folder for exactly these views and this teacher: another step that asks for the same finds them there."""
-        augment = training_augmentation(self.augment, task.data)
-        key = key_of(code_key(), augment, self.views, _state(task.net), task.data.fingerprint(), task.seed)
-        return make_folder(folder / key[:12])
 
     def _objective(self, student: nn.Module, task: Task, views: Path) -> Objective:
         import torch
@@ -151,7 +133,6 @@ class Distill:
             pairwise=share * self.pairwise,
             attention=share * self.attention,
             features=share * self.features,
-            boundary=self.boundary,
             temperature=self.temperature,
         )
         teacher = None
@@ -181,8 +162,6 @@ class Distill:
         return Plan(
             steps=steps,
             rate=found["rate"],
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
             # An average over more steps than there are would still hold the starting state.
             average=self.average if self.average is not None else min(0.99, 1 - 10 / (steps + 10)),
             augment=training_augmentation(self.augment, task.data),
@@ -193,7 +172,7 @@ class Distill:
 
     def _found(self, student: nn.Module, objective: Objective, task: Task, views: Path) -> dict[str, Any]:
         steps = self.steps or (self.epochs or 30) * math.ceil(len(task.data.cases["train"]) / task.data.batch)
-        if self.rate is not None and self.minutes is None:
+        if self.rate is not None:
             return {"steps": steps, "rate": self.rate}
         from lightning_fabric import Fabric
 
@@ -202,30 +181,40 @@ class Distill:
         from compress.train.precision import precision
         from compress.train.range_test import range_test
 
-        count = 48 if self.minutes is not None else min(48, max(16, steps // 10))
+        count = min(48, max(16, steps // 10))
         plan = Plan(steps=count, rate=1e-3, augment=training_augmentation(self.augment, task.data), views=self.views)
         cache = view_cache(views, plan, task.data)
         stream = batches(task.data, plan, 0, task.seed, cache)
         fabric = Fabric(accelerator="auto", devices=1, precision=precision(student, task.data))
         found = range_test(student, objective, stream, count, fabric)
-        if self.minutes is not None:
-            steps = max(1, round(self.minutes * 60 / found.seconds))
-        task.note(
-            f"learning rate {self.rate or found.rate:g}, {steps} steps ({found.seconds:.2f} s each in the range test)"
-        )
-        return {"steps": steps, "rate": self.rate or found.rate}
+        task.note(f"learning rate {found.rate:g}, {steps} steps ({found.seconds:.2f} s each in the range test)")
+        return {"steps": steps, "rate": found.rate}
 
-    def _tell(self, outcome: Outcome, plan: Plan, task: Task) -> None:
-        started = outcome.started if outcome.started is not None else float("nan")
-        if outcome.best_epoch == 0:
-            task.note(
-                f"recovery ended below where it started (validation Dice {started:.4f}): the starting state is returned"
-            )
-        else:
-            task.note(
-                f"validation Dice {started:.4f} -> {outcome.best:.4f} (epoch {outcome.best_epoch} of {outcome.epochs}, "
-                f"peak rate {plan.rate:g})"
-            )
+
+def _own(how: Distill, folder: Path, student: nn.Module, task: Task) -> Path:
+    """A folder for exactly this training: another network, other options or other data begin anew."""
+    key = key_of(code_key(), how, _state(student), task.data.fingerprint(), task.seed)
+    return make_folder(folder / f"training-{key[:12]}")
+
+
+def _shared(how: Distill, folder: Path, task: Task) -> Path:
+    """A folder for exactly these views and this teacher: another step that asks for the same finds them there."""
+    augment = training_augmentation(how.augment, task.data)
+    key = key_of(code_key(), augment, how.views, _state(task.net), task.data.fingerprint(), task.seed)
+    return make_folder(folder / key[:12])
+
+
+def _tell(outcome: Outcome, plan: Plan, task: Task) -> None:
+    started = outcome.started if outcome.started is not None else float("nan")
+    if outcome.best_epoch == 0:
+        task.note(
+            f"recovery ended below where it started (validation Dice {started:.4f}): the starting state is returned"
+        )
+    else:
+        task.note(
+            f"validation Dice {started:.4f} -> {outcome.best:.4f} (epoch {outcome.best_epoch} of {outcome.epochs}, "
+            f"peak rate {plan.rate:g})"
+        )
 
 
 def _state(net: nn.Module) -> list[tuple[str, tuple[int, ...], float]]:

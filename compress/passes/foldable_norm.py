@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from compress.data.dataset.cases import Role
 from compress.editing.activations import Images, Pair, agreement, calibration_cases, images, now_and_before, seen_by
-from compress.editing.layer_replacement import Place, Skipped, chosen, copied, hooked_or_shared, places, swap
+from compress.editing.layer_replacement import Site, SkippedSites, chosen, copied, hooked_or_shared, sites, swap
 from compress.editing.least_squares import rows
 from compress.errors import PassError
 from compress.progress import bar
@@ -59,22 +59,22 @@ class FoldableNorm:
                 reasons), or there are too few calibration cases.
         """
         original, net = copied(net, "foldable_norm"), copied(net, "foldable_norm")
-        kept, replaced = Skipped(word="foldable_norm"), []
+        kept, replaced = SkippedSites(word="foldable_norm"), []
         cases = calibration_cases(task, self.calibrate, "foldable_norm")
 
         def inputs() -> Iterable[Tensor]:
             return images(task, cases)
 
-        norms = chosen(places(net, task.example, NORMS), self.where, "foldable_norm")
-        for place in bar(norms, "measuring norms", len(norms)):
-            reason = hooked_or_shared(place, net) or _unfit(place, net, inputs)
-            reason = reason or swap(net, place, _batch_norm(place), task.example)
+        norms = chosen(sites(net, task.example, NORMS), self.where, "foldable_norm")
+        for site in bar(norms, "measuring norms", len(norms)):
+            reason = hooked_or_shared(site, net) or _unfit(site, net, inputs)
+            reason = reason or swap(net, site, _batch_norm(site), task.example)
             if reason is not None:
-                kept.add(place.name, reason)
+                kept.add(site.name, reason)
                 continue
-            replaced.append(place.name)
-            if not _is_static(place.module):
-                _measure(net.get_submodule(place.name), now_and_before(net, original, place, inputs), place.name)
+            replaced.append(site.name)
+            if not _is_static(site.module):
+                _measure(net.get_submodule(site.name), now_and_before(net, original, site, inputs), site.name)
         if not replaced:
             raise kept.nothing_done("no norm was replaced")
         task.note(
@@ -91,9 +91,9 @@ def _is_static(norm: Any) -> bool:
     return type(norm) in INSTANCE and norm.running_mean is not None
 
 
-def _unfit(place: Place, net: nn.Module, inputs: Images) -> str | None:
-    norm: Any = place.module
-    axes = {len(shape) for shape in place.inputs}
+def _unfit(site: Site, net: nn.Module, inputs: Images) -> str | None:
+    norm: Any = site.module
+    axes = {len(shape) for shape in site.inputs}
     if isinstance(norm, nn.LayerNorm) and norm.weight is not None and norm.weight.dim() > 1:
         return "it has a weight for each pixel, a batch norm one for each channel"
     if (
@@ -103,12 +103,12 @@ def _unfit(place: Place, net: nn.Module, inputs: Images) -> str | None:
         and len(norm.normalized_shape) == 1
     ):
         return "its channels are the last axis, a batch norm's the second"
-    if len(axes) != 1 or not axes <= set(BATCH) or len({shape[1] for shape in place.inputs}) != 1:
+    if len(axes) != 1 or not axes <= set(BATCH) or len({shape[1] for shape in site.inputs}) != 1:
         return "it is called on tensors of different kinds, or of a kind that no batch norm takes"
     if isinstance(norm, INSTANCE) and axes != {_axes(norm)}:
         return "it is called without a batch axis"
     if type(norm) not in (*INSTANCE, nn.GroupNorm, nn.LayerNorm):
-        seen = next(seen_by(net, place, inputs()))
+        seen = next(seen_by(net, site, inputs()))
         if any(not _is_norm(norm, into, out) for into, out in seen):
             return f"it is a {type(norm).__name__}, which computes more than a plain norm"
     return None
@@ -135,10 +135,10 @@ def _is_norm(norm: Any, seen: Tensor, out: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _batch_norm(place: Place) -> nn.Module:
+def _batch_norm(site: Site) -> nn.Module:
     """A batch norm of the norm's own scale, offset and, where it has them, statistics."""
-    norm: Any = place.module
-    shape = place.inputs[0]
+    norm: Any = site.module
+    shape = site.inputs[0]
     new: Any = BATCH[len(shape)](shape[1], eps=norm.eps)
     for ours, theirs in ((new.weight, norm.weight), (new.bias, norm.bias)):
         if theirs is not None:

@@ -7,7 +7,6 @@ matter and is decided when its file is written (export/quantization/rules.py).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,11 +18,12 @@ from torch import Tensor, fx, nn
 
 from compress.data.dataset.cases import Role
 from compress.editing.mixed_precision import in_float, not_coarser, with_exact, with_float
+from compress.editing.named_layers import check_keep
 from compress.errors import PassError
 from compress.progress import bar
 from export.capture import folded_graph
 from export.quantization.observers import Histograms, MinMax, observe
-from export.quantization.placement import candidates, matches
+from export.quantization.placement import candidates
 from export.quantization.quantized import Quantized
 from export.quantization.range_estimators import Percentile, RangeEstimator, least_divergence, least_squared_error
 from export.quantization.scales import Range
@@ -45,17 +45,17 @@ class Int8:
     most information (Kullback-Leibler; Migacz 2017), or the one with the least squared error."""
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     """Share of values, in percent, that a `percentile` range covers."""
-    keep_float: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
     """Layers that stay in float: names (`head`), modules (`decoder.3`) or patterns (`encoder.*.0`)."""
 
-    most_drop: Annotated[float, Field(gt=0, lt=1)] | None = None
+    max_drop: Annotated[float, Field(gt=0, lt=1)] | None = None
     """How much Dice may fall on the validation cases (integers simulated in torch as ONNX Runtime and OpenVINO place
     them): as many layers go back to float as that needs, those first that disturb the logits most. None leaves all
     in integers, whatever it costs."""
 
     @property
     def uses(self) -> tuple[Role, ...]:
-        return ("calibration",) if self.most_drop is None else ("calibration", "val")
+        return ("calibration",) if self.max_drop is None else ("calibration", "val")
 
     @property
     def estimator(self) -> RangeEstimator | None:
@@ -71,7 +71,7 @@ class Int8:
         """A `Quantized` network: the same weights, batch norms folded, and a range for every activation.
 
         Raises:
-            PassError: if there are too few calibration cases, `keep_float` names no layer, or the
+            PassError: if there are too few calibration cases, `keep` names no layer, or the
                 network is quantized already.
         """
         if isinstance(net, Quantized):
@@ -81,10 +81,10 @@ class Int8:
         ranges = calibrated(
             graph, lambda: (torch.from_numpy(image) for image in task.data.images(cases)), self, len(cases)
         )
-        quantized = Quantized(graph, ranges, self.keep_float)
-        _check_names(self.keep_float, quantized.layer_names())
-        if self.most_drop is not None:
-            quantized = with_float(quantized, in_float(quantized, task, self.most_drop))
+        quantized = Quantized(graph, ranges, self.keep)
+        check_keep(self.keep, quantized.layer_names(), "int8")
+        if self.max_drop is not None:
+            quantized = with_float(quantized, in_float(quantized, task, self.max_drop))
         quantized = with_exact(quantized, not_coarser(quantized, task))
         for line in _about_concatenations(quantized):
             task.note(line)
@@ -131,14 +131,6 @@ def _about_concatenations(quantized: Quantized) -> Iterator[str]:
                 f"int8: {len(found)} inputs of concatenations are much narrower than what they are joined with "
                 f"({fewest.name} would keep {fewest.levels:.0f} of 255 levels); they are {done}"
             )
-
-
-def _check_names(patterns: Sequence[str], layers: Sequence[str]) -> None:
-    for pattern in patterns:
-        if not any(matches(layer, pattern) for layer in layers):
-            near = difflib.get_close_matches(pattern, layers, n=1, cutoff=0.3)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(layers[:8])}, ..."
-            raise PassError(f"int8: keep_float '{pattern}' names no layer; {hint}")
 
 
 def calibrated(

@@ -6,7 +6,6 @@ in gradually (Zhu & Gupta 2017, arXiv 1710.01878). Zeroed weights stay zero in e
 
 from __future__ import annotations
 
-import difflib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -18,13 +17,13 @@ from torch import Tensor, nn
 
 from compress.data.dataset.cases import Role
 from compress.editing.layer_replacement import copied
+from compress.editing.named_layers import check_keep, named
 from compress.errors import PassError
 from compress.passes.distill import Distill
 from compress.storage.description import described
 from compress.train import sparsity
 from export.capture import capture
 from export.graph import convolutions, layer_name, weight_of
-from export.quantization.placement import matches
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -46,7 +45,7 @@ class Sparsify:
     """The share of weights that an unstructured pattern zeroes."""
     across: Literal["layer", "network"] = "layer"
     """Whether each layer loses that share, or the network does, wherever its weights are smallest."""
-    keep_dense: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
     """Layers that stay as they are: names (`head`), modules (`decoder.3`) or patterns (`encoder.*.0`)."""
     recover: Distill | None = None
     """Training after the zeros, in which they stay: the options of `distill`."""
@@ -71,11 +70,11 @@ class Sparsify:
         """The network with zeros, recovered if that is asked for.
 
         Raises:
-            PassError: if no layer can take the pattern, `keep_dense` names none, a layer would be all
+            PassError: if no layer can take the pattern, `keep` names none, a layer would be all
                 zeros, or the network is in integers already.
         """
         sparse = copied(net, "sparsify")
-        _check_names(self.keep_dense, sparse)
+        check_keep(self.keep, [name for name, _ in _layers(sparse)], "sparsify")
         dense = _Sizes.of(sparse)
         names = self._chosen(sparse, task)
         for share in self._shares():
@@ -122,8 +121,8 @@ class Sparsify:
         return list(chosen.values())
 
     def _why_dense(self, name: str, layer: Layer) -> str | None:
-        if any(matches(name, pattern) for pattern in self.keep_dense):
-            return "named in keep_dense"
+        if named(name, self.keep):
+            return "named in keep"
         if self.pattern == "unstructured":
             return None
         if getattr(layer, "groups", 1) > 1:
@@ -145,7 +144,7 @@ class Sparsify:
         for name, zero in chosen.items():
             if zero.all():
                 raise PassError(
-                    f"sparsify: {name} would be all zeros; lower the ratio, set across: layer, or name it in keep_dense"
+                    f"sparsify: {name} would be all zeros; lower the ratio, set across: layer, or name it in keep"
                 )
         with torch.no_grad():
             for name, zero in chosen.items():
@@ -235,15 +234,6 @@ def _smallest(weights: Sequence[Tensor], share: float) -> list[Tensor]:
     zero[smallest] = True
     parts = zero.split([weight.numel() for weight in weights])
     return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
-
-
-def _check_names(patterns: Sequence[str], net: nn.Module) -> None:
-    layers = [name for name, _ in _layers(net)]
-    for pattern in patterns:
-        if not any(matches(layer, pattern) for layer in layers):
-            near = difflib.get_close_matches(pattern, layers, n=1, cutoff=0.3)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(layers[:8])}, ..."
-            raise PassError(f"sparsify: keep_dense '{pattern}' names no layer; {hint}")
 
 
 @dataclass(frozen=True, kw_only=True)

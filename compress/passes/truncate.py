@@ -36,16 +36,16 @@ class Truncate:
     """A UNet++ cut to L1, L2, ..., with the weights it has."""
 
     level: Annotated[int | Literal["auto"], BeforeValidator(_known)]
-    """What stays: all that the head of this level needs; auto: the lowest level that scores within `drop`."""
-    drop: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """What stays: all that the head of this level needs; auto: the lowest level that scores within `max_drop`."""
+    max_drop: Annotated[float, Field(ge=0, lt=1)] | None = None
     """How much less validation Dice (mean over the foreground classes) the level that `auto` takes may have."""
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
-        if self.level == "auto" and self.drop is None:
-            raise ValueError("level: auto needs drop: how much validation Dice the cut may cost")
-        if self.level != "auto" and self.drop is not None:
-            raise ValueError("drop goes with level: auto; a level that is given is taken as it is")
+        if self.level == "auto" and self.max_drop is None:
+            raise ValueError("level: auto needs max_drop: how much validation Dice the cut may cost")
+        if self.level != "auto" and self.max_drop is not None:
+            raise ValueError("max_drop goes with level: auto; a level that is given is taken as it is")
         return self
 
     @property
@@ -77,7 +77,7 @@ class Truncate:
         return described(nested)
 
     def _lowest(self, nested: UNetPPModule, task: Task) -> int:
-        """The lowest level whose validation Dice is within `drop` of the whole network's."""
+        """The lowest level whose validation Dice is within `max_drop` of the whole network's."""
         if not task.data.cases["val"]:
             raise PassError("truncate: there are no validation cases to choose a level by; give some the split 'val'")
         _check_head(nested, 1)
@@ -89,13 +89,13 @@ class Truncate:
                 break
         listed = ", ".join(f"L{level} {score:.4f}" for level, score in (*scores.items(), (nested.level, whole)))
         chosen = next((level for level, score in scores.items() if score >= whole - self._margin), nested.level)
-        task.note(f"truncate: validation Dice {listed}: L{chosen} is the lowest level within {self.drop:g}")
+        task.note(f"truncate: validation Dice {listed}: L{chosen} is the lowest level within {self.max_drop:g}")
         return chosen
 
     @property
     def _margin(self) -> float:
-        assert self.drop is not None, "auto was given without drop"
-        return self.drop
+        assert self.max_drop is not None, "auto was given without max_drop"
+        return self.max_drop
 
 
 def _check_head(nested: UNetPPModule, level: int) -> None:

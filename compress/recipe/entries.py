@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,11 +46,21 @@ class Entries:
             return None
         return word, dict(options)
 
-    def options(self, kind: type[Value], options: Any, where: str) -> Value | None:
-        """A word's options as its dataclass; None if some are wrong."""
+    def options(
+        self, kind: type[Value], options: Any, where: str, renamed: Mapping[str, str] | None = None
+    ) -> Value | None:
+        """A word's options as its dataclass; None if some are wrong.
+
+        Args:
+            renamed: options by the names that they had, with those that they have.
+        """
         if not isinstance(options, dict):
             self.mistakes.append(f"{where}: its options are names with values, not {options!r}")
             return None
+        old = [key for key in renamed or {} if key in options]
+        if renamed and old:
+            self.mistakes += [f"{where}: '{key}' is now '{renamed[key]}'" for key in old]
+            options = {key: value for key, value in options.items() if key not in old}
         names = [option.name for option in dataclasses.fields(kind)]  # type: ignore[arg-type]
         flags = [key for key in names if holds_bool(options.get(key)) and not takes_bool(kind, key)]
         self.mistakes += [f"{where}: {key}: {options[key]} is not a number or a word" for key in flags]

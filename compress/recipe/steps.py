@@ -11,6 +11,13 @@ from compress.recipe.entries import Entries
 from compress.recipe.options import option_names
 from export.registry import named, words
 
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "int8": {"keep_float": "keep", "most_drop": "max_drop"},
+    "sparsify": {"keep_dense": "keep"},
+    "truncate": {"drop": "max_drop"},
+}
+"""Options of passes by the names that they had, and the names that they have."""
+
 
 def read_passes(entries: Entries, steps: Sequence[Any], where: str) -> list[tuple[str, Any]]:
     """The passes of these steps, each with its word."""
@@ -19,7 +26,8 @@ def read_passes(entries: Entries, steps: Sequence[Any], where: str) -> list[tupl
         chosen = entries.word(step, words("compress.passes"), f"{where}[{index}]", "pass")
         if chosen is not None:
             word, options = chosen
-            made = entries.options(named("compress.passes", word), options, f"{where}[{index}] ({word})")
+            renamed = RENAMED.get(word, {})
+            made = entries.options(named("compress.passes", word), options, f"{where}[{index}] ({word})", renamed)
             if made is not None:
                 passes.append((word, made))
     return passes

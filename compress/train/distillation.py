@@ -20,14 +20,14 @@ def two_or_more(logits_BKHW: Tensor) -> Tensor:
     return logits_BKHW
 
 
-def divergence(student_BKHW: Tensor, teacher_BKHW: Tensor, temperature: float, weight_BHW: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of the class probabilities of a pixel, weighted mean over pixels.
+def divergence(student_BKHW: Tensor, teacher_BKHW: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of the class probabilities of a pixel, mean over pixels.
 
     Hinton et al. 2015 (arXiv 1503.02531); times the square of the temperature, so that gradients keep their size.
     """
     ours, theirs = (F.log_softmax(logits / temperature, dim=1) for logits in (student_BKHW, teacher_BKHW))
     each_BHW = (theirs.exp() * (theirs - ours)).sum(1)
-    return temperature**2 * (each_BHW * weight_BHW).sum() / weight_BHW.sum().clamp_min(1e-6)
+    return temperature**2 * each_BHW.sum() / each_BHW.numel()
 
 
 def channel_divergence(student_BKHW: Tensor, teacher_BKHW: Tensor, temperature: float) -> Tensor:
@@ -69,16 +69,6 @@ def mimicry(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
     axes = [0, *range(2, teacher.dim())]
     scale = teacher.std(dim=axes, keepdim=True).clamp_min(1e-3)
     return F.mse_loss(student_BCHW.float() / scale, teacher / scale)
-
-
-def boundary_weight(teacher_BKHW: Tensor, extra: float, radius: int = 3) -> Tensor:
-    """1, plus `extra` on the pixels within `radius` of where the teacher's class changes (BHW)."""
-    if extra == 0:
-        return torch.ones_like(teacher_BKHW[:, 0])
-    labels = F.one_hot(teacher_BKHW.argmax(1), teacher_BKHW.shape[1]).movedim(-1, 1).to(teacher_BKHW.dtype)
-    pool = F.max_pool3d if labels.dim() == 5 else F.max_pool2d
-    grown = pool(labels, 2 * radius + 1, stride=1, padding=radius)
-    return 1 + extra * (grown.sum(1) > 1).to(teacher_BKHW.dtype)
 
 
 def resized(maps_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from compress.train.array_cache import ArrayCache
 from compress.train.distillation import (
     Features,
     attention,
-    boundary_weight,
     channel_divergence,
     divergence,
     mimicry,
@@ -38,7 +37,6 @@ class Terms:
     pairwise: float
     attention: float
     features: float
-    boundary: float
     temperature: float
 
     @property
@@ -93,8 +91,7 @@ class Taught(nn.Module):
         teacher_BKHW = resized(fitted(teacher_BKHW, student_BKHW), student_BKHW)
         loss = student_BKHW.new_zeros(())
         if terms.logits:
-            weight_BHW = boundary_weight(teacher_BKHW, terms.boundary)
-            loss = loss + terms.logits * divergence(student_BKHW, teacher_BKHW, terms.temperature, weight_BHW)
+            loss = loss + terms.logits * divergence(student_BKHW, teacher_BKHW, terms.temperature)
         if terms.channels:
             loss = loss + terms.channels * channel_divergence(student_BKHW, teacher_BKHW, terms.temperature)
         return loss

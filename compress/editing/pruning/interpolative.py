@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from compress.editing.layer_replacement import CONVS, TRANSPOSED, answer, watched
 from compress.editing.least_squares import LeastSquares, rows
-from compress.editing.pruning.dependency import Bundle
+from compress.editing.pruning.dependency.groups import Bundle
 
 ROWS = 4096
 """Pixels of one case that are looked at, drawn anew for each."""

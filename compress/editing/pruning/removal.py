@@ -9,16 +9,11 @@ from types import MethodType
 import torch
 from torch import Tensor, nn
 
-from compress.editing.pruning.dependency import (
-    Bundle,
-    Flow,
-    Group,
-    Place,
-    answering,
-    goes_across,
-    removed_flow,
-    traced,
-)
+from compress.editing.pruning.dependency.answers import answering
+from compress.editing.pruning.dependency.graph import traced
+from compress.editing.pruning.dependency.groups import Bundle, Flow, Group, removed_flow
+from compress.editing.pruning.dependency.layers import goes_across
+from compress.editing.pruning.dependency.trace import TensorAxis
 from compress.errors import ExportError
 from compress.measure.macs import macs_of
 from export.errors import REFUSALS, first_line
@@ -122,13 +117,13 @@ def _halves(bundles: Sequence[Bundle]) -> list[Cut]:
 
 def refusals(
     net: nn.Module, example: Tensor, flow: Flow, cuts: Sequence[Cut], trial: Trial | None = None
-) -> dict[frozenset[Place], str]:
+) -> dict[frozenset[TensorAxis], str]:
     """The bundles (by key) that must stay whole so that the others can be cut, each with the reason.
 
     A cut is right if the network still runs, its answer has the same shape, and every channel that is left
     flows where it flowed before (`Flow`): shapes alone do not show a split that has moved.
     """
-    refused: dict[frozenset[Place], str] = {}
+    refused: dict[frozenset[TensorAxis], str] = {}
     trial = trial or trial_of(net, example)
     for cut in cuts:
         fault = _fault(trial, [cut])
@@ -159,13 +154,13 @@ def without(net: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
     return net
 
 
-def positions(cuts: Sequence[Cut]) -> dict[Place, set[int]]:
+def positions(cuts: Sequence[Cut]) -> dict[TensorAxis, set[int]]:
     """Where along which axes the removed channels are."""
-    found: dict[Place, set[int]] = {}
+    found: dict[TensorAxis, set[int]] = {}
     for cut in cuts:
         for unit in cut.units:
-            for place, indices in cut.bundle.units[unit].items():
-                found.setdefault(place, set()).update(indices)
+            for axis, indices in cut.bundle.units[unit].items():
+                found.setdefault(axis, set()).update(indices)
     return found
 
 
@@ -180,7 +175,7 @@ def _fault(trial: Trial, cuts: Sequence[Cut]) -> str | None:
 
 def _together(
     net: nn.Module, example: Tensor, flow: Flow, cuts: Sequence[Cut], trial: Trial
-) -> dict[frozenset[Place], str]:
+) -> dict[frozenset[TensorAxis], str]:
     """Which of these cuts cannot be made beside the others; empty if all can."""
     if _fault(trial, cuts) is not None:
         for number in range(1, len(cuts) + 1):
@@ -200,7 +195,7 @@ def _together(
     return {cut.bundle.key: reason for cut in guilty}
 
 
-def keeping(bundles: Sequence[Bundle], reasons: Mapping[frozenset[Place], str]) -> list[Bundle]:
+def keeping(bundles: Sequence[Bundle], reasons: Mapping[frozenset[TensorAxis], str]) -> list[Bundle]:
     """The bundles, those that have a reason (by key) not to be pruned any more."""
     # One that is not prunable may be in the same places as one that is.
     return [kept(one, reasons[one.key]) if one.group.prunable and one.key in reasons else one for one in bundles]
