@@ -19,6 +19,7 @@ FLOORS = (
     "compress.pipeline",
     "compress.recipe",
     "compress.report",
+    "compress.report.drawing",
     "compress.report.derived",
     "compress.gates",
     "compress.gates.judging",

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from compress.report import plots
 from compress.report.derived import compared, drops, numbers, slower, verdicts
+from compress.report.drawing.waterfall import _apart
 from compress.report.html import PALETTE, to_html
 from compress.report.markdown import to_markdown
 from compress.report.report import Overlay
@@ -579,10 +580,10 @@ def test_a_waterfall_of_nothing_measured_can_be_drawn() -> None:
 
 
 def test_labels_that_would_cover_each_other_are_moved_apart() -> None:
-    moved = plots._apart([0.1, 0.11, 0.12, 0.99], 0.1)
+    moved = _apart([0.1, 0.11, 0.12, 0.99], 0.1)
     assert all(after - before >= 0.1 - 1e-9 for before, after in pairwise(moved))
     assert moved[-1] <= 0.95 + 1e-9
-    assert plots._apart([], 0.1) == []
+    assert _apart([], 0.1) == []
 
 
 def test_a_step_with_many_notes_shows_them_all_but_on_the_terminal() -> None:

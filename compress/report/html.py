@@ -18,7 +18,7 @@ from PIL import Image
 from compress.gates.judging.paired_drop import COLLAPSE
 from compress.report.derived import compared, headline, numbers, recorded, verdicts
 from compress.report.derived.numbers import NOTHING
-from compress.report.plots import legend as legend_of_steps
+from compress.report.drawing.waterfall import legend as legend_of_steps
 from compress.report.plots import plots
 from compress.report.report import Overlay
 from compress.report.tables import tables

@@ -73,7 +73,7 @@ def upper_limit(drops_N: Values, level: float = LEVEL) -> float:
     The largest of three: the percentile bootstrap (10,000 resamples, fixed seed), Student's t, and
     Johnson's t corrected for skewness (J. Am. Stat. Assoc. 73:536, 1978). At the margin and n =
     149 the first two pass 7 % of exponential drops and 12 % of those where few cases lose much;
-    with the third both are under 6 % (simulated in tests/test_gates.py).
+    with the third both are under 6 % (simulated in tests/test_non_inferiority.py).
     """
     return float(upper_limits(drops_N[None], level)[0]) if len(drops_N) > 1 else math.inf
 

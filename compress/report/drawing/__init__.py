@@ -1,0 +1,1 @@
+"""The report's drawings, one kind a file, and the look that they share."""
