@@ -70,14 +70,14 @@ def steps(what: str, total: int | None, done: int = 0) -> Iterator[Step]:
 @contextmanager
 def at_work(what: str) -> Iterator[None]:
     """While open, a line tells that the work goes on whenever nothing else has been said for a minute."""
-    begun, ended = time.monotonic(), threading.Event()
+    started, ended = time.monotonic(), threading.Event()
 
     def watch() -> None:
         while not ended.wait(EVERY / 12):
             if not _open and _silence.lasts():
-                _silence.end(f"{what}: at work for {_lasted(time.monotonic() - begun)}")
+                _silence.end(f"{what}: at work for {_lasted(time.monotonic() - started)}")
 
-    _silence.since = begun
+    _silence.since = started
     watching = threading.Thread(target=watch, daemon=True)
     watching.start()
     try:
@@ -92,8 +92,8 @@ class _Counted:
 
     def __init__(self, what: str, total: int | None, done: int) -> None:
         self.what, self.total, self.done, self.first = what, total, done, done
-        self.begun = time.monotonic()
-        _silence.since = max(_silence.since, self.begun)
+        self.started = time.monotonic()
+        _silence.since = max(_silence.since, self.started)
 
     def __call__(self) -> None:
         self.done += 1
@@ -101,7 +101,7 @@ class _Counted:
             _silence.end(self._line())
 
     def _line(self) -> str:
-        took = time.monotonic() - self.begun
+        took = time.monotonic() - self.started
         if self.total is None:
             return f"{self.what}: {self.done} done in {_lasted(took)}"
         left = took / (self.done - self.first) * (self.total - self.done)

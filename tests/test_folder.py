@@ -13,7 +13,8 @@ from PIL import Image
 
 from compress.data.dataset.cases import Dataset, Fit, Normalization
 from compress.data.dataset.images import Images
-from compress.data.folder import Folder, read_split
+from compress.data.dataset.split import read_split
+from compress.data.folder import Folder
 from compress.errors import DataError
 
 HEIGHT, WIDTH = 24, 16

@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -22,11 +21,11 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from compress.data.dataset.cases import Case, Dataset, Fit, FloatArray, How, MaskArray, Normalization, Spacing, tiled
-from compress.data.dataset.masks import MaskValues, as_indices, mask_values, names_of, parsed_masks, whole_numbers
+from compress.data.dataset.cases import Case, Dataset, Fit, FloatArray, How, MaskArray, Normalization, Spacing
+from compress.data.dataset.masks import MaskValues, as_indices, parsed_masks, whole_numbers
+from compress.data.dataset.on_disk import dataset_of, only_of_tiles
 from compress.data.dataset.restore import Way
 from compress.data.dataset.tiles import Size, by
-from compress.data.folder import class_names, normalized, only_of_tiles, read_split, with_calibration
 from compress.errors import DataError, MissingExtra
 
 Side = Annotated[int, Field(ge=4)]
@@ -120,22 +119,12 @@ class Nifti:
                 f"{self.root}: the network takes {channels} channels, but a NIfTI volume has one; set in_channels: 1"
             )
         fit = Fit(size=self.size, how=self.fit, spacing=self.spacing, restored_from=self.restore)
-        fit = fit if self.overlap is None else replace(fit, overlap=self.overlap)
-        names = class_names(names_of(self.masks, self.classes, classes), classes, f"{self.root}")
-        masks = mask_values(self.masks, names, self.ignore, f"{self.root}")
-        reader = Volumes(axes=self.axes, intensity=self.intensity, window=self.window, masks=masks)
-        cases = with_calibration(read_split(self.root), self.calibration, self.root)
-        return Dataset(
-            cases=tiled(cases, fit, reader) if self.fit == "tile" else cases,
-            class_names=names,
+        return dataset_of(
+            self,
+            fit,
             channels=channels,
-            fit=fit,
-            reader=reader,
-            normalization=normalized(self.normalization, channels, reader.scale),
-            ignore=self.ignore if masks is None else masks.ignored,
-            tolerance=self.tolerance,
-            batch=self.batch,
-            source=str(self.root),
+            classes=classes,
+            reader_of=lambda masks: Volumes(axes=self.axes, intensity=self.intensity, window=self.window, masks=masks),
         )
 
 

@@ -30,7 +30,7 @@ from compress.networks.foreign.checks import check_repeatable, fault_of
 from compress.networks.foreign.head import Head
 from compress.networks.foreign.hidden import uncovered
 from compress.networks.foreign.named import NAMED, add, entries
-from compress.networks.foreign.own_code import beside, run_file
+from compress.networks.foreign.own_code import importing_siblings, run_file
 from compress.networks.foreign.probe import reading_of
 from export.errors import first_line
 
@@ -75,9 +75,9 @@ class Python:
         except TypeError:
             raise ValueError("args: takes numbers, words, lists and mappings, which a description can keep") from None
         if self.sha256 is None:
-            place, digest = given(self.path, self.module)
+            file, digest = named_file(self.path, self.module)
             # Frozen for others: a description that named this machine's folders would be of use nowhere else.
-            object.__setattr__(self, "path", None if self.path is None else place.name)
+            object.__setattr__(self, "path", None if self.path is None else file.name)
             object.__setattr__(self, "sha256", digest)
 
     def __call__(self) -> nn.Module:
@@ -100,34 +100,34 @@ class Python:
     def unwrapped(self) -> nn.Module:
         """What the file gives."""
         assert self.sha256 is not None
-        place = found(self.path, self.module, self.sha256)
-        with beside(place) if self.module is None else nullcontext(), _told(place):
-            module = _run(place, self.module, self.sha256)
-            make = _in(module, self.build, place)
-            _check_arguments(make, self.args, self.build, place)
+        file = described_file(self.path, self.module, self.sha256)
+        with importing_siblings(file) if self.module is None else nullcontext(), _told(file):
+            module = _run(file, self.module, self.sha256)
+            make = _in(module, self.build, file)
+            _check_arguments(make, self.args, self.build, file)
             net = make(**self.args)
         if not isinstance(net, nn.Module):
-            raise RecipeError(str(place), [f"{self.build} gave a {type(net).__name__}, not an nn.Module"])
-        return uncovered(net, str(place))
+            raise RecipeError(str(file), [f"{self.build} gave a {type(net).__name__}, not an nn.Module"])
+        return uncovered(net, str(file))
 
 
-def given(path: str | None, module: str | None) -> tuple[Path, str]:
+def named_file(path: str | None, module: str | None) -> tuple[Path, str]:
     """Where a file or module that the user names is, and its hash; from now on it may be run in this process.
 
     Raises:
         RecipeError: if it is not there.
     """
-    place = _place(path, module).absolute()
+    file = _file_of(path, module).absolute()
     try:
-        digest = hashlib.sha256(place.read_bytes()).hexdigest()
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
-        raise RecipeError(str(place), [f"cannot be read ({error.strerror})"]) from None
-    entry = str(place) if module is None else module
+        raise RecipeError(str(file), [f"cannot be read ({error.strerror})"]) from None
+    entry = str(file) if module is None else module
     add(entry)
-    return place, digest
+    return file, digest
 
 
-def found(path: str | None, module: str | None, sha256: str) -> Path:
+def described_file(path: str | None, module: str | None, sha256: str) -> Path:
     """Where a described file is, among those that the user has named.
 
     Raises:
@@ -137,10 +137,10 @@ def found(path: str | None, module: str | None, sha256: str) -> Path:
     changed = None
     for entry in reversed(entries()):
         if entry == module or (path is not None and Path(entry).name == path):
-            place = _place(None if module else entry, module)
-            if place.is_file() and hashlib.sha256(place.read_bytes()).hexdigest() == sha256:
-                return place
-            changed = place
+            file = _file_of(None if module else entry, module)
+            if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256:
+                return file
+            changed = file
     if changed is not None:
         raise WeightsError(
             f"{changed}: the file has changed since the network was described (SHA-256 {sha256[:12]}): give it as it "
@@ -164,19 +164,19 @@ def check_described(description: Any) -> None:
             path, module, sha256 = (options.get(key) for key in ("path", "module", "sha256"))
             if not isinstance(sha256, str) or (path is not None and Path(str(path)).name != path):
                 raise WeightsError("the network is built by a file that is not told by its name and its SHA-256")
-            found(path, module, sha256)
+            described_file(path, module, sha256)
     inside = description.values() if isinstance(description, Mapping) else description
     if isinstance(description, Mapping | list):
         for each in inside:
             check_described(each)
 
 
-def _place(path: str | None, module: str | None) -> Path:
+def _file_of(path: str | None, module: str | None) -> Path:
     if module is None:
-        place = Path(str(path))
-        if not place.is_file():
-            raise RecipeError(str(place), ["no such file; path is looked for beside the recipe, then where we are"])
-        return place
+        file = Path(str(path))
+        if not file.is_file():
+            raise RecipeError(str(file), ["no such file; path is looked for beside the recipe, then where we are"])
+        return file
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError, AttributeError) as error:
@@ -191,23 +191,23 @@ def _place(path: str | None, module: str | None) -> Path:
     return Path(spec.origin)
 
 
-def _run(place: Path, name: str | None, sha256: str) -> ModuleType:
+def _run(file: Path, name: str | None, sha256: str) -> ModuleType:
     """The module that the file makes, or the one of this name."""
-    return run_file(place, sha256) if name is None else importlib.import_module(name)
+    return run_file(file, sha256) if name is None else importlib.import_module(name)
 
 
-def _in(module: ModuleType, name: str, place: Path) -> Any:
+def _in(module: ModuleType, name: str, file: Path) -> Any:
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
             own = [key for key, each in vars(module).items() if _is_choice(each, module)]
             near = difflib.get_close_matches(name, own, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(own) or 'none'}"
-            raise RecipeError(str(place), [f"has no class or function '{name}'; {hint}"])
+            raise RecipeError(str(file), [f"has no class or function '{name}'; {hint}"])
         value = getattr(value, part)
     if not callable(value) or isinstance(value, nn.Module):
         raise RecipeError(
-            str(place), [f"'{name}' is a {type(value).__name__}, not a class or function that gives a network"]
+            str(file), [f"'{name}' is a {type(value).__name__}, not a class or function that gives a network"]
         )
     return value
 
@@ -218,7 +218,7 @@ def _is_choice(value: Any, module: ModuleType) -> bool:
     )
 
 
-def _check_arguments(make: Any, args: Mapping[str, Any], name: str, place: Path) -> None:
+def _check_arguments(make: Any, args: Mapping[str, Any], name: str, file: Path) -> None:
     try:
         signature = inspect.signature(make)
     except (ValueError, TypeError):
@@ -228,22 +228,22 @@ def _check_arguments(make: Any, args: Mapping[str, Any], name: str, place: Path)
         signature.bind(**args)
     except TypeError as error:
         takes = ", ".join(signature.parameters) or "nothing"
-        raise RecipeError(str(place), [f"{name}: {first_line(error)}; it takes {takes}: correct args"]) from None
+        raise RecipeError(str(file), [f"{name}: {first_line(error)}; it takes {takes}: correct args"]) from None
 
 
-class _told:  # noqa: N801  read as a sentence: with _told(place)
+class _told:  # noqa: N801  read as a sentence: with _told(file)
     """Whatever a user's code raises becomes one sentence with the line of their file."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, file: Path) -> None:
+        self.file = file
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if error is None or isinstance(error, RecipeError | WeightsError | KeyboardInterrupt):
             return
-        if isinstance(error, SyntaxError) and error.filename == str(self.place):
-            raise RecipeError(str(self.place), [f"line {error.lineno}: not Python: {error.msg}"]) from None
+        if isinstance(error, SyntaxError) and error.filename == str(self.file):
+            raise RecipeError(str(self.file), [f"line {error.lineno}: not Python: {error.msg}"]) from None
         if isinstance(error, ModuleNotFoundError):
             what = f"needs the package {error.name}, which is not installed here; where it is yours, {_ON_PATH}"
         elif isinstance(error, ImportError):
@@ -252,11 +252,11 @@ class _told:  # noqa: N801  read as a sentence: with _told(place)
             what = "ends the program: put what it does when run as a script under if __name__ == '__main__'"
         else:
             what = f"{type(error).__name__}: {first_line(error)}"
-        raise RecipeError(str(self.place), [f"{_line(self.place, trace)}{what}"]) from error
+        raise RecipeError(str(self.file), [f"{_line(self.file, trace)}{what}"]) from error
 
 
-def _line(place: Path, trace: Any) -> str:
+def _line(file: Path, trace: Any) -> str:
     frames: Sequence[traceback.FrameSummary] = traceback.extract_tb(trace)
     # By its name: a file of the same content that was run before, elsewhere, is not run again.
-    lines = [frame.lineno for frame in frames if Path(frame.filename).name == place.name]
+    lines = [frame.lineno for frame in frames if Path(frame.filename).name == file.name]
     return f"line {lines[-1]}: " if lines else ""

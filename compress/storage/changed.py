@@ -56,9 +56,9 @@ def rebuilt(options: Mapping[str, Any], build: Build) -> nn.Module:
     return net
 
 
-def differences(net: nn.Module, begun: nn.Module) -> dict[str, Any]:
+def differences(net: nn.Module, initial: nn.Module) -> dict[str, Any]:
     """What a network's layers differ in from those of the one it began as: the `layers` of its description."""
-    before = dict(begun.named_modules(remove_duplicate=False))
+    before = dict(initial.named_modules(remove_duplicate=False))
     found: dict[str, Any] = {}
     replaced: list[str] = []
     for name, module in net.named_modules(remove_duplicate=False):
@@ -118,7 +118,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor | None]:
 
 def _written(name: str, module: nn.Module) -> dict[str, Any]:
     if type(module) in _GATHERED:
-        parts = [_written(f"{name}.{place}", part) for place, part in module.named_children()]
+        parts = [_written(f"{name}.{child}", part) for child, part in module.named_children()]
         return {"kind": type(module).__name__, "of": parts}
     if type(module) not in _WRITTEN:
         raise PassError(f"the changed network cannot be described: {name} is now a {type(module).__name__}")

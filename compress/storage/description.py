@@ -79,10 +79,10 @@ def described(net: nn.Module, build: changed.Build | None = None) -> nn.Module:
         PassError: if a layer cannot be described, so that the network could be saved but not loaded.
     """
     build = build or build_net
-    begun = _begun_as(net.description)  # type: ignore[arg-type]
+    initial = _initial_description(net.description)  # type: ignore[arg-type]
     with torch.device("meta"):
-        layers = changed.differences(net, build(begun))
-        net.description = {"changed": {"net": begun, "layers": layers}} if layers else begun  # type: ignore[assignment]
+        layers = changed.differences(net, build(initial))
+        net.description = {"changed": {"net": initial, "layers": layers}} if layers else initial  # type: ignore[assignment]
         again = build(net.description)  # type: ignore[arg-type]
     ours = {name: tensor.shape for name, tensor in net.state_dict().items()}
     theirs = {name: tensor.shape for name, tensor in again.state_dict().items()}
@@ -92,22 +92,22 @@ def described(net: nn.Module, build: changed.Build | None = None) -> nn.Module:
     return net
 
 
-def _begun_as(description: Mapping[str, Any]) -> Mapping[str, Any]:
+def _initial_description(description: Mapping[str, Any]) -> Mapping[str, Any]:
     return description["changed"]["net"] if "changed" in description else description
 
 
 def read_description(path: Path) -> Description | None:
     """The JSON beside a weights file; None for a checkpoint from elsewhere, which has none."""
-    beside = path.with_suffix(".json")
-    if not beside.is_file() or path.suffix.lower() == ".onnx":
+    sidecar = path.with_suffix(".json")
+    if not sidecar.is_file() or path.suffix.lower() == ".onnx":
         return None
     try:
-        read = json.loads(beside.read_text())
+        read = json.loads(sidecar.read_text())
         check_described(read)
     except json.JSONDecodeError as error:
-        raise WeightsError(f"{beside}: not a description of a network ({error})") from None
+        raise WeightsError(f"{sidecar}: not a description of a network ({error})") from None
     except WeightsError as error:
-        raise WeightsError(f"{beside}: {error}") from None
+        raise WeightsError(f"{sidecar}: {error}") from None
     try:
         size = read.get("size")
         ((word, options),) = read["network"].items()
@@ -121,4 +121,4 @@ def read_description(path: Path) -> Description | None:
             made=read.get("made", {}),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(f"{beside}: not a description of a network ({error})") from None
+        raise WeightsError(f"{sidecar}: not a description of a network ({error})") from None

@@ -140,8 +140,8 @@ def _as_ours(read: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> tuple[di
             f"the weights are those under '{prefix.rstrip('.')}'; the file also has such tensors under {also}: save "
             "those by themselves to use them"
         )
-    beside = [name for name in state if not name.startswith(prefix) and name not in bare]
-    others = [name for name in beside if not any(each and name.startswith(each) for each in prefixes)]
+    elsewhere = [name for name in state if not name.startswith(prefix) and name not in bare]
+    others = [name for name in elsewhere if not any(each and name.startswith(each) for each in prefixes)]
     if others:
         notes.append(f"{counted(others, 'tensors')} in the weights file are no part of the network and are left out")
     return whole, notes
@@ -162,9 +162,9 @@ def _prefixes(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> list[s
     counts: Counter[str] = Counter()
     for name in state:
         parts = name.split(".")
-        for place in range(len(parts)):
-            if ".".join(parts[place:]) in ours:
-                counts["".join(f"{part}." for part in parts[:place])] += 1
+        for start in range(len(parts)):
+            if ".".join(parts[start:]) in ours:
+                counts["".join(f"{part}." for part in parts[:start])] += 1
     most = max(counts.values(), default=0)
     return sorted((prefix for prefix, count in counts.items() if count == most), key=_unlikely)
 

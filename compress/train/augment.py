@@ -112,7 +112,7 @@ def _changes(how: Augment, axes: str) -> list[Transform]:
 
 def _along(axes: str, letters: str) -> int:
     """The axis that runs along one of these directions."""
-    return next(place for place, letter in enumerate(axes) if letter in letters)
+    return next(index for index, letter in enumerate(axes) if letter in letters)
 
 
 def _intensities(strength: float) -> list[Transform]:

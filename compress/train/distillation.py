@@ -159,10 +159,10 @@ def _trace(net: nn.Module, example_BCHW: Tensor) -> list[tuple[str, tuple[int, .
 
 def _stages(trace: Sequence[tuple[str, tuple[int, ...]]]) -> list[tuple[str, tuple[int, ...]]]:
     ends = [
-        place
-        for place, (_, shape) in enumerate(trace)
-        if place + 1 == len(trace) or trace[place + 1][1][1:] != shape[1:]
+        index
+        for index, (_, shape) in enumerate(trace)
+        if index + 1 == len(trace) or trace[index + 1][1][1:] != shape[1:]
     ]
     if len(trace) > 1 and ends and ends[-1] == len(trace) - 1 and trace[-2][1][1:] == trace[-1][1][1:]:
         ends[-1] -= 1
-    return [trace[place] for place in ends]
+    return [trace[index] for index in ends]

@@ -21,7 +21,7 @@ from compress.data.dataset.cases import Dataset
 from compress.errors import PassError
 from compress.measure.segmentation import score_case
 from compress.task import labels_from_logits
-from compress.train.batches import ahead_of_gpu, batches, channels_last, view_cache
+from compress.train.batches import ViewCache, ahead_of_gpu, batches, channels_last, view_cache
 from compress.train.fast_batch_norm import fast_batch_norms
 from compress.train.objective import Objective, fitted
 from compress.train.plan import Plan
@@ -71,7 +71,6 @@ def fit(
     fabric = Fabric(accelerator="auto", devices=1, precision=precision(net, data))
     checkpoint = make_folder(folder) / "training.pt"
     torch.manual_seed(seed)
-    length = math.ceil(len(data.cases["train"]) / data.batch)
     state = State.fresh(_to_channels_last(net), objective, plan)
     if checkpoint.exists():
         state.load(checkpoint)
@@ -82,31 +81,48 @@ def fit(
         state.started = validation_dice(state.net, data, fabric)
         state.note(0, state.started)
         log(f"before training: val Dice {state.started:.4f}")
-    epochs = math.ceil(plan.steps / length)
-    # Before it the rate is high: scores rise and fall, and one of them is the best by chance.
-    half = epochs // 2
-    cache = view_cache(views or folder, plan, data)
-    with progress.steps("training", plan.steps, done=min(state.epoch * length, plan.steps)) as step:
-        for epoch in range(state.epoch, epochs):
-            if plan.patience is not None and epoch - max(state.best_epoch, half) > plan.patience:
-                log(f"stopped: no better validation score since epoch {state.best_epoch}")
-                break
-            # Dropout and the like are a function of seed and epoch, as the batches are.
-            torch.manual_seed(seed + epoch)
-            stream = islice(batches(data, plan, epoch, seed, cache, ahead_of_gpu()), plan.steps - epoch * length)
-            with fast_batch_norms(state.net):
-                loss = state.train(stream, fabric, step)
-            if not math.isfinite(loss):
-                log(f"stopped: the loss was no longer finite in epoch {epoch + 1}; a lower rate would help")
-                break
-            score = validation_dice(state.average.module, data, fabric)
-            state.note(epoch + 1, score, counts=epoch >= half)
-            state.save(checkpoint)
-            log(f"epoch {epoch + 1}/{epochs}  loss {loss:.4f}  val Dice {score:.4f}")
+    epochs = _Epochs(plan=plan, data=data, seed=seed, fabric=fabric, log=log)
+    epochs.run(state, checkpoint, view_cache(views or folder, plan, data))
     if not state.best_weights:
         raise PassError("training: the loss did not stay finite until the rate fell; lower the rate")
     net.load_state_dict(state.best_weights)
     return Outcome(started=state.started, best=state.best, best_epoch=state.best_epoch, epochs=state.epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Epochs:
+    """The epochs of one training, each validated and kept."""
+
+    plan: Plan
+    data: Dataset
+    seed: int
+    fabric: Fabric
+    log: Log
+
+    def run(self, state: State, checkpoint: Path, cache: ViewCache | None) -> None:
+        """All epochs that the state has not seen yet, until nothing gets better any more."""
+        plan, data = self.plan, self.data
+        length = math.ceil(len(data.cases["train"]) / data.batch)
+        epochs = math.ceil(plan.steps / length)
+        # Before it the rate is high: scores rise and fall, and one of them is the best by chance.
+        half = epochs // 2
+        with progress.steps("training", plan.steps, done=min(state.epoch * length, plan.steps)) as step:
+            for epoch in range(state.epoch, epochs):
+                if plan.patience is not None and epoch - max(state.best_epoch, half) > plan.patience:
+                    self.log(f"stopped: no better validation score since epoch {state.best_epoch}")
+                    break
+                # Dropout and the like are a function of seed and epoch, as the batches are.
+                torch.manual_seed(self.seed + epoch)
+                stream = batches(data, plan, epoch, self.seed, cache, ahead_of_gpu())
+                with fast_batch_norms(state.net):
+                    loss = state.train(islice(stream, plan.steps - epoch * length), self.fabric, step)
+                if not math.isfinite(loss):
+                    self.log(f"stopped: the loss was no longer finite in epoch {epoch + 1}; a lower rate would help")
+                    break
+                score = validation_dice(state.average.module, data, self.fabric)
+                state.note(epoch + 1, score, counts=epoch >= half)
+                state.save(checkpoint)
+                self.log(f"epoch {epoch + 1}/{epochs}  loss {loss:.4f}  val Dice {score:.4f}")
 
 
 def _to_channels_last(net: nn.Module) -> nn.Module:

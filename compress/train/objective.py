@@ -59,7 +59,7 @@ class Supervised(nn.Module):
     def of(self, answer: Tensor | Sequence[Tensor], mask_BHW: Tensor) -> Tensor:
         """The loss of an answer that is there already."""
         logits = [answer] if isinstance(answer, Tensor) else list(answer)
-        shares = [0.5**place for place in range(len(logits))]
+        shares = [0.5**index for index in range(len(logits))]
         losses = [self.loss(one, fitted(mask_BHW, one)) for one in logits]
         total = torch.stack([share * loss for share, loss in zip(shares, losses, strict=True)]).sum()
         return total / sum(shares)

@@ -46,7 +46,7 @@ def range_test(net: nn.Module, objective: Objective, batches: Iterable[Batch], s
     losses, times = [], []
     turns = cycle(islice(batches, BATCHES))
     for rate, batch in zip(rates, turns, strict=False):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = float(rate)
         with fabric.autocast():
@@ -56,7 +56,7 @@ def range_test(net: nn.Module, objective: Objective, batches: Iterable[Batch], s
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - started)
         if not np.isfinite(losses[-1]):
             break
     return Found(rate=_rate(rates[: len(losses)], np.asarray(losses)), seconds=float(np.median(times)))
@@ -66,8 +66,8 @@ def _rate(rates: np.ndarray, losses: np.ndarray) -> float:
     """A fifth of the last rate before the smoothed loss is above what it was; rounded to two digits."""
     first = losses[:BATCHES]
     risen = losses / np.resize(first, len(losses))
-    smooth = [float(np.mean(risen[max(0, place - BATCHES + 1) : place + 1])) for place in range(len(risen))]
+    smooth = [float(np.mean(risen[max(0, index - BATCHES + 1) : index + 1])) for index in range(len(risen))]
     # A NaN is not fine either.
-    risen_at = next((place for place, ratio in enumerate(smooth) if not ratio <= RISEN), len(smooth))
+    risen_at = next((index for index, ratio in enumerate(smooth) if not ratio <= RISEN), len(smooth))
     best = rates[max(risen_at - 1, 0)]
     return float(f"{np.clip(SHARE * best, LOWEST, HIGHEST / 10):.1e}")

@@ -29,11 +29,11 @@ _CALLABLE_TOO = (list, tuple, dict, set, str, int, float)
 Named = tuple[str, nn.Module]
 
 
-def uncovered(net: nn.Module, place: str) -> nn.Module:
+def uncovered(net: nn.Module, file: str) -> nn.Module:
     """The network, every method of `nn.Module` that it hides callable again.
 
     Args:
-        place: the user's file, for the message.
+        file: the user's, for the message.
 
     Raises:
         RecipeError: if something hides a method and cannot be called in its place.
@@ -41,11 +41,11 @@ def uncovered(net: nn.Module, place: str) -> nn.Module:
     for name, module in _walk(net):
         for hidden in _CALLED:
             if hidden in vars(module) and not callable(vars(module)[hidden]):
-                vars(module)[hidden] = _both(module, hidden, name, place)
+                vars(module)[hidden] = _both(module, hidden, name, file)
         for method in ("train", "eval"):
             _returning(module, method)
         for method in _LISTED:
-            _check_own(module, method, name, place)
+            _check_own(module, method, name, file)
     return net
 
 
@@ -61,10 +61,10 @@ def _walk(module: nn.Module, name: str = "", seen: set[int] | None = None) -> It
             yield from _walk(inner, f"{name}.{part}" if name else part, seen)
 
 
-def _both(module: nn.Module, hidden: str, name: str, place: str) -> Any:
+def _both(module: nn.Module, hidden: str, name: str, file: str) -> Any:
     value = vars(module)[hidden]
     if isinstance(value, bool) or not isinstance(value, _CALLABLE_TOO):
-        raise _refused(module, hidden, name, place, f"is a {type(value).__name__} there")
+        raise _refused(module, hidden, name, file, f"is a {type(value).__name__} there")
     # A method of the module, so that a copy of the module has a method of the copy.
     method = MethodType(getattr(type(module), hidden), module)
     return _callable_kind(type(value))(value)._calling(method)
@@ -105,7 +105,7 @@ def _returning(module: nn.Module, method: str) -> None:
     vars(module)[method] = MethodType(returning, module)
 
 
-def _check_own(module: nn.Module, method: str, name: str, place: str) -> None:
+def _check_own(module: nn.Module, method: str, name: str, file: str) -> None:
     """A class may have a method of its own under a name of torch's only if it gives what torch's gives."""
     if getattr(type(module), method, None) is getattr(nn.Module, method):
         return
@@ -114,7 +114,7 @@ def _check_own(module: nn.Module, method: str, name: str, place: str) -> None:
     except Exception:  # noqa: BLE001  whatever a stranger's method raises: it is not torch's
         same = False
     if not same:
-        raise _refused(module, method, name, place, "is its own there, and gives something else")
+        raise _refused(module, method, name, file, "is its own there, and gives something else")
 
 
 def _listed(found: Any) -> list[Any]:
@@ -123,7 +123,7 @@ def _listed(found: Any) -> list[Any]:
     return [each[0] if isinstance(each, tuple) else id(each) for each in found]
 
 
-def _refused(module: nn.Module, hidden: str, name: str, place: str, what: str) -> RecipeError:
+def _refused(module: nn.Module, hidden: str, name: str, file: str, what: str) -> RecipeError:
     where = f"layer {name}: " if name else ""
     told = f"{where}{type(module).__name__}.{hidden} {what}, and hides nn.Module.{hidden}, which torch calls"
-    return RecipeError(place, [f"{told}: give it another name"])
+    return RecipeError(file, [f"{told}: give it another name"])

@@ -35,10 +35,10 @@ def line_of(error: BaseException) -> str | None:
 def _roots() -> Iterator[Path]:
     """Each file that was named, and the folder beside which its own imports lie; of a module, its package's."""
     for entry in entries():
-        place = Path(entry)
-        if place.is_file():
-            yield place
-            yield place.parent
+        path = Path(entry)
+        if path.is_file():
+            yield path
+            yield path.parent
             continue
         try:
             spec = importlib.util.find_spec(entry.partition(".")[0])

@@ -63,7 +63,8 @@ class _Probe:
         layout = self.expected.layout(tensor)
         shape = without_channels(tensor, layout) if channels else tuple(tensor.shape[1:])
         training = self._training(net, image, output)
-        activation, removed = self._activation(net, image)
+        activation, removed, notes = _activation(net, image, self.head.activation)
+        self.notes += notes
         size = self._size(shape)
         if self.takes == "channels_last":
             self.notes.append("the network takes its image's channels last")
@@ -183,21 +184,25 @@ class _Probe:
             )
         return tuple(fitting)
 
-    def _activation(self, net: nn.Module, image: Tensor) -> tuple[Activation, tuple[str, ...]]:
-        """What is undone in the answer, and the last layers that are taken off instead."""
-        told = self.head.activation
-        if told == "none":
-            return "none", ()
-        removed = _ends(net, image, told)
-        if removed:
-            self.notes.append(f"the network ends in {removed[0]}, which makes probabilities of logits: it is taken off")
-            return "none", removed
-        if told is not None:
-            self.notes.append(
-                f"the network's {told} is no layer that could be taken off: its probabilities are turned back into "
-                "logits, which costs time and, in integers, accuracy; leave it out of the network"
-            )
-        return told or "none", ()
+
+def _activation(
+    net: nn.Module, image: Tensor, told: Activation | None
+) -> tuple[Activation, tuple[str, ...], list[str]]:
+    """What is undone in the answer, the last layers that are taken off instead, and a note where there is either."""
+    removed = () if told == "none" else _ends(net, image, told)
+    if removed:
+        return (
+            "none",
+            removed,
+            [f"the network ends in {removed[0]}, which makes probabilities of logits: it is taken off"],
+        )
+    if told in (None, "none"):
+        return "none", (), []
+    note = (
+        f"the network's {told} is no layer that could be taken off: its probabilities are turned back into "
+        "logits, which costs time and, in integers, accuracy; leave it out of the network"
+    )
+    return told, (), [note]
 
 
 def _ends(net: nn.Module, image: Tensor, told: Activation | None) -> tuple[str, ...]:

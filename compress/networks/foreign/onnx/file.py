@@ -89,10 +89,10 @@ def _loaded(path: Path) -> Any:
 def _hash(path: Path) -> str:
     digest = hashlib.sha256(path.read_bytes())
     bare = onnx.load(path, load_external_data=False)
-    beside = {
+    external = {
         entry.value for tensor in bare.graph.initializer for entry in tensor.external_data if entry.key == "location"
     }
-    for name in sorted(beside):
+    for name in sorted(external):
         digest.update((path.parent / name).read_bytes())
     return digest.hexdigest()
 

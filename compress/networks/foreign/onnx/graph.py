@@ -164,10 +164,10 @@ class Translated(nn.Module):
 
 
 def _with_frees(drawn: Sequence[Any], answers: Sequence[str]) -> Iterator[_Step]:
-    last = {name: place for place, (_, inputs, *_) in enumerate(drawn) for name in inputs if name}
+    last = {name: index for index, (_, inputs, *_) in enumerate(drawn) for name in inputs if name}
     made = {name for _, _, outputs, *_ in drawn for name in outputs}
-    for place, (node, inputs, outputs, layer, run) in enumerate(drawn):
-        frees = {name for name in inputs if name in made and last[name] == place and name not in answers}
+    for index, (node, inputs, outputs, layer, run) in enumerate(drawn):
+        frees = {name for name in inputs if name in made and last[name] == index and name not in answers}
         yield _Step(node=node, inputs=inputs, outputs=outputs, layer=layer, run=run, frees=tuple(sorted(frees)))
 
 

@@ -39,14 +39,14 @@ def following(node: Node, values: list[Value], written: int, given: Any) -> list
 
     Whether that is what the file means is found by trying (compress/networks/onnx.py).
     """
-    place = {"Reshape": 1, "Expand": 1, "Resize": 3}.get(node.kind)
-    if place is None or len(values) <= place or not isinstance(values[0], Tensor) or values[0].shape[0] != given:
+    index = {"Reshape": 1, "Expand": 1, "Resize": 3}.get(node.kind)
+    if index is None or len(values) <= index or not isinstance(values[0], Tensor) or values[0].shape[0] != given:
         return values
-    shape = values[place]
+    shape = values[index]
     axes = node.get("axes", None)
     whole_shape = node.kind != "Resize" or axes is None or axes[0] == 0
     if not isinstance(shape, np.ndarray) or not shape.size or shape.flat[0] != written or not whole_shape:
         return values
     wanted = shape.astype(object)
     wanted[0] = given
-    return [*values[:place], wanted, *values[place + 1 :]]
+    return [*values[:index], wanted, *values[index + 1 :]]

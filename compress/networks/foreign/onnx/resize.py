@@ -48,9 +48,9 @@ def _resized(node: Node, x: Tensor, axes: Any, scales: Value, sizes: Value, coor
     else:
         raise ValueError("has neither scales nor sizes")
     changed = [
-        place
-        for place, axis in enumerate(axes)
-        if wanted[place] is not x.shape[axis] and wanted[place] != x.shape[axis]
+        index
+        for index, axis in enumerate(axes)
+        if wanted[index] is not x.shape[axis] and wanted[index] != x.shape[axis]
     ]
     if not changed:
         return x
@@ -63,10 +63,10 @@ def _resized(node: Node, x: Tensor, axes: Any, scales: Value, sizes: Value, coor
         sharp=bool(node.get("exclude_outside", 0)),
     )
     whole_size = list(x.shape)
-    for place, axis in enumerate(axes):
-        whole_size[axis] = wanted[place]
-    if [axis for axis in (axes[place] for place in changed) if axis < 2]:
-        return grid.along({axes[place]: (wanted[place], factors[place]) for place in changed}, x)
+    for index, axis in enumerate(axes):
+        whole_size[axis] = wanted[index]
+    if [axis for axis in (axes[index] for index in changed) if axis < 2]:
+        return grid.along({axes[index]: (wanted[index], factors[index]) for index in changed}, x)
     scale = [1.0] * x.dim()
     for axis, factor in zip(axes, factors, strict=True):
         scale[axis] = factor
@@ -129,9 +129,9 @@ class _Grid:
             if self.mode == "nearest":
                 x = x.index_select(axis, torch.tensor(self._places(old, size, scale).tolist(), device=x.device))
                 continue
-            place = np.clip(self._coordinates(old, size, scale), 0, old - 1)
-            low = np.floor(place).astype(np.int64)
-            share = torch.tensor((place - low).tolist(), dtype=x.dtype, device=x.device)
+            position = np.clip(self._coordinates(old, size, scale), 0, old - 1)
+            low = np.floor(position).astype(np.int64)
+            share = torch.tensor((position - low).tolist(), dtype=x.dtype, device=x.device)
             share = share.reshape(-1, *([1] * (x.dim() - 1 - axis)))
             below = x.index_select(axis, torch.tensor(low.tolist(), device=x.device))
             above = x.index_select(axis, torch.tensor(np.minimum(low + 1, old - 1).tolist(), device=x.device))
@@ -140,32 +140,32 @@ class _Grid:
 
     def _coordinates(self, old: int, new: int, scale: float) -> np.ndarray:
         """Where each new pixel lies among the old ones."""
-        place = np.arange(new, dtype=np.float64)
+        position = np.arange(new, dtype=np.float64)
         match self.coordinates:
             case "asymmetric":
-                return place / scale
+                return position / scale
             case "align_corners":
-                return place * (old - 1) / max(new - 1, 1)
+                return position * (old - 1) / max(new - 1, 1)
             case "tf_half_pixel_for_nn":
-                return (place + 0.5) / scale
+                return (position + 0.5) / scale
             case "half_pixel":
-                return (place + 0.5) / scale - 0.5
+                return (position + 0.5) / scale - 0.5
             case "pytorch_half_pixel":
-                return (place + 0.5) / scale - 0.5 if new > 1 else np.zeros(1)
+                return (position + 0.5) / scale - 0.5 if new > 1 else np.zeros(1)
             case "half_pixel_symmetric":
                 adjustment = new / (scale * old)
-                return old / 2 * (1 - adjustment) + (place + 0.5) / scale - 0.5
+                return old / 2 * (1 - adjustment) + (position + 0.5) / scale - 0.5
         raise ValueError(f"resizes with '{self.coordinates}', which is not taken")
 
     def _places(self, old: int, new: int, scale: float) -> np.ndarray:
-        place = self._coordinates(old, new, scale)
+        position = self._coordinates(old, new, scale)
         ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
             "floor": np.floor,
             "ceil": np.ceil,
             "round_prefer_floor": lambda each: np.ceil(each - 0.5),
             "round_prefer_ceil": lambda each: np.floor(each + 0.5),
         }
-        return np.clip(ways[self.rounding](place), 0, old - 1).astype(np.int64)
+        return np.clip(ways[self.rounding](position), 0, old - 1).astype(np.int64)
 
 
 def _fits(old: Any, new: Any, scale: Any) -> bool:

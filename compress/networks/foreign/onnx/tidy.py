@@ -46,8 +46,8 @@ def _folded(model: Any) -> None:
     renamed: dict[str, str] = {}
     kept = []
     for node in graph.node:
-        for place, name in enumerate(node.input):
-            node.input[place] = renamed.get(name, name)
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
         if node.op_type == "Identity" and node.input[0] in constants and node.output[0] not in _outputs(graph):
             # A weight that several layers share stays one.
             renamed[node.output[0]] = node.input[0]

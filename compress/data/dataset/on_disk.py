@@ -1,0 +1,98 @@
+"""A data set from a folder of images/, masks/ and split.csv, whatever kind of file its images are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from compress.data.dataset.cases import Dataset, Fit, How, Normalization, Reader, tiled
+from compress.data.dataset.masks import Given, MaskValues, mask_values, names_of
+from compress.data.dataset.split import read_split, with_calibration
+from compress.errors import DataError
+
+
+class OnDisk(Protocol):
+    """The options that every folder of images has: those of compress/data/folder.py, where each is explained."""
+
+    @property
+    def root(self) -> Path: ...
+    @property
+    def classes(self) -> tuple[str, ...] | None: ...
+    @property
+    def fit(self) -> How: ...
+    @property
+    def overlap(self) -> float | None: ...
+    @property
+    def ignore(self) -> int | None: ...
+    @property
+    def masks(self) -> Given | None: ...
+    @property
+    def normalization(self) -> Normalization | None: ...
+    @property
+    def calibration(self) -> int: ...
+    @property
+    def tolerance(self) -> float: ...
+    @property
+    def batch(self) -> int: ...
+
+
+def dataset_of(
+    options: OnDisk, fit: Fit, *, channels: int, classes: int, reader_of: Callable[[MaskValues | None], Reader]
+) -> Dataset:
+    """The data set for a network with this many input channels and classes.
+
+    Args:
+        fit: how images are fitted to the network; the options say how far its tiles overlap.
+        reader_of: what reads the files, given the classes of the values that masks store.
+
+    Raises:
+        DataError: if a file is missing, the split is empty or lists a file twice, or the
+            number of class names does not match the network.
+    """
+    fit = fit if options.overlap is None else replace(fit, overlap=options.overlap)
+    names = _class_names(names_of(options.masks, options.classes, classes), classes, f"{options.root}")
+    masks = mask_values(options.masks, names, options.ignore, f"{options.root}")
+    reader = reader_of(masks)
+    cases = with_calibration(read_split(options.root), options.calibration, options.root)
+    return Dataset(
+        cases=tiled(cases, fit, reader) if options.fit == "tile" else cases,
+        class_names=names,
+        channels=channels,
+        fit=fit,
+        reader=reader,
+        normalization=_normalized(options.normalization, channels, reader.scale),
+        ignore=options.ignore if masks is None else masks.ignored,
+        tolerance=options.tolerance,
+        batch=options.batch,
+        source=str(options.root),
+    )
+
+
+def only_of_tiles(fit: How, **options: object) -> None:
+    """Refuse options that say how tiles are taken where there are none."""
+    for name, given in options.items():
+        if given is not None and fit != "tile":
+            raise ValueError(f"{name} is of tiles, but fit is {fit}; leave it out or set fit: tile")
+
+
+def _normalized(given: Normalization | None, channels: int, scale: str) -> Normalization:
+    """The normalization given, or one that changes nothing; of values on this scale unless it says otherwise."""
+    if given is None:
+        return Normalization(mean=(0.0,) * channels, std=(1.0,) * channels, scale=scale)
+    return replace(given, scale=given.scale or scale)
+
+
+def _class_names(given: tuple[str, ...] | None, classes: int, source: str) -> tuple[str, ...]:
+    """The names given, or plain ones; one logit means two classes (a sigmoid's off and on)."""
+    count = max(classes, 2)
+    if given is None:
+        return ("background", *(f"class {index}" for index in range(1, count)))
+    if len(given) != count:
+        raise DataError(f"{source}: {len(given)} class names ({', '.join(given)}), but the network has {count} classes")
+    for place, name in enumerate(given):
+        # Scores are kept by class name, beside the words "patient" and "mean".
+        if name in given[:place] or name in ("", "patient", "mean"):
+            raise DataError(f"{source}: '{name}' cannot name class {place}: it is empty, taken or given twice")
+    return given
