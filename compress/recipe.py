@@ -23,6 +23,8 @@ from compress.measure.latency import Timing
 from compress.measure.segmentation import Scoring
 from compress.networks.foreign.head import SeveralOutputs, check_logits, note_on
 from compress.networks.foreign.outputs import which_fits
+from compress.postprocess.applying.chain import Postprocess, faults, out_of_order
+from compress.postprocess.applying.step import Setting, Step
 from compress.storage.description import build_net, read_description, shape_of
 from compress.storage.weights import load_weights
 from compress.task import Task
@@ -39,6 +41,7 @@ KEYS = (
     "data",
     "passes",
     "compare",
+    "postprocess",
     "opset",
     "dynamic",
     "devices",
@@ -61,6 +64,8 @@ class Recipe:
     weights: Path | None = None
     data: Any
     """A configured file of compress/data/, called to give the `Dataset`."""
+    postprocess: Sequence[tuple[str, Step]] = ()
+    """What is done to the answers of the baseline and of every artifact alike, before they are scored."""
     passes: Sequence[tuple[str, Pass]] = ()
     compare: Mapping[str, Sequence[tuple[str, Pass]]] = field(default_factory=dict)
     """Other chains of passes from the same baseline, each with a title: built, scored and timed in the same
@@ -83,8 +88,23 @@ class Recipe:
         Raises:
             WeightsError: if the weights are missing, damaged, or of another network.
             DataError: if the data is not what the network needs.
+            RecipeError: if the post-processing is for other data or another network.
         """
-        return self.task_of(self.trained(), self.named().dataset(stored=self.stored_normalization()))
+        net, data = self.trained(), self.named().dataset(stored=self.stored_normalization())
+        wrong = self.postprocess_faults(data)
+        if wrong:
+            raise RecipeError(self.name, wrong)
+        return self.task_of(net, data)
+
+    def postprocess_faults(self, data: Dataset) -> list[str]:
+        """What keeps the post-processing from being applied to the network's answers on this data."""
+        setting = Setting(
+            class_names=data.class_names,
+            logits=shape_of(self.network).classes,
+            dims=self.data.dims,
+            spacing_known=data.reader.unit == "mm",
+        )
+        return faults(self.postprocess, setting)
 
     def trained(self) -> nn.Module:
         """The network with its weights, in evaluation mode.
@@ -112,7 +132,8 @@ class Recipe:
         Raises:
             WeightsError: if what the network answers cannot be logits.
         """
-        task = Task(data=data, net=net, seed=self.seed, dynamic=self.dynamic)
+        postprocess = Postprocess(steps=tuple(self.postprocess), class_names=data.class_names)
+        task = Task(data=data, net=net, seed=self.seed, dynamic=self.dynamic, postprocess=postprocess)
         if self.weights is None or read_description(self.weights) is None:
             note_on(
                 net, f"the weights tell no classes and no normalization: that of {self.normalization_from()} is used"
@@ -295,6 +316,7 @@ class _Form:
             "devices": self._devices(text),
             "scoring": self._options(Scoring, text.get("scoring", {}), "scoring") or Scoring(),
             "latency": self._options(Timing, text.get("latency", {}), "latency") or Timing(),
+            "postprocess": self._postprocess(self._list("postprocess", text)),
             "passes": self._passes(self._list("passes", text), "passes"),
             "compare": self._compare(text),
             "gates": self._gates(text),
@@ -354,15 +376,24 @@ class _Form:
         return tuple(str(device) for device in devices)
 
     def _passes(self, steps: Sequence[Any], where: str) -> list[tuple[str, Any]]:
-        passes = []
+        return list(self._made(steps, where, "compress.passes", "pass").values())
+
+    def _postprocess(self, steps: Sequence[Any]) -> list[tuple[str, Any]]:
+        made = self._made(steps, "postprocess", "compress.postprocess", "step")
+        self.mistakes += out_of_order(made)
+        return list(made.values())
+
+    def _made(self, steps: Sequence[Any], where: str, package: str, what: str) -> dict[int, tuple[str, Any]]:
+        """Each word with its configured step, by its place in the list; without those that are wrong."""
+        found = {}
         for place, step in enumerate(steps):
-            chosen = self._word(step, words("compress.passes"), f"{where}[{place}]", "pass")
+            chosen = self._word(step, words(package), f"{where}[{place}]", what)
             if chosen is not None:
                 word, options = chosen
-                made = self._options(named("compress.passes", word), options, f"{where}[{place}] ({word})")
+                made = self._options(named(package, word), options, f"{where}[{place}] ({word})")
                 if made is not None:
-                    passes.append((word, made))
-        return passes
+                    found[place] = (word, made)
+        return found
 
     def _compare(self, text: dict[str, Any]) -> dict[str, list[tuple[str, Any]]]:
         chains = text.get("compare", {})
@@ -604,12 +635,18 @@ def schema() -> dict[str, Any]:
     weights = {"weights": {"type": "string", "description": "Trained weights: .safetensors, or a torch state dict."}}
     networks = {word: options(named("compress.networks", word), weights) for word in words("compress.networks")}
     kinds = {word: options(named("compress.data", word)) for word in words("compress.data")}
+    steps = {word: options(named("compress.postprocess", word)) for word in words("compress.postprocess")}
     passes = {word: options(named("compress.passes", word)) for word in words("compress.passes")}
     properties = {
         "name": {"type": "string", "description": "Names the run's folder."},
         "seed": {"type": "integer", "minimum": 0},
         "network": one_word(networks, bare=False),
         "data": one_word(kinds, bare=True),
+        "postprocess": {
+            "type": "array",
+            "items": one_word(steps, bare=True),
+            "description": "What is done to the answers of the baseline and of every artifact alike.",
+        },
         "passes": {"type": "array", "items": one_word(passes, bare=True)},
         "compare": {
             "type": "object",

@@ -28,6 +28,8 @@ from compress.pipeline.peak_memory import Command, PeakMemory, command
 from compress.pipeline.processors import processors
 from compress.pipeline.provenance import hashes
 from compress.pipeline.stages import Stage
+from compress.pipeline.told import is_export, told
+from compress.postprocess.applying.chain import Postprocess
 from compress.storage.backends import backend_for
 from compress.task import Task
 from export.artifact import Artifact, Backend, Infer, Port
@@ -126,6 +128,11 @@ class Builder:
             again = self._record(stage, place, quantized)
             record = self.cache.value(name, key_of(key, again), lambda: again)
             artifact = self._read(stage, self.cache.folder / record["artifact"])
+        if artifact is not None:
+            artifact = self._told(artifact)
+            with contextlib.suppress(BackendError):
+                # What it was built from lies beside it, and must not say otherwise.
+                self._told(Artifact.read(artifact.path.with_name(f"{place.stem if quantized else 'model'}.onnx")))
         return Build(
             stage=stage,
             place=place,
@@ -190,9 +197,12 @@ class Builder:
             return {"sha256": sha256(path)}
 
         record = self.cache.value(f"onnx-{stage.name}-{stem}", key, make)
-        if not path.is_file() or sha256(path) != record["sha256"]:
+        if not is_export(path, record["sha256"]):
             make()
-        return Artifact.read(path)
+        return self._told(Artifact.read(path))
+
+    def _told(self, artifact: Artifact) -> Artifact:
+        return told(artifact, self.task.postprocess, self.task.logits)
 
     def _check_faithful(self, stage: Stage, artifact: Artifact) -> None:
         from export.backends.onnxruntime import OnnxRuntime
@@ -216,7 +226,8 @@ class Builder:
             "segpress.resize": data.reader.resize,
             "segpress.channels": data.reader.channel_order(data.channels),
             "segpress.activation": "sigmoid" if self.task.logits == 1 else "softmax",
-            "segpress.threshold": json.dumps(0.5 if self.task.logits == 1 else None),
+            # What the recipe's post-processing makes of it is told afterwards: it can change without the network.
+            **Postprocess().metadata(self.task.logits),
             "segpress.restore": data.fit.restored_from,
             "segpress.axes": data.reader.axes,
             "segpress.spacing": json.dumps(data.fit.spacing),
@@ -267,7 +278,7 @@ def measured(
     runnable = [build for build in builds if scored[build.name]["reason"] is None]
     times = cache.value(
         "latency",
-        key_of([build.key for build in runnable], timing, task.seed, task.data.fingerprint(), versions()),
+        key_of([build.key for build in runnable], timing, task.seed, *_scene(task), versions()),
         lambda: _timed(runnable, task, timing, log),
     )
     rows = []
@@ -380,8 +391,13 @@ def _score(
             "reason": None,
         }
 
-    key = key_of(build.key, task.data.fingerprint(), build.absent, [case.name for case in cases])
+    key = key_of(build.key, *_scene(task), build.absent, [case.name for case in cases])
     return cache.value(f"scores-{build.name}", key, work)
+
+
+def _scene(task: Task) -> tuple[str, Postprocess]:
+    """What scores and end-to-end times depend on beside the artifact."""
+    return task.data.fingerprint(), task.postprocess
 
 
 def _timed(builds: Sequence[Build], task: Task, timing: Timing, log: Log) -> dict[str, Any]:

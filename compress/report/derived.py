@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from compress.measure.row import NOISE
 from compress.measure.skill import LITTLE, REASONS, THRESHOLD
+from compress.report import applied
 
 Json = Mapping[str, Any]
 Pairs = Sequence[tuple[float, float]]
@@ -332,7 +333,8 @@ def _of_little_skill(report: Json, dice: float) -> str:
     """A warning behind the baseline's Dice where that is low."""
     if dice >= LITTLE:
         return ""
-    one = f"; {THRESHOLD}" if report["data"].get("logits") == 1 else ""
+    at_half = report["data"].get("logits") == 1 and not applied.has_threshold(report)
+    one = f"; {THRESHOLD}" if at_half else ""
     return f" Under {LITTLE} a baseline has little skill, and its drop says little: {REASONS}{one}."
 
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
-from compress.report import derived
+from compress.report import applied, derived
 from compress.report.derived import COLLAPSE, NOTHING
 from compress.report.markdown import tables
 from compress.report.plots import legend as legend_of_steps
@@ -45,6 +45,7 @@ def to_html(report: Mapping[str, Any], overlays: Sequence[Overlay]) -> str:
         verdict=derived.conclusion(report),
         summary=[
             derived.baseline_sentence(report),
+            *applied.sentences(report),
             *derived.drop_sentences(report),
             *derived.processor_sentences(report),
             *derived.slower_sentences(report),

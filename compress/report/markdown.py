@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compress.report import derived
+from compress.report import applied, derived
 from compress.report.derived import COLLAPSE, NOTHING, Json, Line, Step
 
 _SPECIAL = re.compile(r"[\\`*\[\]|#~]|(?<!\w)_|_(?!\w)")
@@ -48,6 +48,7 @@ def _summary(report: Json) -> list[str]:
     """The few sentences to read first: the baseline, each last artifact, each drop that a gate judges."""
     return [
         derived.baseline_sentence(report),
+        *applied.sentences(report),
         *map(_artifact_sentence, derived.last_step(report)),
         *derived.drop_sentences(report),
         *derived.processor_sentences(report),

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from compress.report import derived
+from compress.report import applied, derived
 from compress.report.derived import NOTHING, Json, Line
 
 _STYLES = {"holds": "green", "fails": "bold red", "inconclusive": "yellow", "not judged": "yellow"}
@@ -23,6 +23,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     console.print()
     for sentence in (
         derived.baseline_sentence(report),
+        *applied.sentences(report),
         *derived.drop_sentences(report),
         *derived.processor_sentences(report),
         *derived.slower_sentences(report),
