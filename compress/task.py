@@ -6,7 +6,7 @@ Legend: B batch, C channels, K classes, H height, W width (of volumes, depth bef
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.data.dataset.cases import Case, Dataset, MaskArray, Spacing
+from compress.data.dataset.cases import Case, Dataset, Fit, FloatArray, MaskArray, Spacing
 from compress.data.dataset.oddities import oddities
 from compress.data.dataset.restore import labels_at
 from compress.data.dataset.tiles import Size, blended, central
 from compress.errors import DataError, NotHere
 from compress.measure.segmentation import Ruler, Scores, score_case, scores_of
+from compress.postprocess.applying.chain import Postprocess
 from export.artifact import Infer
 from export.graph import Dynamic
 
@@ -39,6 +40,8 @@ class Task:
     net: nn.Module
     seed: int
     dynamic: tuple[Dynamic, ...] = ()
+    postprocess: Postprocess = field(default_factory=Postprocess)
+    """What every network's answers go through before they are scored, timed or shown."""
     folder: Path | None = None
     """Where a long pass keeps what it needs to go on after an interruption; None keeps nothing."""
     views: Path | None = None
@@ -97,29 +100,17 @@ class Task:
 
     def labels(self, infer: Infer, case: Case) -> MaskArray:
         """The network's answer at the image's original size (HW): what end-to-end latency times, all tiles included."""
-        logits_KHW = self._logits(infer, case)
-        if self._is_partial(logits_KHW):
-            return labels_from_logits(logits_KHW[None])[0]
-        return self._restored(logits_KHW, self.data.size_of(case))
+        return self._answered(infer, case).labels(self.data.size_of(case), self.data.spacing_of(case))
 
-    def _logits(self, infer: Infer, case: Case) -> np.ndarray:
-        """The network's answer (KHW) at its own size, or of tiles at the size that they are taken from."""
-        if self.data.fit.how != "tile":
-            return finite(infer(self.data.image(case)[None]))[0]
-        fit, image_CHW = self.data.fit, self.data.normalization(self.data.whole_pixels(case))
-        return finite(blended(infer, image_CHW, fit.size, self._answer, fit.overlap))[0]
-
-    def _is_partial(self, logits_KHW: np.ndarray) -> bool:
-        """Whether an unpadded network answered for the centre of its input only."""
-        return self.data.fit.how != "tile" and logits_KHW.shape[1:] != self.data.fit.size
-
-    def _restored(self, logits_KHW: np.ndarray, original: Size) -> MaskArray:
-        """Labels of the image's original size (HW)."""
-        fit = self.data.fit
-        inner_KHW = fit.unpadded(logits_KHW, original)
-        if fit.restored_from == "labels" or inner_KHW.shape[1:] == original:
-            return fit.restore(labels_from_logits(logits_KHW[None])[0], original)
-        return labels_at(inner_KHW, original)
+    def _answered(self, infer: Infer, case: Case) -> Answer:
+        """The network's answer at its own size, or of tiles at the size that they are taken from."""
+        fit, pixels_CHW = self.data.fit, self.data.whole_pixels(case)
+        image_CHW = self.data.normalization(pixels_CHW)
+        tiles = fit.how == "tile"
+        logits_1KHW = (
+            blended(infer, image_CHW, fit.size, self._answer, fit.overlap) if tiles else infer(image_CHW[None])
+        )
+        return Answer(logits_KHW=finite(logits_1KHW)[0], pixels_CHW=pixels_CHW, fit=fit, postprocess=self.postprocess)
 
     @cached_property
     def logits(self) -> int:
@@ -153,12 +144,16 @@ class Task:
 
     def fitted_labels(self, infer: Infer, case: Case) -> MaskArray:
         """The network's answer to what is `shown`; around an unpadded network's answer there is background."""
-        labels_HW = labels_from_logits(self._logits(infer, case)[None])[0]
-        if self.data.fit.how == "tile":
-            return _thinned(labels_HW, labels_HW.ndim)
-        whole_HW = np.zeros(self.data.fit.size, np.uint8)
-        whole_HW[central(labels_HW.shape, whole_HW.shape)] = labels_HW
-        return whole_HW
+        answer, whole_HW = self._answered(infer, case), np.zeros(self.data.fit.size, np.uint8)
+        if answer.is_partial:
+            labels_HW = answer.labels(self.data.size_of(case), self.data.spacing_of(case))
+            whole_HW[central(answer.size, whole_HW.shape)] = labels_HW
+        elif self.postprocess.steps:
+            spacing = self.data.spacing_of(case)
+            whole_HW = self.data.fit.mask(answer.labels(self.data.size_of(case), spacing), spacing=spacing)
+        else:
+            whole_HW = labels_from_logits(answer.logits_KHW[None])[0]
+        return _thinned(whole_HW, whole_HW.ndim) if self.data.fit.how == "tile" else whole_HW
 
     def _compared(self, infer: Infer, case: Case) -> tuple[MaskArray, MaskArray, Spacing | None]:
         """Labels and truth of one size, and the pixel spacing there.
@@ -167,15 +162,63 @@ class Task:
         only the centre of its input and is compared there; laid side by side as tiles it covers all.
         """
         truth_HW, spacing = self.data.mask(case), self.data.spacing_of(case)
-        logits_KHW = self._logits(infer, case)
-        if not self._is_partial(logits_KHW):
-            return self._restored(logits_KHW, truth_HW.shape), truth_HW, spacing
-        labels_HW = labels_from_logits(logits_KHW[None])[0]
+        answer = self._answered(infer, case)
+        labels_HW = answer.labels(truth_HW.shape, spacing)
+        if not answer.is_partial:
+            return labels_HW, truth_HW, spacing
         fitted_HW = self.data.fitted_mask(case)
-        if spacing is not None:
-            sides = zip(spacing, truth_HW.shape, fitted_HW.shape, strict=True)
-            spacing = tuple(length * old / new for length, old, new in sides)
-        return labels_HW, fitted_HW[central(labels_HW.shape, fitted_HW.shape)], spacing
+        return labels_HW, fitted_HW[central(answer.size, fitted_HW.shape)], answer.spacing(truth_HW.shape, spacing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a network said of a case, and how labels are made of it."""
+
+    logits_KHW: FloatArray
+    pixels_CHW: FloatArray
+    """What it answered for, scaled to 0..1, at the network's size; of tiles all that they are taken from."""
+    fit: Fit
+    postprocess: Postprocess
+
+    @property
+    def size(self) -> Size:
+        return self.logits_KHW.shape[1:]
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether an unpadded network answered for the centre of its input only."""
+        return self.fit.how != "tile" and self.size != self.fit.size
+
+    def labels(self, original: Size, spacing: Spacing | None) -> MaskArray:
+        """Labels of the image's original size (HW), or, if partial, of the centre at the network's size.
+
+        Args:
+            spacing: of the original image.
+        """
+        if self.is_partial:
+            inner_CHW = self.pixels_CHW[central(self.size, self.fit.size)]
+            labels_HW = self._chosen(self.logits_KHW, inner_CHW, self.size)
+            return self.postprocess.cleaned(labels_HW, self.spacing(original, spacing))
+        inner_KHW, pixels_CHW = (self.fit.unpadded(each, original) for each in (self.logits_KHW, self.pixels_CHW))
+        size = inner_KHW.shape[1:] if self.fit.restored_from == "labels" else original
+        labels_HW = self._chosen(inner_KHW, pixels_CHW, size)
+        return self.postprocess.cleaned(
+            labels_HW if size == original else self.fit.restore(labels_HW, original), spacing
+        )
+
+    def spacing(self, original: Size, spacing: Spacing | None) -> Spacing | None:
+        """The spacing at the network's size of an image of this size and spacing."""
+        if spacing is None:
+            return None
+        sides = zip(spacing, original, self.fit.size, strict=True)
+        return tuple(length * old / new for length, old, new in sides)
+
+    def _chosen(self, logits_KHW: FloatArray, pixels_CHW: FloatArray, size: Size) -> MaskArray:
+        """Labels of this size (HW), before the steps on labels; of an answer without what is padded around it."""
+        if self.postprocess.changes_choice:
+            return self.postprocess.chosen(logits_KHW, pixels_CHW, size)
+        same = logits_KHW.shape[1:] == size
+        return labels_from_logits(logits_KHW[None])[0] if same else labels_at(logits_KHW, size)
 
 
 def _thinned(pixels: MaskArray, axes: int, most: int = 1024) -> MaskArray:

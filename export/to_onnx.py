@@ -229,3 +229,18 @@ def metadata_of(path: Path) -> dict[str, str]:
     """The metadata_props of an ONNX file."""
     model = onnx.load(path, load_external_data=False)
     return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def tell(path: Path, metadata: Mapping[str, str | None]) -> None:
+    """Write these into an ONNX file's metadata_props, over what they said before; nothing else in it changes.
+
+    Args:
+        metadata: None takes what it is said of out of the file.
+    """
+    model = onnx.load(path, load_external_data=False)
+    said = {entry.key: entry.value for entry in model.metadata_props} | dict(metadata)
+    del model.metadata_props[:]
+    for key, value in said.items():
+        if value is not None:
+            model.metadata_props.add(key=key, value=value)
+    write_bytes(path, model.SerializeToString(deterministic=True))

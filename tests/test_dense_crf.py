@@ -51,7 +51,7 @@ def test_the_filter_is_symmetric_so_that_like_pixels_count_for_each_other_alike(
 def test_a_noisy_mask_is_drawn_to_the_edges_of_the_image(channels: int) -> None:
     mask = disc()
     noisy = spoiled(mask)
-    refined = DenseCrf(alike_px=20, alike_intensity=20)(logits_from_labels(noisy, 2), pictured(mask, channels))
+    refined = DenseCrf(alike_px=20, alike_intensity=20).refined(logits_from_labels(noisy, 2), pictured(mask, channels))
     wrong = {name: (labels != mask).mean() for name, labels in (("before", noisy), ("after", refined.argmax(0)))}
     assert wrong["before"] > 0.15
     assert wrong["after"] < 0.01
@@ -63,7 +63,7 @@ def test_positions_alone_cannot_find_the_edge_that_colours_show() -> None:
     logits = logits_from_labels(np.roll(mask, 3, axis=1).astype(np.int64), 2)
     image = pictured(mask)
     wrong = {
-        alike: (DenseCrf(alike=alike, alike_px=20, alike_intensity=20)(logits, image).argmax(0) != mask).mean()
+        alike: (DenseCrf(alike=alike, alike_px=20, alike_intensity=20).refined(logits, image).argmax(0) != mask).mean()
         for alike in (0.0, 8.0)
     }
     assert wrong[8.0] < 0.1 * wrong[0.0]
@@ -73,7 +73,7 @@ def test_a_single_sigmoid_logit_is_refined_as_two_classes_are() -> None:
     mask = disc()
     two = logits_from_labels(spoiled(mask), 2)
     one, crf = two[1:] - two[:1], DenseCrf(alike_px=20, alike_intensity=20)
-    refined_one, refined_two = crf(one, pictured(mask)), crf(two, pictured(mask))
+    refined_one, refined_two = crf.refined(one, pictured(mask)), crf.refined(two, pictured(mask))
     assert refined_one.shape == (1, *mask.shape)
     np.testing.assert_allclose(refined_one[0], refined_two[1] - refined_two[0], atol=1e-4)
 
@@ -82,7 +82,7 @@ def test_refined_logits_are_log_probabilities_of_the_given_size_and_nothing_give
     mask = disc((20, 31))
     logits = np.random.default_rng(0).normal(size=(4, 20, 31)).astype(np.float32)
     before = logits.copy()
-    refined = DenseCrf(iterations=2)(logits, pictured(mask).astype(np.uint8))
+    refined = DenseCrf(iterations=2).refined(logits, pictured(mask).astype(np.uint8))
     assert refined.shape == logits.shape and refined.dtype == np.float32
     np.testing.assert_allclose(np.exp(refined).sum(0), 1, atol=1e-5)
     np.testing.assert_array_equal(logits, before)
@@ -98,7 +98,7 @@ def test_refined_logits_are_log_probabilities_of_the_given_size_and_nothing_give
 )
 def test_what_does_not_fit_is_refused(logits: Any, image: Any, why: str) -> None:
     with pytest.raises(DataError, match=why):
-        DenseCrf()(logits.astype(np.float32), image)
+        DenseCrf().refined(logits.astype(np.float32), image)
 
 
 def test_labels_of_other_classes_and_certainties_that_say_nothing_are_refused() -> None:

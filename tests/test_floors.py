@@ -39,6 +39,7 @@ FLOORS = (
     "compress.task",
     "compress.cache",
     "compress.postprocess",
+    "compress.postprocess.applying",
     "compress.data",
     "compress.data.dataset",
     "compress.measure",

@@ -163,7 +163,7 @@ def test_a_baseline_that_finds_nothing_is_refused_before_any_pass(folder: Path, 
     said = str(caught.value)
     assert "the baseline's Dice is 0 on all of 12 test cases with foreground" in said
     assert REASONS in said
-    assert ("add -log(t / (1 - t)) to the bias" in said) == (classes == 1)
+    assert ("give postprocess: [threshold: {at: t}]" in said) == (classes == 1)
     lines: list[str] = []
     refuse_without(task, False, lines.append)
     assert len(lines) == 1, "where no gate reads it, it is told"
@@ -238,8 +238,11 @@ def report_of(dice: float, logits: int) -> dict[str, Any]:
 def test_a_low_baseline_is_told_beside_its_dice_and_in_the_headline() -> None:
     low, fair = report_of(0.2, 2), report_of(0.3, 2)
     assert "Under 0.3 a baseline has little skill" in baseline_sentence(low)
-    assert "bias of its last layer" not in baseline_sentence(low)
-    assert "bias of its last layer" in baseline_sentence(report_of(0.2, 1))
+    assert "threshold: {at: t}" not in baseline_sentence(low)
+    of_one = report_of(0.2, 1)
+    assert "postprocess: [threshold: {at: t}]" in baseline_sentence(of_one)
+    of_one["data"]["postprocess"] = [{"threshold": {"at": 0.3}}]
+    assert "threshold: {at: t}" not in baseline_sentence(of_one), "it has one already"
     assert conclusion(low).sentence.endswith("but the baseline has little skill: its mean foreground Dice is 0.2000.")
     assert baseline_sentence(fair).endswith("mean foreground Dice 0.3000 over 200 test cases.")
     assert conclusion(fair).sentence == "The only gate holds."

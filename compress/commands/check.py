@@ -94,6 +94,12 @@ def check(recipe: Recipe, say: Say) -> Found:
     fits = _size_fits(recipe, found)
     with _data(recipe, found, say) as data:
         if data is not None:
+            # The names of classes may be known from the weights alone.
+            named = net is not None or getattr(recipe.data, "classes", None) is not None
+            wrong = recipe.postprocess_faults(data) if named else []
+            found.mistakes += wrong
+            # The baseline is scored all the same: without what cannot be applied to it.
+            recipe = replace(recipe, postprocess=()) if wrong else recipe
             _roles(recipe, data, found)
             few = replace(data, cases={role: _some(data.cases[role]) for role in ROLES})
             whole = _files(few, found, say)

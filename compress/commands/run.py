@@ -190,7 +190,7 @@ def _checked(task: Task, recipe: Recipe, cache: Cache, log: Log) -> tuple[str, l
         return True
 
     content, notes = cache.value("data", key_of(code_key(), task.data.fingerprint()), look)
-    cache.value("skill", key_of(first_key(recipe, task), judged), skill)
+    cache.value("skill", key_of(first_key(recipe, task), judged, task.postprocess), skill)
     return content, [*notes, *_on_restoring(task)]
 
 
@@ -219,6 +219,7 @@ def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
         "tolerance": task.data.tolerance,
         "restore": task.data.fit.restored_from,
         "logits": task.logits,
+        **({"postprocess": task.postprocess.as_list()} if task.postprocess.steps else {}),
         "roles": {
             "train": used("train", "not used by this run: no pass trains"),
             "calibration": f"{used('calibration', 'set aside, not used')}, and to compare artifacts with torch; "

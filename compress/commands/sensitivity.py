@@ -29,6 +29,7 @@ from compress.gates.judging.paired_drop import paired_drop
 from compress.measure.segmentation import Scores, scores_of
 from compress.passes.int8 import Int8
 from compress.pipeline.stages import cost_in
+from compress.postprocess.applying.chain import Postprocess
 from compress.recipe import Recipe
 from compress.task import Task
 from export.backends.torch import infer_from_module
@@ -64,7 +65,8 @@ def sensitivity(recipe: Recipe, folder: Path, questions: Questions, say: Log = p
         PassError: if there are no calibration cases to set the ranges of integers.
     """
     with claimed(folder, fresh=False), logged(folder, say) as log:
-        task = recipe.task()
+        # As passes see it: what ranks layers does not depend on the post-processing.
+        task = replace(recipe.task(), postprocess=Postprocess())
         measure = _Measure(recipe, task, Cache(folder), questions)
         found = _asked(measure, task, questions)
         log(f"sensitivity: {len(measure.cases)} validation cases, mean foreground Dice {found['dice']:.4f}")

@@ -18,8 +18,8 @@ REASONS = (
 )
 CHECK = "check its normalization, the orientation, the order of the classes and the masks"
 THRESHOLD = (
-    "its one logit is on above 0, a threshold of 0.5: for a network that was trained for a threshold t, add "
-    "-log(t / (1 - t)) to the bias of its last layer"
+    "its one logit is on above 0, a threshold of 0.5: for a network that was trained for a threshold t, give "
+    "postprocess: [threshold: {at: t}]"
 )
 
 

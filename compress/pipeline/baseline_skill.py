@@ -57,11 +57,16 @@ def _refuse_blind(task: Task, judged: bool, log: Callable[[str], None]) -> bool:
     if tried == 0:
         return True
     told = f"the baseline's Dice is 0 on all of {tried} test cases with foreground, so no drop from it says anything"
-    likely = f"{told}; {REASONS}{f'; {THRESHOLD}' if task.logits == 1 else ''}"
+    likely = f"{told}; {REASONS}{f'; {THRESHOLD}' if _at_half(task) else ''}"
     if judged and tried >= SURE:
         raise DataError(f"{task.data.source}: {likely}")
     log(likely)
     return True
+
+
+def _at_half(task: Task) -> bool:
+    """Whether its one logit is on above a probability of 0.5."""
+    return task.logits == 1 and task.postprocess.threshold(task.logits) == 0.5
 
 
 def _dice(task: Task) -> Iterator[NDArray[np.float64]]:

@@ -19,6 +19,8 @@ from compress.pipeline.deployment import Deployment
 from compress.pipeline.faithful import FAITHFUL
 from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.stages import Stage
+from compress.pipeline.told import is_export, told
+from compress.postprocess.applying.chain import Postprocess
 from compress.task import Task
 from export.artifact import Artifact, Port
 from export.backends.torch import infer_from_module
@@ -80,6 +82,11 @@ class Builder:
             again = self._record(stage, at)
             record = self.cache.value(name, key_of(key, again), lambda: again)
             artifact = self._read(stage, self.cache.folder / record["artifact"])
+        if artifact is not None:
+            artifact = self._told(artifact)
+            with contextlib.suppress(BackendError):
+                # What it was built from lies beside it, and must not say otherwise.
+                self._told(Artifact.read(artifact.path.with_name(f"{at.stem if stage.quantized else 'model'}.onnx")))
         return Build(
             stage=stage,
             deployment=at,
@@ -144,9 +151,12 @@ class Builder:
             return {"sha256": sha256(path)}
 
         record = self.cache.value(f"onnx-{stage.name}-{stem}", key, make)
-        if not path.is_file() or sha256(path) != record["sha256"]:
+        if not is_export(path, record["sha256"]):
             make()
-        return Artifact.read(path)
+        return self._told(Artifact.read(path))
+
+    def _told(self, artifact: Artifact) -> Artifact:
+        return told(artifact, self.task.postprocess, self.task.logits)
 
     def _check_faithful(self, stage: Stage, artifact: Artifact) -> None:
         from export.backends.onnxruntime import OnnxRuntime
@@ -170,7 +180,8 @@ class Builder:
             "segpress.resize": data.reader.resize,
             "segpress.channels": data.reader.channel_order(data.channels),
             "segpress.activation": "sigmoid" if self.task.logits == 1 else "softmax",
-            "segpress.threshold": json.dumps(0.5 if self.task.logits == 1 else None),
+            # What the recipe's post-processing makes of it is told afterwards: it can change without the network.
+            **Postprocess().metadata(self.task.logits),
             "segpress.restore": data.fit.restored_from,
             "segpress.axes": data.reader.axes,
             "segpress.spacing": json.dumps(data.fit.spacing),

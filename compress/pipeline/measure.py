@@ -24,6 +24,7 @@ from compress.pipeline.faithful import fault_of_float, fault_of_integers
 from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.processors import processors
 from compress.pipeline.provenance import hashes
+from compress.postprocess.applying.chain import Postprocess
 from compress.task import Task
 from export.artifact import Infer
 from export.backend import Backend
@@ -53,7 +54,7 @@ def measured(
     runnable = [build for build in builds if scored[build.name]["reason"] is None]
     times = cache.value(
         "latency",
-        key_of([build.key for build in runnable], timing, task.seed, task.data.fingerprint(), versions()),
+        key_of([build.key for build in runnable], timing, task.seed, *_scene(task), versions()),
         lambda: _timed(runnable, task, timing, log),
     )
     return [_row(build, scored[build.name], times.get(build.name), cache) for build in builds]
@@ -164,8 +165,13 @@ def _score(
             "reason": None,
         }
 
-    key = key_of(build.key, task.data.fingerprint(), build.absent, [case.name for case in cases])
+    key = key_of(build.key, *_scene(task), build.absent, [case.name for case in cases])
     return cache.value(f"scores-{build.name}", key, work)
+
+
+def _scene(task: Task) -> tuple[str, Postprocess]:
+    """What scores and end-to-end times depend on beside the artifact."""
+    return task.data.fingerprint(), task.postprocess
 
 
 def _timed(builds: Sequence[Build], task: Task, timing: Timing, log: Log) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from compress.measure.complexity import Cost, cost_of
 from compress.measure.macs import macs_of
 from compress.networks.foreign.notes import notes_of
 from compress.networks.foreign.repeatable import of_the_batch, why_otherwise
+from compress.postprocess.applying.chain import Postprocess
 from compress.progress import at_work
 from compress.storage.description import Description
 from compress.storage.weights import load_net, save_net
@@ -127,7 +128,10 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, c
         # What a pass keeps to go on after an interruption, until its network is saved.
         work = make_folder(path.parent / "work")
         with at_work(name):
-            net = make(replace(task, folder=work, views=cache.folder / VIEWS, note=note))
+            # Without post-processing, so that none of it decides what a pass makes: changed, it is scored again and
+            # nothing is trained again.
+            own = replace(task, folder=work, views=cache.folder / VIEWS, note=note, postprocess=Postprocess())
+            net = make(own)
         seconds = time.perf_counter() - begun
         save_net(
             net,

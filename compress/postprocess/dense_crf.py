@@ -1,16 +1,19 @@
-"""Dense CRF: logits refined by the image's edges, after a network has answered; no part of any artifact.
+"""Dense CRF: probabilities refined by the image's edges, after a network has answered, as DeepLab v1 and v2 do.
 
 The model and its mean field are those of Kraehenbuehl and Koltun (2011, arXiv 1210.5644): every pixel is joined with
 every other, by how near they are and how like in colour. Their Gaussian filter over positions and colours is
 the permutohedral lattice of Adams, Baek and Davis (2010, "Fast High-Dimensional Filtering Using the
 Permutohedral Lattice"), written here as a product of sparse matrices.
 
-Legend: C channels, K classes, H and W height and width, N pixels, D features of a pixel, M points of the lattice.
+Legend: C channels, K classes, H and W height and width (of volumes, depth before them), N pixels, D features of a
+pixel, M points of the lattice.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import scipy.ndimage
@@ -20,11 +23,15 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from scipy.special import log_softmax, softmax
 
+from compress.data.dataset.restore import probabilities
 from compress.errors import DataError
+from compress.postprocess.applying.step import Kind, Setting
 
 Floats = NDArray[np.float32]
-Positive = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+CERTAIN = 1e-7
+"""Probabilities are taken for no nearer to 0 and 1 than this: a certainty without end leaves nothing to refine."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -32,7 +39,8 @@ class DenseCrf:
     """The two kernels that join pixels, their weights, and how often the mean field is updated.
 
     The defaults are those with which DeepLab v2 is commonly run on photographs; medical images want them chosen on
-    validation cases.
+    validation cases. Pixels are those of the network's answer. In volumes every voxel is joined with every other, and
+    distances are in voxels along each axis.
     """
 
     iterations: Annotated[int, Field(ge=1)] = 10
@@ -45,27 +53,44 @@ class DenseCrf:
     alike_px: Positive = 67.0
     """Its standard deviation over positions, in pixels."""
     alike_intensity: Positive = 3.0
-    """Its standard deviation over colours, in the image's own units: 3 of 255."""
+    """Its standard deviation over colours, of which 255 is the largest: 3 of 255."""
 
-    def __call__(self, logits_KHW: Floats, image_CHW: NDArray[Any]) -> Floats:
+    on: ClassVar[Kind] = "probabilities"
+    gives: ClassVar[Kind] = "probabilities"
+
+    def __call__(self, probabilities_KHW: Floats, image_CHW: Floats) -> Floats:
+        """The refined probabilities (KHW, of a sigmoid 1HW), by an image scaled to 0..1."""
+        sure_KHW = np.clip(probabilities_KHW.astype(np.float64), CERTAIN, 1 - CERTAIN)
+        # Of one logit the other class's is 0.
+        logits_KHW = np.log(sure_KHW) - (np.log1p(-sure_KHW) if len(sure_KHW) == 1 else 0)
+        refined_KHW = self.refined(logits_KHW.astype(np.float32), 255 * image_CHW)
+        shares: Floats = probabilities(refined_KHW).numpy()
+        return shares
+
+    def faults(self, setting: Setting) -> Iterator[str]:
+        """It can be applied everywhere."""
+        yield from ()
+
+    def refined(self, logits_KHW: Floats, image_CHW: NDArray[Any]) -> Floats:
         """The refined logits (KHW): log-probabilities of the classes, or one sigmoid logit where one was given.
 
         Args:
             logits_KHW: of a network, or from `logits_from_labels`; float.
-            image_CHW: the image they are of, before normalization; a grey one has one channel.
+            image_CHW: the image they are of, before normalization, 0 to 255; a grey one has one channel.
 
         Raises:
-            DataError: if the two are not of one height and width, or a value is not finite.
+            DataError: if the two are not of one size, or a value is not finite.
         """
         _check(logits_KHW, image_CHW)
         if len(logits_KHW) == 1:
             two = np.concatenate([np.zeros_like(logits_KHW), logits_KHW])
-            refined = self(two, image_CHW)
+            refined = self.refined(two, image_CHW)
             return refined[1:] - refined[:1]
-        kernels = [_smooth(logits_KHW.shape[1:], self.smooth_px), _alike(image_CHW, self)]
-        weighed = [
-            (weight, kernel) for weight, kernel in zip((self.smooth, self.alike), kernels, strict=True) if weight
-        ]
+        weighed: list[tuple[float, _Normalized]] = []
+        if self.smooth:
+            weighed.append((self.smooth, _smooth(logits_KHW.shape[1:], self.smooth_px)))
+        if self.alike:
+            weighed.append((self.alike, _alike(image_CHW, self)))
         given_NK = logits_KHW.reshape(len(logits_KHW), -1).T.astype(np.float64)
         refined_NK = given_NK
         for _ in range(self.iterations):
@@ -93,9 +118,10 @@ def logits_from_labels(labels_HW: NDArray[Any], classes: int, certainty: float =
 
 
 def _check(logits_KHW: Floats, image_CHW: NDArray[Any]) -> None:
-    if logits_KHW.ndim != 3 or image_CHW.ndim != 3:
+    if logits_KHW.ndim not in (3, 4) or image_CHW.ndim != logits_KHW.ndim:
         raise DataError(
-            f"logits are {logits_KHW.ndim}-D and the image {image_CHW.ndim}-D; both must be channels first, 3-D"
+            f"logits are {logits_KHW.ndim}-D and the image {image_CHW.ndim}-D; both must be channels first, 3-D for "
+            "images and 4-D for volumes"
         )
     if logits_KHW.shape[1:] != image_CHW.shape[1:]:
         sizes = ["x".join(map(str, array.shape[1:])) for array in (logits_KHW, image_CHW)]
@@ -118,17 +144,16 @@ class _Normalized:
 def _smooth(size: tuple[int, ...], sigma: float) -> _Normalized:
     def filtered(values_NK: NDArray[np.float64]) -> NDArray[np.float64]:
         values_HWK = values_NK.reshape(*size, -1)
-        blurred = scipy.ndimage.gaussian_filter(values_HWK, sigma, mode="constant", axes=(0, 1))
+        blurred = scipy.ndimage.gaussian_filter(values_HWK, sigma, mode="constant", axes=tuple(range(len(size))))
         return blurred.reshape(values_NK.shape)
 
-    return _Normalized(filtered, size[0] * size[1])
+    return _Normalized(filtered, math.prod(size))
 
 
 def _alike(image_CHW: NDArray[Any], crf: DenseCrf) -> _Normalized:
-    rows, columns = np.indices(image_CHW.shape[1:])
-    places = [axis.ravel() / crf.alike_px for axis in (rows, columns)]
+    places = [axis.ravel() / crf.alike_px for axis in np.indices(image_CHW.shape[1:])]
     colours = [channel.ravel() / crf.alike_intensity for channel in image_CHW.astype(np.float64)]
-    return _Normalized(gaussian_filter_of(np.stack([*places, *colours], axis=1)), rows.size)
+    return _Normalized(gaussian_filter_of(np.stack([*places, *colours], axis=1)), places[0].size)
 
 
 def gaussian_filter_of(features_ND: NDArray[np.float64]) -> Any:

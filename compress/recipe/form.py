@@ -11,7 +11,7 @@ from compress.recipe.entries import Entries
 from compress.recipe.network import read_data, read_network
 from compress.recipe.options import nearest
 from compress.recipe.recipe import KEYS, OPSETS, Recipe, other_dims
-from compress.recipe.steps import read_compare, read_gates, read_passes
+from compress.recipe.steps import read_compare, read_gates, read_passes, read_postprocess
 from compress.storage.description import shape_of
 from compress.train.training import Training
 from export.registry import words
@@ -33,6 +33,7 @@ def read_sections(entries: Entries, text: dict[str, Any]) -> Recipe | None:
         "devices": _devices(entries, text),
         "scoring": entries.options(Scoring, text.get("scoring", {}), "scoring") or Scoring(),
         "latency": entries.options(Timing, text.get("latency", {}), "latency") or Timing(),
+        "postprocess": read_postprocess(entries, text),
         "passes": read_passes(entries, entries.listed("passes", text), "passes"),
         "compare": read_compare(entries, text),
         "gates": read_gates(entries, text),

@@ -38,12 +38,18 @@ def schema() -> dict[str, Any]:
     networks = {word: options(named("compress.networks", word), weights) for word in words("compress.networks")}
     gates = {word: options(named("compress.gates", word)) for word in words("compress.gates")}
     kinds = {word: options(named("compress.data", word)) for word in words("compress.data")}
+    steps = {word: options(named("compress.postprocess", word)) for word in words("compress.postprocess")}
     passes = {word: options(named("compress.passes", word)) for word in words("compress.passes")}
     properties = {
         "name": {"type": "string", "description": "Names the run's folder."},
         "seed": {"type": "integer", "minimum": 0},
         "network": one_word(networks, bare=False),
         "data": one_word(kinds, bare=True),
+        "postprocess": {
+            "type": "array",
+            "items": one_word(steps, bare=True),
+            "description": "What is done to the answers of the baseline and of every artifact alike.",
+        },
         "passes": {"type": "array", "items": one_word(passes, bare=True)},
         "compare": {
             "type": "object",

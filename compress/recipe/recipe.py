@@ -20,6 +20,8 @@ from compress.measure.segmentation import Scoring
 from compress.networks.foreign.checks import check_logits
 from compress.networks.foreign.notes import note_on
 from compress.networks.foreign.outputs import which_fits
+from compress.postprocess.applying.chain import Postprocess, faults
+from compress.postprocess.applying.step import Setting, Step
 from compress.storage.description import build_net, read_description, shape_of
 from compress.storage.weights import load_weights
 from compress.task import Task
@@ -33,6 +35,7 @@ KEYS = (
     "data",
     "passes",
     "compare",
+    "postprocess",
     "opset",
     "dynamic",
     "devices",
@@ -55,6 +58,8 @@ class Recipe:
     weights: Path | None = None
     data: Any
     """A configured file of compress/data/, called to give the `Dataset`."""
+    postprocess: Sequence[tuple[str, Step]] = ()
+    """What is done to the answers of the baseline and of every artifact alike, before they are scored."""
     passes: Sequence[tuple[str, Pass]] = ()
     compare: Mapping[str, Sequence[tuple[str, Pass]]] = field(default_factory=dict)
     """Other chains of passes from the same baseline, each with a title: built, scored and timed in the same
@@ -77,8 +82,23 @@ class Recipe:
         Raises:
             WeightsError: if the weights are missing, damaged, or of another network.
             DataError: if the data is not what the network needs.
+            RecipeError: if the post-processing is for other data or another network.
         """
-        return self.task_of(self.trained(), self.named().dataset(stored=self.stored_normalization()))
+        net, data = self.trained(), self.named().dataset(stored=self.stored_normalization())
+        wrong = self.postprocess_faults(data)
+        if wrong:
+            raise RecipeError(self.name, wrong)
+        return self.task_of(net, data)
+
+    def postprocess_faults(self, data: Dataset) -> list[str]:
+        """What keeps the post-processing from being applied to the network's answers on this data."""
+        setting = Setting(
+            class_names=data.class_names,
+            logits=shape_of(self.network).classes,
+            dims=self.data.dims,
+            spacing_known=data.reader.unit == "mm",
+        )
+        return faults(self.postprocess, setting)
 
     def trained(self) -> nn.Module:
         """The network with its weights, in evaluation mode.
@@ -106,7 +126,8 @@ class Recipe:
         Raises:
             WeightsError: if what the network answers cannot be logits.
         """
-        task = Task(data=data, net=net, seed=self.seed, dynamic=self.dynamic)
+        postprocess = Postprocess(steps=tuple(self.postprocess), class_names=data.class_names)
+        task = Task(data=data, net=net, seed=self.seed, dynamic=self.dynamic, postprocess=postprocess)
         if self.weights is None or read_description(self.weights) is None:
             note_on(
                 net, f"the weights tell no classes and no normalization: that of {self.normalization_from()} is used"

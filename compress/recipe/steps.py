@@ -1,4 +1,4 @@
-"""The sections of a recipe that are lists of words: passes, the chains they are compared with, gates."""
+"""The sections of a recipe that are lists of words: passes, chains to compare with, post-processing, gates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compress.gates.judging.gate import Gate
+from compress.postprocess.applying.chain import out_of_order
 from compress.recipe.entries import Entries
 from compress.recipe.options import option_names
 from export.registry import named, words
@@ -21,16 +22,28 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
 
 def read_passes(entries: Entries, steps: Sequence[Any], where: str) -> list[tuple[str, Any]]:
     """The passes of these steps, each with its word."""
-    passes = []
+    return list(_made(entries, steps, where, "compress.passes", "pass").values())
+
+
+def read_postprocess(entries: Entries, text: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What is done to answers before they are scored, each step with its word."""
+    made = _made(entries, entries.listed("postprocess", text), "postprocess", "compress.postprocess", "step")
+    entries.mistakes += out_of_order(made)
+    return list(made.values())
+
+
+def _made(entries: Entries, steps: Sequence[Any], where: str, package: str, what: str) -> dict[int, tuple[str, Any]]:
+    """Each word with its configured step, by its index in the list; without those that are wrong."""
+    right = {}
     for index, step in enumerate(steps):
-        chosen = entries.word(step, words("compress.passes"), f"{where}[{index}]", "pass")
+        chosen = entries.word(step, words(package), f"{where}[{index}]", what)
         if chosen is not None:
             word, options = chosen
             renamed = RENAMED.get(word, {})
-            made = entries.options(named("compress.passes", word), options, f"{where}[{index}] ({word})", renamed)
+            made = entries.options(named(package, word), options, f"{where}[{index}] ({word})", renamed)
             if made is not None:
-                passes.append((word, made))
-    return passes
+                right[index] = (word, made)
+    return right
 
 
 def read_compare(entries: Entries, text: dict[str, Any]) -> dict[str, list[tuple[str, Any]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compress.measure.skill import LITTLE, REASONS, THRESHOLD
+from compress.report import applied
 from compress.report.derived.compared import Line, baseline, last_step
 from compress.report.derived.numbers import fixed, number, signed
 from compress.report.derived.recorded import Json
@@ -33,6 +34,7 @@ def summary(report: Json) -> list[str]:
     """The few sentences to read first: the baseline, what was lost, where it holds, and what did not pay."""
     return [
         baseline_sentence(report),
+        *applied.sentences(report),
         *drop_sentences(report),
         *processor_sentences(report),
         *slower_sentences(report),
@@ -53,7 +55,8 @@ def _of_little_skill(report: Json, dice: float) -> str:
     """A warning behind the baseline's Dice where that is low."""
     if dice >= LITTLE:
         return ""
-    one = f"; {THRESHOLD}" if report["data"].get("logits") == 1 else ""
+    at_half = report["data"].get("logits") == 1 and not applied.has_threshold(report)
+    one = f"; {THRESHOLD}" if at_half else ""
     return f" Under {LITTLE} a baseline has little skill, and its drop says little: {REASONS}{one}."
 
 
