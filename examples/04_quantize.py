@@ -9,6 +9,6 @@ from export.backends.openvino import OpenVino
 
 task = load(Path(__file__).with_name("phantom.yaml")).task()
 
-quantized = Int8(calibrate=8)(task.net, task)
+quantized = Int8(calibrate=4)(task.net, task)
 print(f"onnxruntime: {quantized.layers(OnnxRuntime.rules)}")
 print(f"openvino: {quantized.layers(OpenVino.rules)}")

@@ -10,7 +10,7 @@ from export.to_onnx import to_onnx
 
 task = load(Path(__file__).with_name("phantom.yaml")).task()
 
-quantized = Int8(calibrate=8)(task.net, task)
+quantized = Int8(calibrate=4)(task.net, task)
 for backend in (OnnxRuntime(), OpenVino()):
     word = type(backend).__name__.lower()
     onnx = to_onnx(quantized.placed(backend.rules), task.example, Path(f"{word}.onnx"))

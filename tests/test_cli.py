@@ -226,6 +226,10 @@ def ended_by(how: signal.Signals, path: Path, out: Path, there: str) -> tuple[in
     return process.returncode, said
 
 
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def stopped(code: int, said: str) -> None:
     """It was stopped with the one sentence for that."""
     assert code == 130
@@ -243,12 +247,10 @@ def gone_on_with(done: subprocess.CompletedProcess[str], out: Path) -> None:
 def test_a_run_that_is_killed_or_stopped_goes_on(tmp_path: Path, recipe: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     path, out = write_recipe(tmp_path, recipe), tmp_path / "runs"
     assert ended_by(signal.SIGKILL, path, out, "01-int8.json")[0] == -signal.SIGKILL
-    # Ctrl-C in the middle of an export, in this process; the next test sends it to one of its own.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What Python makes of Ctrl-C, in the middle of an export; the next test sends it to a process of its own.
     with monkeypatch.context() as patch:
-        patch.setattr("compress.pipeline.build.to_onnx", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        patch.setattr("compress.pipeline.build.to_onnx", interrupted)
         done = compress("run", path, "--out", out)
-    signal.signal(signal.SIGINT, before)
     stopped(done.returncode, done.stderr)
     assert "01-int8: done" not in done.stdout
     gone_on_with(compress("run", path, "--out", out), out)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from zoo import example, image, made, quantized, written
 
-from export.artifact import Backend
+from export.backend import Backend
 from export.backends import onnxruntime, openvino
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino

@@ -24,7 +24,7 @@ from compress.pipeline.foreseen import contradictions, scene, spots
 from compress.postprocess.fill_holes import FillHoles
 from compress.postprocess.largest_component import LargestComponent
 from compress.recipe import load, schema
-from compress.report.applied import sentences
+from compress.report.derived.applied import sentences
 from compress.report.report import Report
 from export.artifact import Artifact
 from export.backends.torch import infer_from_module

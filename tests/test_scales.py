@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zoo import conv, image
 
 from compress.passes.int8 import Int8, calibrated
-from export.artifact import Backend
+from export.backend import Backend
 from export.backends import onnxruntime, openvino, tensorrt
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino

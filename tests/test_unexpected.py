@@ -102,9 +102,16 @@ def test_the_version_is_told(capsys: Any) -> None:
     assert re.fullmatch(r"segpress \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
 
 
+def terminated(*_: Any) -> None:
+    """What Python does with SIGTERM: it calls the handler that is set."""
+    handler = signal.getsignal(signal.SIGTERM)
+    assert callable(handler), "SIGTERM would end the process at once"
+    handler(signal.SIGTERM, None)
+
+
 def test_sigterm_stops_as_ctrl_c_does(monkeypatch: Any, capsys: Any) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("compress.recipe.loading.read_yaml", lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("compress.recipe.loading.read_yaml", terminated)
     assert ended("check", "recipe.yaml") == 128 + signal.SIGTERM
     assert capsys.readouterr().err == f"compress: {STOPPED}\n"
     assert signal.getsignal(signal.SIGTERM) is before

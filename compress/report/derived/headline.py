@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compress.measure.skill import LITTLE, REASONS, THRESHOLD
-from compress.report import applied
+from compress.report.derived import applied
 from compress.report.derived.compared import Line, baseline, last_step
 from compress.report.derived.numbers import fixed, number, signed
 from compress.report.derived.recorded import Json
