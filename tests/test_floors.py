@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 from graphlib import TopologicalSorter
 
@@ -192,3 +193,19 @@ def test_the_page_that_draws_the_rooms_is_drawn_from_this_code() -> None:
 
 def without_lines(text: str) -> list[list[str]]:
     return [row.split("|")[:3] + row.split("|")[4:] for row in text.splitlines() if row.startswith("| ")]
+
+
+LONGEST = {ast.ClassDef: 150, ast.FunctionDef: 50, ast.AsyncFunctionDef: 50}
+
+
+def test_files_classes_and_functions_have_one_subject() -> None:
+    """Longer ones had several so far; a table of data may be longer, in a file of its own that is no Python."""
+    long = []
+    for path in files():
+        source = path.read_text(encoding="utf-8")
+        long += [f"{path}: {len(source.splitlines())} lines"] if len(source.splitlines()) > 400 else []
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, tuple(LONGEST)):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                long += [f"{path}: {node.name}: {lines} lines"] if lines > LONGEST[type(node)] else []
+    assert not long, "\n".join(long)

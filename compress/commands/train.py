@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from compress.cache import claimed, versions
 from compress.data.dataset.oddities import oddities
@@ -35,15 +36,7 @@ def train(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Callable[[s
         for line in oddities(data, data.check(("train", "val"))):
             say(line)
         torch.manual_seed(recipe.seed)
-        net = build_net(recipe.network)
-        if recipe.train.widen:
-            if described is None or recipe.weights is None:
-                raise RecipeError(recipe.name, ["train: widen: needs network weights with their description beside"])
-            widen(net, load_net(recipe.weights).state_dict())
-            say(f"starting from {recipe.weights}, widened")
-        elif recipe.weights is not None:
-            load_weights(net, recipe.weights)
-            say(f"starting from {recipe.weights}")
+        net = _started(recipe, described, say)
         begun = time.perf_counter()
         best = recipe.train(net, data, folder, recipe.seed, say)
         say(f"best validation Dice {best:.4f}, {(time.perf_counter() - begun) / 60:.1f} minutes")
@@ -68,3 +61,18 @@ def train(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Callable[[s
             half=True,
         )
         return path
+
+
+def _started(recipe: Recipe, described: Description | None, say: Callable[[str], None]) -> nn.Module:
+    """The network with the weights that its training begins with."""
+    assert recipe.train is not None
+    net = build_net(recipe.network)
+    if recipe.train.widen:
+        if described is None or recipe.weights is None:
+            raise RecipeError(recipe.name, ["train: widen: needs network weights with their description beside"])
+        widen(net, load_net(recipe.weights).state_dict())
+        say(f"starting from {recipe.weights}, widened")
+    elif recipe.weights is not None:
+        load_weights(net, recipe.weights)
+        say(f"starting from {recipe.weights}")
+    return net

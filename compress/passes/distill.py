@@ -153,11 +153,9 @@ class Distill:
 
         length = math.ceil(len(task.data.cases["train"]) / task.data.batch)
         path = folder / "plan.json"
-        if path.is_file():
-            found = json.loads(path.read_text())
-        else:
-            found = self._found(student, objective, task, views)
-            write_json(path, found)
+        if not path.is_file():
+            write_json(path, self._found(student, objective, task, views))
+        found = json.loads(path.read_text())
         steps = found["steps"]
         return Plan(
             steps=steps,

@@ -145,7 +145,7 @@ class Builder:
         def make() -> dict[str, str]:
             make_folder(path.parent)
             net = self._placed(stage, rules)
-            artifact = to_onnx(net, self.task.example, path, self.style, self._metadata(stage)).sealed()
+            artifact = to_onnx(net, self.task.example, path, self.style, metadata(stage, self.task)).sealed()
             if not isinstance(stage.net, Quantized):
                 self._check_faithful(stage, artifact)
             return {"sha256": sha256(path)}
@@ -165,29 +165,6 @@ class Builder:
             apart = parity(infer_from_module(self._placed(stage, None)), infer, self.task.probes())
         if not apart.relative_error <= FAITHFUL:
             raise ExportError(f"{artifact.path.name}: ONNX Runtime's logits {apart}: the export changed the network")
-
-    def _metadata(self, stage: Stage) -> dict[str, str]:
-        data = self.task.data
-        return {
-            "segpress.step": stage.name,
-            "segpress.classes": json.dumps(data.class_names),
-            "segpress.normalization": json.dumps(
-                {"scale": data.reader.scale, "mean": data.normalization.mean, "std": data.normalization.std}
-            ),
-            "segpress.size": json.dumps(data.fit.size),
-            "segpress.fit": data.fit.how,
-            "segpress.padding": json.dumps(data.fit.padding),
-            "segpress.resize": data.reader.resize,
-            "segpress.channels": data.reader.channel_order(data.channels),
-            "segpress.activation": "sigmoid" if self.task.logits == 1 else "softmax",
-            # What the recipe's post-processing makes of it is told afterwards: it can change without the network.
-            **Postprocess().metadata(self.task.logits),
-            "segpress.restore": data.fit.restored_from,
-            "segpress.axes": data.reader.axes,
-            "segpress.spacing": json.dumps(data.fit.spacing),
-            "segpress.weights_sha256": sha256(stage.path),
-            "segpress.versions": json.dumps(versions()),
-        }
 
     def _read(self, stage: Stage, path: Path) -> Artifact:
         if path != stage.path:
@@ -217,3 +194,28 @@ def placed(net: nn.Module, rules: Rules | None) -> nn.Module:
         assert rules is not None
         return net.placed(rules)
     return net
+
+
+def metadata(stage: Stage, task: Task) -> dict[str, str]:
+    """What the file tells whoever runs it: docs/artifact_metadata.md."""
+    data = task.data
+    return {
+        "segpress.step": stage.name,
+        "segpress.classes": json.dumps(data.class_names),
+        "segpress.normalization": json.dumps(
+            {"scale": data.reader.scale, "mean": data.normalization.mean, "std": data.normalization.std}
+        ),
+        "segpress.size": json.dumps(data.fit.size),
+        "segpress.fit": data.fit.how,
+        "segpress.padding": json.dumps(data.fit.padding),
+        "segpress.resize": data.reader.resize,
+        "segpress.channels": data.reader.channel_order(data.channels),
+        "segpress.activation": "sigmoid" if task.logits == 1 else "softmax",
+        # What the recipe's post-processing makes of it is told afterwards: it can change without the network.
+        **Postprocess().metadata(task.logits),
+        "segpress.restore": data.fit.restored_from,
+        "segpress.axes": data.reader.axes,
+        "segpress.spacing": json.dumps(data.fit.spacing),
+        "segpress.weights_sha256": sha256(stage.path),
+        "segpress.versions": json.dumps(versions()),
+    }

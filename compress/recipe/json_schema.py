@@ -27,13 +27,6 @@ def schema() -> dict[str, Any]:
                 made["properties"][option] = _one_of(words(f"export.{option}s"), made["properties"][option])
         return made
 
-    def one_word(choices: Mapping[str, dict[str, Any]], bare: bool) -> dict[str, Any]:
-        mappings = [
-            {"type": "object", "properties": {word: made}, "required": [word], "additionalProperties": False}
-            for word, made in choices.items()
-        ]
-        return {"anyOf": [*mappings, *([{"enum": list(choices)}] if bare else [])]}
-
     weights = {"weights": {"type": "string", "description": "Trained weights: .safetensors, or a torch state dict."}}
     networks = {word: options(named("compress.networks", word), weights) for word in words("compress.networks")}
     gates = {word: options(named("compress.gates", word)) for word in words("compress.gates")}
@@ -64,6 +57,10 @@ def schema() -> dict[str, Any]:
         "latency": options(Timing),
         "train": options(Training),
     }
+    return _document(properties, shared)
+
+
+def _document(properties: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "segpress recipe",
@@ -73,6 +70,15 @@ def schema() -> dict[str, Any]:
         "additionalProperties": False,
         "$defs": shared,
     }
+
+
+def one_word(choices: Mapping[str, dict[str, Any]], bare: bool) -> dict[str, Any]:
+    """One word with its options; `bare`, the word alone too."""
+    mappings = [
+        {"type": "object", "properties": {word: made}, "required": [word], "additionalProperties": False}
+        for word, made in choices.items()
+    ]
+    return {"anyOf": [*mappings, *([{"enum": list(choices)}] if bare else [])]}
 
 
 def _one_of(choices: Sequence[str], option: Mapping[str, Any]) -> dict[str, Any]:

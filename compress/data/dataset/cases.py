@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
@@ -306,15 +307,7 @@ class Dataset:
 
     def sha256(self) -> str:
         """Of the bytes of every file, with the role and name of its case: the same wherever the data lies."""
-        # A file may be there once for each tile, and a mask once for each of its images.
-        files = {path for cases in self.cases.values() for case in cases for path in (case.image, case.mask)}
-        found = {path: sha256(path) for path in files}
-        text = [
-            repr((role, case.name, case.patient, case.corner, found[case.image], found[case.mask]))
-            for role in ROLES
-            for case in self.cases[role]
-        ]
-        return hashlib.sha256("\n".join(text).encode()).hexdigest()
+        return _sha256_of(self.cases)
 
     def check(self, roles: Sequence[Role] = ROLES) -> Mapping[Role, Sequence[tuple[Case, Look]]]:
         """Decode every image and mask of these roles once, so that nothing is found out half-way.
@@ -342,16 +335,29 @@ class Dataset:
     def looks(self, cases: Sequence[Case]) -> list[Look]:
         """What is seen of each of these cases when its files are read whole."""
         with ThreadPoolExecutor(max_workers=2) as pool:
-            return list(bar(pool.map(self._looked_at, cases), "checking the data", len(cases)))
+            return list(bar(pool.map(partial(_looked_at, self), cases), "checking the data", len(cases)))
 
-    def _looked_at(self, case: Case) -> Look:
-        try:
-            mask_HW, constant = self.reader.checked(case)
-        except NotIndices as error:
-            return Look(fault=error.advised(self.class_names))
-        except DataError as error:
-            return Look(fault=str(error))
-        return Look(values=frozenset(np.unique(mask_HW).tolist()) - {self.ignore}, constant=constant)
+
+def _sha256_of(cases: Mapping[Role, Sequence[Case]]) -> str:
+    # A file may be there once for each tile, and a mask once for each of its images.
+    files = {path for some in cases.values() for case in some for path in (case.image, case.mask)}
+    sums = {path: sha256(path) for path in files}
+    text = [
+        repr((role, case.name, case.patient, case.corner, sums[case.image], sums[case.mask]))
+        for role in ROLES
+        for case in cases[role]
+    ]
+    return hashlib.sha256("\n".join(text).encode()).hexdigest()
+
+
+def _looked_at(data: Dataset, case: Case) -> Look:
+    try:
+        mask_HW, constant = data.reader.checked(case)
+    except NotIndices as error:
+        return Look(fault=error.advised(data.class_names))
+    except DataError as error:
+        return Look(fault=str(error))
+    return Look(values=frozenset(np.unique(mask_HW).tolist()) - {data.ignore}, constant=constant)
 
 
 def tiled(cases: Mapping[Role, Sequence[Case]], fit: Fit, reader: Reader) -> dict[Role, list[Case]]:
