@@ -15,7 +15,7 @@ import pytest
 from conftest import write_recipe
 from scipy.special import softmax
 
-from compress import gates
+from compress import gates, passes
 from compress.commands.run import run
 from compress.data.dataset.cases import Case
 from compress.errors import RecipeError
@@ -507,3 +507,51 @@ def test_without_steps_again_files_and_report_are_what_they_were(done: Any, proc
         same = [key for key in row if key not in TIMES]
         assert {key: row[key] for key in same} == {key: was[key] for key in same}
     assert "postprocess" not in again["data"] and sentences(again) == []
+
+
+ADDED_PASS = '''
+"""Nothing is changed."""
+
+import copy
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class LeftAlone:
+    """The network as it came."""
+
+    times: int = 1
+    """How often it is left alone."""
+
+    @property
+    def uses(self):
+        return ()
+
+    def __call__(self, net, task):
+        task.note(f"left alone {self.times} times")
+        return copy.deepcopy(net)
+'''
+
+
+@pytest.fixture
+def added_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A pass that lies in a folder of its own; its word."""
+    (tmp_path / "passes").mkdir()
+    (tmp_path / "passes" / "left_alone.py").write_text(ADDED_PASS)
+    monkeypatch.setattr(passes, "__path__", [*passes.__path__, str(tmp_path / "passes")])
+    yield "left_alone"
+    sys.modules.pop("compress.passes.left_alone", None)
+    vars(passes).pop("left_alone", None)
+
+
+def test_to_add_a_pass_is_to_add_one_file(done: tuple[Path, dict], tmp_path: Path, added_pass: str) -> None:
+    report = gone_on(done, tmp_path, passes=[{added_pass: {"times": 3}}])
+    assert {row.step for row in report.rows if row.status == "measured"} == {"baseline", "01-left_alone"}
+    assert report.steps[1]["notes"] == ["left alone 3 times"]
+    entries = schema()["properties"]["passes"]["items"]["anyOf"]
+    (options,) = (each["properties"][added_pass] for each in entries if added_pass in each.get("properties", {}))
+    assert set(options["properties"]) == {"times"}
+    with pytest.raises(RecipeError, match=r"passes\[0\] \(left_alone\): no option 'time'; did you mean 'times'"):
+        load(write_recipe(tmp_path, {**done[1]["recipe"], "passes": [{added_pass: {"time": 1}}]}))
