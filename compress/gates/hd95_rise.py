@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 
 from compress.gates.judging.artifacts import each_measured
-from compress.gates.judging.beforehand import few_cases, not_measured, nowhere, unknown_class
+from compress.gates.judging.beforehand import no_drop_here, no_drop_to_judge
 from compress.gates.judging.options import OPTIONS, Limit, OneBackend, OneClass, OneDevice
-from compress.gates.judging.scene import Scene
 from compress.gates.judging.score_drop import drop_outcomes
 from compress.gates.judging.verdict import Bound, Verdict, at_most
 from compress.measure.row import Row
@@ -29,17 +28,12 @@ class Hd95Rise:
     backend: OneBackend = None
     class_name: OneClass = None
 
+    never_holds = no_drop_to_judge
+    cannot_hold = no_drop_here
+
     @property
     def bound(self) -> Bound:
         return at_most(self.at_most)
 
     def __call__(self, rows: Sequence[Row]) -> list[Verdict]:
         return each_measured(self, rows, lambda row: drop_outcomes("hd95", self.at_most, rows, row, self.class_name))
-
-    def never_holds(self, scene: Scene) -> Iterator[str]:
-        yield from nowhere(self, scene)
-        yield from unknown_class(self.class_name, scene)
-
-    def cannot_hold(self, scene: Scene) -> Iterator[str]:
-        yield from not_measured(self, scene)
-        yield from few_cases(scene)

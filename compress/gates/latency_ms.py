@@ -28,6 +28,8 @@ class LatencyMs:
     backend: OneBackend = None
     percentile: Percentile = 50
 
+    cannot_hold = not_measured
+
     @property
     def bound(self) -> Bound:
         return at_most(self.at_most)
@@ -38,9 +40,6 @@ class LatencyMs:
     def never_holds(self, scene: Scene) -> Iterator[str]:
         yield from nowhere(self, scene)
         yield from few_samples(self.percentile, scene)
-
-    def cannot_hold(self, scene: Scene) -> Iterator[str]:
-        return not_measured(self, scene)
 
     def _outcome(self, row: Row) -> Outcome:
         if row.latency_ms is None:

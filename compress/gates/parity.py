@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
@@ -10,7 +10,6 @@ from pydantic.dataclasses import dataclass
 from compress.gates.judging.artifacts import each_measured, where_shown
 from compress.gates.judging.beforehand import not_measured, nowhere
 from compress.gates.judging.options import OPTIONS, Limit, OneBackend, OneDevice
-from compress.gates.judging.scene import Scene
 from compress.gates.judging.verdict import Bound, Outcome, Verdict, at_most
 from compress.measure.row import Row
 
@@ -26,18 +25,15 @@ class Parity:
     device: OneDevice = None
     backend: OneBackend = None
 
+    never_holds = nowhere
+    cannot_hold = not_measured
+
     @property
     def bound(self) -> Bound:
         return at_most(self.at_most)
 
     def __call__(self, rows: Sequence[Row]) -> list[Verdict]:
         return each_measured(self, rows, lambda row: where_shown(row, [self._outcome(row)]))
-
-    def never_holds(self, scene: Scene) -> Iterator[str]:
-        return nowhere(self, scene)
-
-    def cannot_hold(self, scene: Scene) -> Iterator[str]:
-        return not_measured(self, scene)
 
     def _outcome(self, row: Row) -> Outcome:
         return self.bound.outcome(None if row.parity is None else row.parity["flipped"])

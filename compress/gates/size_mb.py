@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
@@ -10,7 +10,6 @@ from pydantic.dataclasses import dataclass
 from compress.gates.judging.artifacts import each_built
 from compress.gates.judging.beforehand import not_built, nowhere
 from compress.gates.judging.options import OPTIONS, Limit, OneBackend, OneDevice
-from compress.gates.judging.scene import Scene
 from compress.gates.judging.verdict import Bound, Verdict, at_most
 from compress.measure.row import Row
 
@@ -26,15 +25,12 @@ class SizeMb:
     device: OneDevice = None
     backend: OneBackend = None
 
+    never_holds = nowhere
+    cannot_hold = not_built
+
     @property
     def bound(self) -> Bound:
         return at_most(self.at_most)
 
     def __call__(self, rows: Sequence[Row]) -> list[Verdict]:
         return each_built(self, rows, lambda row: [self.bound.outcome(row.size_mb)])
-
-    def never_holds(self, scene: Scene) -> Iterator[str]:
-        return nowhere(self, scene)
-
-    def cannot_hold(self, scene: Scene) -> Iterator[str]:
-        return not_built(self, scene)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 
 from compress.gates.judging.artifacts import each_built
-from compress.gates.judging.beforehand import not_built, nowhere, over_nothing
+from compress.gates.judging.beforehand import no_ratio_to_judge, not_built
 from compress.gates.judging.comparison import times_less
 from compress.gates.judging.options import OPTIONS, Limit, OneBackend, OneDevice, Over
-from compress.gates.judging.scene import Scene
 from compress.gates.judging.verdict import Bound, Verdict, at_least
 from compress.measure.row import Row
 
@@ -28,6 +27,9 @@ class Smaller:
     backend: OneBackend = None
     over: Over = None
 
+    never_holds = no_ratio_to_judge
+    cannot_hold = not_built
+
     @property
     def bound(self) -> Bound:
         return at_least(self.at_least)
@@ -36,10 +38,3 @@ class Smaller:
         return each_built(
             self, rows, lambda row: [times_less(self.bound, lambda each: each.size_mb, rows, self.over, row)]
         )
-
-    def never_holds(self, scene: Scene) -> Iterator[str]:
-        yield from nowhere(self, scene)
-        yield from over_nothing(self, scene)
-
-    def cannot_hold(self, scene: Scene) -> Iterator[str]:
-        return not_built(self, scene)

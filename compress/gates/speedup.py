@@ -30,6 +30,8 @@ class Speedup:
     percentile: Percentile = 50
     over: Over = None
 
+    cannot_hold = not_measured
+
     @property
     def bound(self) -> Bound:
         return at_least(self.at_least)
@@ -41,9 +43,6 @@ class Speedup:
         yield from nowhere(self, scene)
         yield from few_samples(self.percentile, scene)
         yield from over_nothing(self, scene)
-
-    def cannot_hold(self, scene: Scene) -> Iterator[str]:
-        return not_measured(self, scene)
 
     def _outcome(self, rows: Sequence[Row], row: Row) -> Outcome:
         before, name = compared(rows, self.over, row)

@@ -20,6 +20,13 @@ class OfRatio(OfArtifacts, Protocol):
     def over(self) -> str | None: ...
 
 
+class OfScores(OfArtifacts, Protocol):
+    """A gate on scores of a class, or of each."""
+
+    @property
+    def class_name(self) -> str | None: ...
+
+
 def where(gate: OfArtifacts, scene: Scene) -> list[Spot]:
     """The artifacts that a gate will judge."""
     return [spot for spot in scene.judged if applies(gate, spot)]
@@ -114,3 +121,24 @@ def few_cases(scene: Scene) -> Iterator[str]:
     """Not with this data: a drop never holds on so few independent cases."""
     if scene.tests and scene.tests < FEWEST:
         yield f"cannot hold: there are {scene.tests} independent test cases, and {FEWEST} are needed"
+
+
+# All of it for one kind of gate: assigned in its class, each is a method there.
+
+
+def no_drop_to_judge(gate: OfScores, scene: Scene) -> Iterator[str]:
+    """Never: a drop of nothing that is built, or of no class that there is."""
+    yield from nowhere(gate, scene)
+    yield from unknown_class(gate.class_name, scene)
+
+
+def no_drop_here(gate: OfScores, scene: Scene) -> Iterator[str]:
+    """Not here: nothing runs of which scores could drop, or the test cases are too few."""
+    yield from not_measured(gate, scene)
+    yield from few_cases(scene)
+
+
+def no_ratio_to_judge(gate: OfRatio, scene: Scene) -> Iterator[str]:
+    """Never: a ratio of nothing that is built, or over nothing that is."""
+    yield from nowhere(gate, scene)
+    yield from over_nothing(gate, scene)
