@@ -25,7 +25,7 @@ import compress.editing.pruning.target as target_module
 from compress.editing.pruning.dependency.graph import traced
 from compress.editing.pruning.dependency.groups import Bundle, removed_flow
 from compress.editing.pruning.importance import Criterion, importance
-from compress.editing.pruning.interpolative import what_each_adds
+from compress.editing.pruning.interpolative import interpolative_scores
 from compress.editing.pruning.removal import (
     Cut,
     groups,
@@ -643,7 +643,7 @@ def test_of_copies_one_stays_however_large_they_are(describe: Describe) -> None:
 def test_what_channels_add_falls_and_nothing_is_added_by_a_copy() -> None:
     net: Any = with_copies().eval()
     bundles, _ = prunable(net, torch.zeros(1, 1, 32, 32))
-    for score in what_each_adds(net, bundles, [torch.randn(1, 1, 32, 32)])[:3]:
+    for score in interpolative_scores(net, bundles, [torch.randn(1, 1, 32, 32)])[:3]:
         assert score is not None
         largest = score.sort(descending=True).values
         assert (largest[4:] < 1e-6 * largest[0]).all()
@@ -656,7 +656,7 @@ def test_what_channels_add_falls_and_nothing_is_added_by_a_copy() -> None:
 def test_channels_of_every_structure_are_compared(name: str) -> None:
     net, image = made(name), example(name, 5)
     bundles, _ = prunable(net, example(name))
-    for bundle, score in zip(bundles, what_each_adds(net, bundles, [image, -image]), strict=True):
+    for bundle, score in zip(bundles, interpolative_scores(net, bundles, [image, -image]), strict=True):
         assert bundle.group.prunable or score is None
         if score is not None:
             assert len(score) == len(bundle.units)

@@ -50,6 +50,16 @@ class _Enough(Exception):
     """The layer has been called for the last time; the rest of the network need not run."""
 
 
+def inputs_to_fit(task: Task, most: int | None, word: str) -> Images:
+    """The calibration images (1CHW) that a pass of this word fits layers to.
+
+    Raises:
+        PassError: if there are none, or fewer than `most`.
+    """
+    cases = calibration_cases(task, most, word, "; or set refit: false and train afterwards")
+    return lambda: images(task, cases)
+
+
 def seen_by(net: nn.Module, site: Site, inputs: Iterable[Tensor]) -> Iterator[list[Pair]]:
     """For each input of the network, the (input, output) of every call of the module that is now at `site`."""
     module = net.get_submodule(site.name)
@@ -67,7 +77,7 @@ def seen_by(net: nn.Module, site: Site, inputs: Iterable[Tensor]) -> Iterator[li
         yield seen
 
 
-def now_and_before(net: nn.Module, original: nn.Module, site: Site, inputs: Images) -> Iterator[Pair]:
+def reconstruction_pairs(net: nn.Module, original: nn.Module, site: Site, inputs: Images) -> Iterator[Pair]:
     """What a layer sees in the changed network, and what it answered in the original one on the same case.
 
     A layer fitted to such pairs mends the errors of those before it (Zhang et al. 2016,
@@ -90,3 +100,9 @@ def agreement(net: nn.Module, original: nn.Module, inputs: Iterable[Tensor]) -> 
         same += int((either & (ours == theirs)).sum())
         marked += int(either.sum())
     return same / marked if marked else 1.0
+
+
+def fitted(word: str, net: nn.Module, original: nn.Module, inputs: Iterable[Tensor]) -> str:
+    """What a pass says of the network whose layers it fitted."""
+    same = agreement(net, original, inputs)
+    return f"{word}: fitted to the calibration cases, where {same:.1%} of the foreground keeps its class"

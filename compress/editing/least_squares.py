@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.editing.activations import Images, Pair, now_and_before
+from compress.editing.activations import Images, Pair, reconstruction_pairs
 from compress.editing.layer_replacement import CONVS, TRANSPOSED, Site, SkippedSites, not_plain, sites
 from compress.errors import PassError
 from compress.networks.blocks.branches import Branches
@@ -85,7 +85,7 @@ def refit_pruned(
         made = 1 if isinstance(layer, TRANSPOSED) else 0
         gone = {channel for name in site.names for channel in lost.get((f"{name}.weight", made), ())}
         stay = torch.tensor([channel for channel in range(_outside(before)) if channel not in gone])
-        seen = now_and_before(net, original, site, inputs)
+        seen = reconstruction_pairs(net, original, site, inputs)
         pairs = ((into, wanted.index_select(axis, stay)) for into, wanted in seen)
         most = max(LEAST, PLENTY * _unknowns(layer))
         fit_layer(layer, pairs, site.name, "prune", math.ceil(most / cases))

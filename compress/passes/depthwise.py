@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from compress.data.dataset.cases import Role
-from compress.editing.activations import Images, agreement, calibration_cases, images, now_and_before
+from compress.editing.activations import Images, fitted, inputs_to_fit, reconstruction_pairs
 from compress.editing.layer_replacement import (
     CONVS,
     Site,
@@ -77,7 +77,7 @@ class Depthwise:
         """
         original, net = copied(net, "depthwise"), copied(net, "depthwise")
         kept, replaced = SkippedSites(word="depthwise"), []
-        inputs = self._inputs(task)
+        inputs: Images = inputs_to_fit(task, self.calibrate, "depthwise") if self.refit else tuple
         before = macs(net, [task.example.shape]), parameters(net)
         layers = chosen(sites(net, task.example, (nn.modules.conv._ConvNd,)), self.where, "depthwise")
         for site in bar(layers, "separating", len(layers)):
@@ -92,7 +92,7 @@ class Depthwise:
                 continue
             replaced.append(site.name)
             if self.refit:
-                refit(net, site, now_and_before(net, original, site, inputs), "depthwise")
+                refit(net, site, reconstruction_pairs(net, original, site, inputs), "depthwise")
         if not replaced:
             raise kept.nothing_done("no layer was replaced")
         after = macs(net, [task.example.shape]), parameters(net)
@@ -101,17 +101,10 @@ class Depthwise:
             f"multiply-accumulates and {after[1] / before[1]:.0%} of the parameters are left"
         )
         if self.refit:
-            same = agreement(net, original, inputs())
-            task.note(f"depthwise: fitted to the calibration cases, where {same:.1%} of the foreground keeps its class")
+            task.note(fitted("depthwise", net, original, inputs()))
         for line in kept.lines():
             task.note(line)
         return described(net)
-
-    def _inputs(self, task: Task) -> Images:
-        if not self.refit:
-            return tuple
-        cases = calibration_cases(task, self.calibrate, "depthwise", "; or set refit: false and train afterwards")
-        return lambda: images(task, cases)
 
     def _unfit(self, site: Site) -> str | None:
         conv: Any = site.module

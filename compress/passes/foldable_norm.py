@@ -22,7 +22,15 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from compress.data.dataset.cases import Role
-from compress.editing.activations import Images, Pair, agreement, calibration_cases, images, now_and_before, seen_by
+from compress.editing.activations import (
+    Images,
+    Pair,
+    agreement,
+    calibration_cases,
+    images,
+    reconstruction_pairs,
+    seen_by,
+)
 from compress.editing.layer_replacement import Site, SkippedSites, chosen, copied, hooked_or_shared, sites, swap
 from compress.editing.least_squares import rows
 from compress.errors import PassError
@@ -74,7 +82,7 @@ class FoldableNorm:
                 continue
             replaced.append(site.name)
             if not _is_static(site.module):
-                _measure(net.get_submodule(site.name), now_and_before(net, original, site, inputs), site.name)
+                _measure(net.get_submodule(site.name), reconstruction_pairs(net, original, site, inputs), site.name)
         if not replaced:
             raise kept.nothing_done("no norm was replaced")
         task.note(

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.data.dataset.cases import Role
-from compress.editing.activations import Images, agreement, calibration_cases, images, now_and_before
+from compress.editing.activations import Images, fitted, inputs_to_fit, reconstruction_pairs
 from compress.editing.decomposition.cp import Unstable
 from compress.editing.decomposition.layer import Decomposition, Size, difference, ranks_for_target, too_costly
 from compress.editing.decomposition.ranks import Array, by_energy, vbmf_rank
@@ -98,7 +98,7 @@ class Lowrank:
         """
         original, net = copied(net, "lowrank"), copied(net, "lowrank")
         kept, replaced = SkippedSites(word="lowrank"), []
-        inputs = self._inputs(task)
+        inputs: Images = inputs_to_fit(task, self.calibrate, "lowrank") if self.refit else tuple
         whole = Size(macs=macs(net, [task.example.shape]), params=parameters(net))
         found = self._decompositions(net, task, kept)
         plan = list(zip(found, self._ranks(found, whole), strict=True))
@@ -112,7 +112,7 @@ class Lowrank:
                 continue
             replaced.append(f"{site.name} {'x'.join(map(str, ranks))}")
             if self.refit and not (decomposition.transposed and decomposition.method == "svd"):
-                refit(net, site, now_and_before(net, original, site, inputs), "lowrank")
+                refit(net, site, reconstruction_pairs(net, original, site, inputs), "lowrank")
         if not replaced:
             raise kept.nothing_done("no layer was replaced")
         left = Size(macs=macs(net, [task.example.shape]), params=parameters(net))
@@ -122,17 +122,10 @@ class Lowrank:
             "parameters are left"
         )
         if self.refit:
-            same = agreement(net, original, inputs())
-            task.note(f"lowrank: fitted to the calibration cases, where {same:.1%} of the foreground keeps its class")
+            task.note(fitted("lowrank", net, original, inputs()))
         for line in kept.lines():
             task.note(line)
         return described(net)
-
-    def _inputs(self, task: Task) -> Images:
-        if not self.refit:
-            return tuple
-        cases = calibration_cases(task, self.calibrate, "lowrank", "; or set refit: false and train afterwards")
-        return lambda: images(task, cases)
 
     def _decompositions(self, net: nn.Module, task: Task, kept: SkippedSites) -> list[Decomposition]:
         found = []

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from compress.editing.activations import calibration_cases, images
 from compress.editing.pruning.dependency.groups import Bundle
-from compress.editing.pruning.interpolative import what_each_adds
+from compress.editing.pruning.interpolative import interpolative_scores
 from compress.editing.pruning.removal import tensor_of
 from compress.errors import PassError
 from compress.progress import bar
@@ -43,7 +43,7 @@ def importance(net: nn.Module, bundles: Sequence[Bundle], by: Criterion, task: T
     """
     if by == "interpolative":
         cases = calibration_cases(task, None, "prune: by: interpolative", "; or use by: l2")[:CALIBRATION_CASES]
-        added = what_each_adds(net, bundles, images(task, cases))
+        added = interpolative_scores(net, bundles, images(task, cases))
         pairs = zip(added, bundles, strict=True)
         return [None if score is None else _evened(score, by, bundle) for score, bundle in pairs]
     if by in GRADIENTS:

@@ -29,7 +29,7 @@ _ALIKE = 1e-6
 
 
 @torch.no_grad()
-def what_each_adds(net: nn.Module, bundles: Sequence[Bundle], inputs: Iterable[Tensor]) -> list[Tensor | None]:
+def interpolative_scores(net: nn.Module, bundles: Sequence[Bundle], inputs: Iterable[Tensor]) -> list[Tensor | None]:
     """For each bundle, the share of what its readers take in that each unit explains beyond the units before it.
 
     Args:
