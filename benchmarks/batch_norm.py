@@ -19,9 +19,8 @@ from compress.measure.latency import Timing, interleaved
 from compress.networks.unet import UNet
 from compress.train.fast_batch_norm import fast_batch_norms
 from compress.train.losses.sum import DiceCrossEntropy
-from export.device import usable_cpus
 from export.files import write_bytes
-from export.host import conditions, host_facts
+from export.host import conditions, host_facts, usable_cpus
 
 HERE = Path(__file__).parent
 SHAPES = ((4, 8, 256, 256), (4, 12, 256, 256), (4, 20, 128, 128), (4, 40, 64, 64), (4, 76, 32, 32))

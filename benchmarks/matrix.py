@@ -45,6 +45,7 @@ from export.artifact import Artifact
 from export.backends import onnxruntime, openvino, tensorrt
 from export.files import make_folder, sha256, write_bytes, write_json
 from export.quantization.quantized import Quantized
+from export.registry import find_device
 from export.to_onnx import to_onnx
 
 HERE = Path(__file__).parent
@@ -208,7 +209,7 @@ class Ways:
         return max(found)
 
     def _same(self, onnx: Artifact, word: str, net: nn.Module, near: float, shaken: float = SHAKEN) -> str:
-        target = target_on("cpu", 1)
+        target = target_on(find_device("cpu"), 1)
         built = target.build(word, onnx, make_folder(self.folder / word))
         image = self.images[0]
         with target.open(word).open(built) as infer, torch.no_grad():
@@ -222,7 +223,7 @@ class Ways:
         return f"{CHAOTIC} by {itself:.1%}, from torch's by {apart:.1%}"
 
     def _engine(self) -> str:
-        target = target_on(GPU, 1)
+        target = target_on(find_device(GPU), 1)
         sizes = [
             target.build("tensorrt", onnx, make_folder(self.folder / f"engine{number}")).path.stat().st_size / 1e6
             for number, onnx in enumerate((self._whole(), self._exported(tensorrt.RULES)))

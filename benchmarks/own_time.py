@@ -27,9 +27,8 @@ import typer
 import yaml
 
 from compress.errors import SurroundingsError
-from export.device import usable_cpus
 from export.files import write_bytes
-from export.host import host_facts
+from export.host import host_facts, usable_cpus
 
 HERE = Path(__file__).parent
 TIMES = ("latency_ms", "peak_memory_mb", "seconds")

@@ -40,10 +40,9 @@ from export.backends import onnxruntime, openvino
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
 from export.backends.torch import infer_from_module
-from export.device import usable_cpus
 from export.errors import NotHere
 from export.files import make_folder, write_bytes
-from export.host import host_facts
+from export.host import host_facts, usable_cpus
 from export.quantization.quantized import Quantized
 from export.to_onnx import to_onnx
 

@@ -37,6 +37,7 @@ from export.backends.openvino import OpenVino
 from export.backends.torch import infer_from_module
 from export.files import write_bytes
 from export.host import conditions, host_facts
+from export.registry import find_device
 from export.to_onnx import Style
 
 HERE = Path(__file__).parent
@@ -91,7 +92,7 @@ def _entries(recipe: Any, task: Task, folder: Path, threads: int, stack: context
     builder = Builder(task, Style(opset=recipe.opset), cache, print, peaks)
 
     def ours(backend: str, which: Any, name: str) -> Entry:
-        deployment = Deployment(backend=backend, target=target_on("cpu", threads))
+        deployment = Deployment(backend=backend, target=target_on(find_device("cpu"), threads))
         build = builder.build(which, deployment)
         assert build is not None and build.artifact is not None, build
         opened = stack.enter_context(deployment.open().open(build.artifact))

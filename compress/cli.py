@@ -39,6 +39,11 @@ Version = Annotated[
     bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.", show_default=False)
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; forget what is kept.")]
+Host = Annotated[str, typer.Argument(help="A host as ssh knows it, such as one of ~/.ssh/config.", show_default=False)]
+Python = Annotated[str, typer.Option(help="The Python there that has the runtimes.")]
+
+device_commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(device_commands, name="device", help="A device that is reached over SSH, by itself.")
 
 
 @app.callback()
@@ -96,7 +101,8 @@ def check(
         raise RecipeError(str(recipe), mistakes)
     steps = " -> ".join(word for word, _ in loaded.passes) or "no pass"
     but = f", but for {len(warnings)} warning{'s' * (len(warnings) > 1)}" if warnings else ""
-    typer.echo(f"{recipe}: good ({steps}; {len(loaded.gates)} gates; on {', '.join(loaded.devices)}){but}")
+    devices = ", ".join(device.name for device in loaded.devices)
+    typer.echo(f"{recipe}: good ({steps}; {len(loaded.gates)} gates; on {devices}){but}")
 
 
 @app.command()
@@ -204,6 +210,24 @@ def _console() -> Any:
     return Console(highlight=False, width=None if terminal else 110)
 
 
+@device_commands.command()
+def facts(host: Host, python: Python = "python3") -> None:
+    """Print what a device says of itself: board, system, processor, memory, Python and runtimes."""
+    import json
+
+    from compress.commands.device import facts as told
+
+    typer.echo(json.dumps(told(host, python), indent=2))
+
+
+@device_commands.command()
+def clean(host: Host, python: Python = "python3") -> None:
+    """Remove all that runs have sent to a device; what is kept here stays."""
+    from compress.commands.device import clean as cleaned
+
+    typer.echo(f"{host}: {cleaned(host, python) / 1e6:.1f} MB removed")
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON schema of recipes, for editors that complete YAML."""
@@ -226,8 +250,7 @@ def _settle_waiting() -> None:
     They spin for a millisecond otherwise. Where nobody else wants the CPUs that spares waking them, and a small network
     trains up to twice as fast; where another process does, the same network takes up to ten times as long.
     """
-    from export.device import usable_cpus
-    from export.host import is_shared
+    from export.host import is_shared, usable_cpus
 
     if is_shared(usable_cpus()):
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")

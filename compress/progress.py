@@ -20,6 +20,8 @@ EVERY = 60.0
 """Seconds between two lines where there is no terminal."""
 _open: list[str] = []
 """The bars on the terminal: rich draws one at a time."""
+_opening = threading.Lock()
+"""Several devices are measured at the same time."""
 
 
 class _Silence:
@@ -54,11 +56,14 @@ def bar(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
 def steps(what: str, total: int | None, done: int = 0) -> Iterator[Step]:
     """A bar that moves by one each time the function it gives is called; None has no known end."""
     console = Console(stderr=True)
-    if _open or not console.is_terminal:
+    with _opening:
+        draws = console.is_terminal and not _open
+        if draws:
+            _open.append(what)
+    if not draws:
         yield _Counted(what, total, done)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    _open.append(what)
     try:
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(what, total=total, completed=done)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from export.artifact import Artifact, Infer
 from export.device import Device, Kind
-from export.layers import Profile
+from export.profile import Profile
 from export.quantization.rules import Rules
 
 

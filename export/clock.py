@@ -1,17 +1,17 @@
-"""Inferences timed one after the other, where they run."""
+"""Inferences timed one after the other, where they run: here, or on a device reached over SSH (Python 3.8)."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Callable, List
 
 Run = Callable[[int], object]
 """Does one inference, on the input with this number."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Turn:
     """Some inferences in a row."""
 
@@ -25,7 +25,7 @@ class Turn:
     """No other is begun when so much time is gone since the first timed one was."""
 
 
-Clock = Callable[[Turn], list[float]]
+Clock = Callable[[Turn], List[float]]
 """Takes a turn; gives the milliseconds of each timed inference, on the device that ran it."""
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from export.errors import NotHere
+from export.host import board
 from export.instruction_set import instruction_set
+from export.reach import Reach
 
-Kind = Literal["cpu", "cuda", "remote"]
+Kind = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,24 @@ class Device:
     """The runtimes worth building for it: files of export/backends/."""
     compute_capability: str | None = None
     """Of an NVIDIA GPU, such as "8.6"; None takes that of the GPU in this host."""
+    model: str | None = None
+    """How the board names itself in /proc/device-tree/model, or part of that; None: it is told by nothing."""
+    reach: Reach = field(default_factory=Reach)
+    """How it is reached; this host is, unless a recipe says otherwise."""
     exact_sums: bool = False
     """Whether it is known to add products in 32 bits (AVX-512 VNNI, AMX). Where it is not, weights are made so that
     16 bits suffice, since an artifact for a CPU may run on any."""
+
+    @property
+    def word(self) -> str:
+        """The name of its file, without where it is."""
+        return self.name.partition("@")[0]
+
+    def reached(self, reach: Reach) -> Device:
+        """This device where a recipe says that it is."""
+        if reach.at is None:
+            return replace(self, reach=reach)
+        return replace(self, name=f"{self.word}@{reach.at}", title=f"{self.title} at {reach.at}", reach=reach)
 
     def check_here(self) -> None:
         """Whether this host is or has the device.
@@ -35,8 +51,8 @@ class Device:
         Raises:
             NotHere: with the reason, as a report prints it.
         """
-        if self.kind == "remote":
-            raise NotHere(f"{self.title} is another machine, and it was not reached from here")
+        if self.model is not None and self.model not in (board() or ""):
+            raise NotHere(f"{self.title} is another machine; say how it is reached: {self.name}: {{at: HOST}}")
         if self.kind == "cpu" and self.exact_sums and not (known := instruction_set()).exact_sums:
             raise NotHere(f"this host's CPU has neither AVX-512 VNNI nor AMX: it is {known.title}")
         if self.kind == "cuda":
@@ -47,11 +63,6 @@ class Device:
                 raise NotHere(
                     f"this host's GPU has compute capability {capabilities[0]}, not {self.compute_capability}"
                 )
-
-
-def usable_cpus() -> int:
-    """The CPUs this process may run on, which can be fewer than the host has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cuda_capabilities() -> list[str]:

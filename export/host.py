@@ -1,16 +1,21 @@
-"""This machine: what it is, and how busy."""
+"""This machine: what it is, how busy, and what this process took of it (Python 3.8: devices are asked it too)."""
 
 from __future__ import annotations
 
 import os
 import platform
+import resource
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
-from export.device import usable_cpus
 from export.instruction_set import cpu_flags
+
+
+def usable_cpus() -> int:
+    """The CPUs this process may run on, which can be fewer than the host has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def host_facts(threads: int) -> dict[str, Any]:
@@ -47,6 +52,29 @@ def is_shared(cpus: int) -> bool:
         counts.append(int(words[3].partition("/")[0]) - 1)
         time.sleep(0.004)
     return statistics.median(counts) > cpus // 8
+
+
+def boot_id() -> str | None:
+    """What tells one running machine from every other, whatever they are called; None where the kernel says none."""
+    return _read(Path("/proc/sys/kernel/random/boot_id"))
+
+
+def board() -> str | None:
+    """What a board such as a Jetson or a Raspberry Pi calls itself; None where there is no device tree."""
+    told = _read(Path("/proc/device-tree/model"))
+    return told.strip("\0") if told else None
+
+
+def peak_mb() -> int:
+    """The most memory that this process held, in MB, rounded to 10, since a peak varies by a few from run to run."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # getrusage would count what its parent held when it started it.
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        kb = int(line.split()[1])
+    else:
+        kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kb * 1024 / 1e7) * 10
 
 
 def _cpu_name() -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
+from typing import Collection
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class InstructionSet:
     """What a CPU multiplies integers with."""
 
@@ -39,11 +40,10 @@ known, so that only what is proven of the weights counts."""
 UNKNOWN = InstructionSet(name="unknown", title="an unknown instruction set", exact_sums=False)
 
 
-@cache
+@lru_cache(maxsize=None)
 def instruction_set() -> InstructionSet:
     """The one that this host's runtimes take for integers."""
-    flags = cpu_flags()
-    return next((known for known in (*X86, *ARM) if known.name in flags), UNKNOWN)
+    return widest(cpu_flags())
 
 
 def cpu_flags() -> frozenset[str]:
@@ -54,6 +54,11 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(found.partition(":")[2].split())
 
 
-def family() -> tuple[InstructionSet, ...]:
-    """Every instruction set of this host's family."""
-    return ARM if platform.machine() in ("aarch64", "arm64") else X86
+def widest(flags: Collection[str]) -> InstructionSet:
+    """The one that runtimes take for integers on a CPU with these flags."""
+    return next((known for known in (*X86, *ARM) if known.name in flags), UNKNOWN)
+
+
+def family(machine: str | None = None) -> tuple[InstructionSet, ...]:
+    """Every instruction set of the family of a machine such as "aarch64"; None is this host."""
+    return ARM if (machine or platform.machine()) in ("aarch64", "arm64") else X86

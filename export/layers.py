@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from onnx import helper, numpy_helper
 
 from export.artifact import Port
 from export.errors import BackendError
+from export.profile import Profile
 
 Shape = tuple[int, ...]
 
@@ -37,26 +36,6 @@ _FOLLOWING = frozenset(
     )
 )
 """Operators that belong to the layer before them, if all their inputs come from one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodeTime:
-    """What one node of a runtime's own graph took."""
-
-    names: tuple[str, ...]
-    """The ONNX nodes, or their outputs, that the runtime made it from; none of them known: its own work."""
-    kind: str
-    microseconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Profile:
-    """Where the time of one inference goes: medians over warm runs."""
-
-    nodes: tuple[NodeTime, ...]
-    whole_us: float
-    """The nodes' and what lies between them: of a run that nothing disturbs, since an interruption falls on
-    other nodes in every run and is in no median."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,23 +56,6 @@ class Layer:
     nodes: frozenset[str] = field(default_factory=frozenset)
     """ONNX nodes and tensors that belong to it."""
     microseconds: float = 0.0
-
-
-def profile_of(runs: Sequence[tuple[float, Sequence[NodeTime]]]) -> Profile:
-    """The medians of several runs, each its whole time and its nodes' (microseconds)."""
-    times: dict[tuple[tuple[str, ...], str], list[float]] = {}
-    for _, nodes in runs:
-        of_run: Counter[tuple[tuple[str, ...], str]] = Counter()
-        for node in nodes:
-            of_run[node.names, node.kind] += node.microseconds  # type: ignore[assignment]
-        for key, spent in of_run.items():
-            times.setdefault(key, []).append(spent)
-    medians = [
-        NodeTime(names=names, kind=kind, microseconds=statistics.median(spent))
-        for (names, kind), spent in times.items()
-    ]
-    between = statistics.median(whole - sum(node.microseconds for node in nodes) for whole, nodes in runs)
-    return Profile(nodes=tuple(medians), whole_us=between + sum(node.microseconds for node in medians))
 
 
 def with_times(layers: Sequence[Layer], profile: Profile) -> tuple[list[Layer], dict[str, float]]:

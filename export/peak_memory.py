@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import resource
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from export.artifact import artifact_of
+from export.host import peak_mb
 from export.registry import find_device
 from export.target import LocalTarget
 
@@ -27,7 +27,7 @@ RUNS = 3
 
 
 def main(word: str, device: str, threads: str, load: str, record: str) -> None:
-    """Load, run and print, rounded to 10 MB, since a peak varies by a few from run to run."""
+    """Load, run and print."""
     given = json.loads(record)
     artifact = artifact_of(Path(given["path"]), given)
     shape = tuple(1 if axis == -1 else axis for axis in artifact.input.shape)
@@ -42,16 +42,7 @@ def main(word: str, device: str, threads: str, load: str, record: str) -> None:
     with target.open(word).open(artifact) as infer:
         for _ in range(RUNS):
             infer(np.zeros(shape, np.float32))
-    print(round(_peak_kb() * 1024 / 1e7) * 10)
-
-
-def _peak_kb() -> int:
-    """This program's own peak: getrusage would count what its parent held when it started it."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1])
+    print(peak_mb())
 
 
 if __name__ == "__main__":

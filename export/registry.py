@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from export.backend import Backend
 from export.device import Device
+from export.reach import Reach
 
 
 def words(package: str) -> list[str]:
@@ -33,10 +34,15 @@ def named(package: str, word: str) -> Any:
 
 
 def find_device(word: str) -> Device:
-    """The constant in export/devices/`word`.py."""
-    device = named("export.devices", word)
+    """The constant in export/devices/`word`.py; with a host behind it, as in `cpu@tower-7`, the device at that host.
+
+    Raises:
+        ValueError: if that is no host as `Reach.at` may name one.
+    """
+    plain, at, host = word.partition("@")
+    device = named("export.devices", plain)
     assert isinstance(device, Device)
-    return device
+    return device.reached(Reach(at=host)) if at else device
 
 
 def find_backend(word: str) -> type[Backend]:

@@ -17,8 +17,9 @@ from export.backend import Backend
 from export.clock import Turn, timed
 from export.device import Device
 from export.errors import NotHere
-from export.host import conditions, host_facts
-from export.registry import find_backend
+from export.host import boot_id, conditions, host_facts, usable_cpus
+from export.instruction_set import InstructionSet, family, instruction_set
+from export.registry import find_backend, words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +28,8 @@ Load = Callable[[Path], "nn.Module"]
 """Makes the module of a file of weights; a function that a module has under its name, so that others can import it."""
 Command = list[str]
 """A program and its arguments."""
+Peak = Command | Callable[[], float]
+"""What tells the peak memory (MB) of a process: a program of this host that prints it, or what asks another machine."""
 
 
 class Target(Protocol):
@@ -39,8 +42,17 @@ class Target(Protocol):
     def device(self) -> Device: ...
 
     @property
+    def backends(self) -> Sequence[str]:
+        """The runtimes that are built for it and run on it."""
+        ...
+
+    @property
     def threads(self) -> int:
-        """CPU threads that each runtime is given."""
+        """CPU threads that each runtime is given.
+
+        Raises:
+            SurroundingsError: if that is the device's to say, and it is not reached.
+        """
         ...
 
     @property
@@ -48,11 +60,22 @@ class Target(Protocol):
         """Whether what is timed in this process is timed on the device."""
         ...
 
+    @property
+    def machine(self) -> str:
+        """What is one for all devices of one machine: they are measured one after the other, and timed in turns."""
+        ...
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What tells the machine that is reached from another that had its name before; nothing of this host."""
+        ...
+
     def check_here(self) -> None:
         """Whether the device is reached.
 
         Raises:
-            NotHere: with the reason, as a report prints it.
+            NotHere: if it is not there, with the reason, as a report prints it.
+            SurroundingsError: if its host is not reached.
         """
         ...
 
@@ -84,8 +107,8 @@ class Target(Protocol):
         """
         ...
 
-    def peak_memory(self, word: str, artifact: Artifact) -> Command:
-        """A program of this host that prints the peak memory (MB) of a process which runs the artifact on the device.
+    def peak_memory(self, word: str, artifact: Artifact) -> Peak:
+        """What tells the peak memory (MB) of a process which runs the artifact on the device.
 
         Raises:
             NotHere: as `open`.
@@ -100,14 +123,31 @@ class Target(Protocol):
         """What that machine is like now: clock, governor, temperature, load; null where it does not say."""
         ...
 
+    def instruction_set(self) -> InstructionSet:
+        """The one that its CPU's runtimes take for integers."""
+        ...
 
-def target_of(device: Device, threads: int, load: Load) -> Target:
+    def family(self) -> Sequence[InstructionSet]:
+        """Every instruction set of its CPU's family."""
+        ...
+
+    def close(self) -> None:
+        """Leave the device; whatever is asked of it next reaches it anew."""
+        ...
+
+
+def target_of(device: Device, threads: int | None, load: Load) -> Target:
     """How a device is reached.
 
     Args:
+        threads: CPU threads of each runtime; None takes every CPU that may be used where the device is.
         load: makes the module of a file of weights, for the runtimes that run modules.
     """
-    return LocalTarget(device=device, threads=threads, load=load)
+    if device.reach.at is not None:
+        from export.remote.target import RemoteTarget
+
+        return RemoteTarget(device=device, given_threads=threads)
+    return LocalTarget(device=device, threads=threads or usable_cpus(), load=load)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +159,23 @@ class LocalTarget:
     load: Load
 
     @property
+    def backends(self) -> Sequence[str]:
+        return self.device.backends
+
+    @property
     def is_this_host(self) -> bool:
         return True
+
+    @property
+    def machine(self) -> str:
+        return boot_id() or "this host"
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        return ()
+
+    def close(self) -> None:
+        """See `Target`; nothing is held."""
 
     def check_here(self) -> None:
         """See `Target`."""
@@ -155,6 +210,14 @@ class LocalTarget:
         """See `Target`."""
         return conditions()
 
+    def instruction_set(self) -> InstructionSet:
+        """See `Target`."""
+        return instruction_set()
+
+    def family(self) -> Sequence[InstructionSet]:
+        """See `Target`."""
+        return family()
+
     def _backend(self, word: str) -> Backend:
         kind: Any = find_backend(word)
         more = {"load": self.load} if kind.runs_modules else {}
@@ -163,7 +226,13 @@ class LocalTarget:
 
 
 def _peak_memory(target: LocalTarget, word: str, artifact: Artifact) -> Command:
-    """See export/peak_memory.py; a process of its own imports the function that loads modules by its name."""
+    """The program that runs on a device too, which imports nothing but the runtime; else export/peak_memory.py, which
+    imports the function that loads modules by its name.
+    """
+    if word in words("export.sessions"):
+        given: dict[str, object] = {"runtime": word, "path": str(artifact.path), "shape": artifact.input.shape}
+        given |= {"threads": target.threads, "kind": target.device.kind}
+        return [sys.executable, "-m", "export.remote.runner", json.dumps(given)]
     load = f"{target.load.__module__}:{target.load.__qualname__}"
     record = json.dumps({**asdict(artifact), "path": str(artifact.path)})
     return [sys.executable, "-m", "export.peak_memory", word, target.device.name, str(target.threads), load, record]

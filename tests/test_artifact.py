@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from export.artifact import Artifact, Port
-from export.device import Device, cuda_capabilities, usable_cpus
+from export.device import Device, cuda_capabilities
 from export.errors import BackendError, NotHere, SegpressError, SurroundingsError
 from export.files import make_folder, write_bytes, write_json
+from export.host import usable_cpus
 from export.quantization.rules import Rules
 from export.registry import find_backend, find_device, named, words
 
@@ -112,7 +113,7 @@ def test_every_backend_of_a_device_is_one_that_we_have_and_computes_on_it() -> N
     for word in words("export.devices"):
         device = find_device(word)
         assert set(device.backends) <= set(words("export.backends"))
-        assert device.kind == "remote" or all(device.kind in find_backend(each).runs_on for each in device.backends)
+        assert all(device.kind in find_backend(each).runs_on for each in device.backends)
 
 
 def test_every_backend_states_its_rules() -> None:

@@ -126,7 +126,7 @@ def test_what_is_no_onnx_is_refused(floating: Artifact, tmp_path: Path) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(floating.path.read_bytes()[:2000])
     broken = Artifact(path=path, format="onnx", input=floating.input, output=floating.output)
-    with pytest.raises(BackendError, match=r"ONNX Runtime refuses broken.onnx: "):
+    with pytest.raises(BackendError, match=r"ONNX Runtime .* refuses broken.onnx: "):
         OnnxRuntime().build(broken, tmp_path)
     with pytest.raises(BackendError, match=r"OpenVINO refuses broken.onnx: "):
         OpenVino().build(broken, tmp_path)

@@ -18,6 +18,7 @@ from compress.pipeline.stages import baseline
 from compress.pipeline.worst_cases import lost_most
 from compress.recipe import load
 from export.artifact import Artifact
+from export.devices.cpu import CPU
 from export.to_onnx import Style, to_onnx
 
 
@@ -39,7 +40,7 @@ def test_a_network_in_float_is_exported_once_for_all_runtimes(
     stage = baseline(task, "key", cache, quiet)
     with PeakMemory() as peaks:
         builder = Builder(task, Style(), cache, quiet, peaks)
-        builds = [builder.build(stage, each) for each in deployments(["cpu"], threads=1)]
+        builds = [builder.build(stage, each) for each in deployments([CPU], threads=1)]
     assert written == ["model.onnx"]
     assert [build.artifact is not None for build in builds if build is not None] == [True, True, True]
 

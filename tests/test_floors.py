@@ -50,6 +50,7 @@ FLOORS = (
     # Below here is ONNX and what runs it.
     "export.peak_memory",
     "export.target",
+    "export.remote",
     "export.registry",
     "export.backends",
     "export.backend",
@@ -64,8 +65,12 @@ FLOORS = (
     "export.modules",
     "export.artifact",
     "export.devices",
-    "export.host",
     "export.device",
+    "export.reach",
+    "export.remote.runner",
+    "export.sessions",
+    "export.profile",
+    "export.host",
     "export.instruction_set",
     "export.clock",
     "export.files",
@@ -151,14 +156,17 @@ def test_no_module_needs_itself_to_be_imported() -> None:
 
 
 @pytest.mark.parametrize(("vendor", "place"), VENDORS.items())
-def test_one_vendor_is_one_file(vendor: str, place: str | None) -> None:
+def test_one_vendor_is_one_file_and_a_runtime_its_session_too(vendor: str, place: str | None) -> None:
     users = {each.by for each in imports() if fnmatch.fnmatch(each.what.split(".")[0], vendor)}
-    assert users <= ({module(ROOT / place)} if place else set())
+    allowed = {module(ROOT / each) for each in (place, (place or "").replace("/backends/", "/sessions/")) if each}
+    assert users <= allowed
 
 
 @pytest.mark.parametrize("vendor", [vendor for vendor, place in VENDORS.items() if place and vendor != "onnxruntime"])
 def test_a_vendor_that_may_be_missing_is_imported_only_when_it_is_used(vendor: str) -> None:
-    assert not [each for each in imports() if fnmatch.fnmatch(each.what.split(".")[0], vendor) and not each.lazy]
+    users = [each for each in imports() if fnmatch.fnmatch(each.what.split(".")[0], vendor) and not each.lazy]
+    # A session is itself imported only where its runtime is there.
+    assert not [each for each in users if room(each.by) != "export.sessions"]
 
 
 def test_no_import_escapes_the_search() -> None:

@@ -14,7 +14,8 @@ from export.backends import onnxruntime, openvino
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
 from export.errors import BackendError
-from export.layers import Layer, NodeTime, Profile, layers_of, opened_port, profile_of, total, with_times
+from export.layers import Layer, layers_of, opened_port, total, with_times
+from export.profile import NodeTime, Profile, profile_of
 from export.to_onnx import Style, to_onnx
 
 RULES = {"onnxruntime": onnxruntime.RULES, "openvino": openvino.RULES}

@@ -14,7 +14,7 @@ from compress.errors import SurroundingsError
 from compress.pipeline.peak_memory import PeakMemory
 from compress.storage.weights import load_net
 from export.artifact import Artifact, Port
-from export.registry import find_backend, find_device
+from export.registry import find_backend, find_device, words
 from export.target import Command, LocalTarget, _peak_memory
 from export.to_onnx import to_onnx
 
@@ -103,9 +103,10 @@ def test_a_process_that_runs_the_artifact_on_this_runtime_needs_some(
 
 @pytest.mark.parametrize("word", ["onnxruntime", "openvino", "tensorrt"])
 def test_what_opens_an_artifact_loads_no_other_runtime(word: str) -> None:
+    opens = f"export.sessions.{word}" if word in words("export.sessions") else f"export.backends.{word}"
     code = (
-        f"import sys, export.peak_memory, export.backends.{word}; "
-        "print([name for name in ('torch', 'onnxscript', 'scipy', 'monai') if name in sys.modules])"
+        f"import sys, {opens}; "
+        "print([name for name in ('torch', 'onnx', 'onnxscript', 'scipy', 'monai') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -45,13 +45,16 @@ def proven(task: Task, quantized: Quantized, tmp_path_factory: pytest.TempPathFa
     return to_onnx(quantized.placed(onnxruntime.RULES), task.example, tmp_path_factory.mktemp("proven") / "net.onnx")
 
 
+HERE = target_on(find_device("cpu"), 1)
+
+
 def on(monkeypatch: pytest.MonkeyPatch, known: InstructionSet) -> None:
-    monkeypatch.setattr("compress.pipeline.processors.instruction_set", lambda: known)
+    monkeypatch.setattr("export.target.instruction_set", lambda: known)
     monkeypatch.setattr("export.device.instruction_set", lambda: known)
 
 
 def test_an_artifact_that_is_proven_answers_alike_everywhere(task: Task, proven: Artifact) -> None:
-    told = processors(OnnxRuntime(), proven, task, task.data.cases["test"])
+    told = processors(OnnxRuntime(), HERE, proven, task, task.data.cases["test"])
     assert told is not None
     assert told["same_on"] == [each.title for each in family()]
     assert (told["differs_on"], told["unsafe"], told["expected"]) == ([], {}, None)
@@ -64,11 +67,11 @@ def test_one_that_is_not_says_what_is_expected_elsewhere(
     eight_bits = replace(onnxruntime.RULES, pairs_in_16_bits=False)
     artifact = to_onnx(quantized.placed(eight_bits), task.example, tmp_path / "net.onnx")
     on(monkeypatch, AMX)
-    monkeypatch.setattr("compress.pipeline.processors.family", lambda: X86)
+    monkeypatch.setattr("export.target.family", lambda: X86)
     cases = task.data.cases["test"][:4]
-    monkeypatch.setattr("compress.pipeline.processors.family", lambda: X86)
+    monkeypatch.setattr("export.target.family", lambda: X86)
     cases = task.data.cases["test"][:1]
-    told = processors(OnnxRuntime(), artifact, task, cases)
+    told = processors(OnnxRuntime(), HERE, artifact, task, cases)
     assert told is not None
     assert (told["measured_on"], told["same_on"]) == ("AMX", ["AMX", "AVX-512 with VNNI"])
     assert told["differs_on"] == ["AVX2 with VNNI", "AVX-512 without VNNI", "AVX2 without VNNI"]
@@ -77,16 +80,16 @@ def test_one_that_is_not_says_what_is_expected_elsewhere(
     with OnnxRuntime().open_as(artifact, pairs_in_16_bits=True) as infer:
         assert told["expected"]["dice_there"] == pytest.approx(task.measure(infer, cases=cases).mean("dice"), abs=1e-6)
     # OpenVINO's sums are not emulated: nothing is expected rather than something wrong.
-    told = processors(OpenVino(), artifact, task, cases)
+    told = processors(OpenVino(), HERE, artifact, task, cases)
     assert told is not None and told["expected"] is None and told["differs_on"]
 
 
 def test_a_float_artifact_has_no_integers_to_differ(task: Task, proven: Artifact, tmp_path: Path) -> None:
-    told = processors(OnnxRuntime(), to_onnx(task.net, task.example, tmp_path / "net.onnx"), task, ())
+    told = processors(OnnxRuntime(), HERE, to_onnx(task.net, task.example, tmp_path / "net.onnx"), task, ())
     assert (
         told is not None and told["differs_on"] == [] and told["why"].startswith("no layer multiplies 8-bit integers")
     )
-    assert processors(OnnxRuntime(device=find_device("rtx_40")), proven, task, ()) is None
+    assert processors(OnnxRuntime(device=find_device("rtx_40")), HERE, proven, task, ()) is None
 
 
 def test_a_cpu_with_vnni_is_not_here_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +122,8 @@ def test_the_widest_instruction_set_that_a_host_has_is_its_own(
 
 
 def test_weights_keep_eight_bits_for_a_cpu_that_is_known(task: Task, tmp_path: Path) -> None:
-    known, any_cpu = (Deployment(backend="onnxruntime", target=target_on(word, 1)) for word in ("cpu_vnni", "cpu"))
+    devices = map(find_device, ("cpu_vnni", "cpu"))
+    known, any_cpu = (Deployment(backend="onnxruntime", target=target_on(each, 1)) for each in devices)
     assert (known.stem, any_cpu.stem) == ("onnxruntime_8bit", "onnxruntime")
     assert known.rules is not None and any_cpu.rules is not None
     assert (known.rules.pairs_in_16_bits, any_cpu.rules.pairs_in_16_bits) == (False, True)

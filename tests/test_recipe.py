@@ -72,7 +72,7 @@ def test_a_good_recipe_loads_without_its_data_and_weights(tmp_path: Path) -> Non
     assert recipe.weights == tmp_path / "weights/none.safetensors"
     assert recipe.data == Folder(root=tmp_path / "data/none", size=(64, 48), spacing=(0.5, 0.25))
     assert recipe.passes == [("int8", Int8(calibrate=8, method="entropy"))]
-    assert recipe.devices == ("cpu", "rtx_40")
+    assert [device.name for device in recipe.devices] == ["cpu", "rtx_40"]
     assert recipe.train == Training(epochs=2, rate=3e-4)
     assert [(name, gate.bound.limit) for name, gate in recipe.gates] == [("dice_drop", 0.01), ("speedup", 1.5)]
     assert (recipe.gates[0][1].class_name, recipe.gates[1][1].percentile) == ("nerve", 95)
@@ -83,7 +83,7 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert recipe.name == "recipe"
     assert recipe.data == Synthetic()
     assert (recipe.passes, recipe.gates, recipe.train, recipe.weights) == ([], [], None, None)
-    assert recipe.devices == ("cpu",)
+    assert [device.name for device in recipe.devices] == ["cpu"]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -150,7 +150,7 @@ def test_a_data_folder_from_outside_needs_a_recipe_that_takes_one(tmp_path: Path
             "passes: [truncate: {level: auto, drop: 0.1, max_drop: 0.1}]",
             "passes[0] (truncate): 'drop' is now 'max_drop'",
         ),
-        ("devices: [cpu, rtx40]", "devices[1]: no device 'rtx40'; did you mean 'rtx_40'?"),
+        ("devices: [cpu, rtx40]", "devices[1] (rtx40): no such device; did you mean 'rtx_40'?"),
         ("devices: [cpu, cpu]", "devices[1]: 'cpu' is given twice"),
         ("dynamic: [batsh]", "dynamic: no axis 'batsh'; did you mean 'batch'?"),
         ("gates: [dicedrop: {at_most: 1}]", "gates[0] (dicedrop): no such gate; did you mean 'dice_drop'?"),

@@ -15,6 +15,7 @@ from compress.pipeline.slower import with_slow_layers
 from compress.pipeline.stages import Stage
 from compress.recipe import load
 from export.backends.onnxruntime import OnnxRuntime
+from export.devices.cpu import CPU
 from export.to_onnx import to_onnx
 
 
@@ -31,7 +32,7 @@ def row(step: str, p50: float | None, params: int | None = None) -> Row:
 def test_a_slower_step_names_the_layers_that_cost_it(tmp_path: Path, recipe: dict[str, Any]) -> None:
     task = load(write_recipe(tmp_path, recipe)).task()
     steps = [stage("baseline"), stage("01-thin"), stage("02-int8")]
-    deployment = Deployment(backend="onnxruntime", target=target_on("cpu", 1))
+    deployment = Deployment(backend="onnxruntime", target=target_on(CPU, 1))
     artifact = OnnxRuntime().build(to_onnx(task.net, task.example, tmp_path / "net.onnx"), tmp_path)
     builds = [Build(stage=each, deployment=deployment, key=each.name, artifact=artifact) for each in steps]
     times = {"baseline": 3.0, "01-thin": 1.0, "02-int8": 2.0}
@@ -54,7 +55,7 @@ def test_a_step_that_is_hardly_faster_names_the_layers_that_take_the_time_and_wh
 ) -> None:
     task = load(write_recipe(tmp_path, recipe)).task()
     steps = [stage("baseline"), stage("01-int8")]
-    deployment = Deployment(backend="onnxruntime", target=target_on("cpu", 1))
+    deployment = Deployment(backend="onnxruntime", target=target_on(CPU, 1))
     artifact = OnnxRuntime().build(to_onnx(task.net, task.example, tmp_path / "net.onnx"), tmp_path)
     builds = [Build(stage=each, deployment=deployment, key=each.name, artifact=artifact) for each in steps]
     rows = [row("baseline", 1.1), row("01-int8", 1.0)]

@@ -37,7 +37,7 @@ from export.to_onnx import Style, to_onnx
 DEVICE = """
 from export.device import Device
 
-{NAME} = Device(name="{name}", title="a board far away", kind="{kind}", backends={backends})
+{NAME} = Device(name="{name}", title="a board far away", kind="cpu", model={model}, backends={backends})
 """
 
 BACKEND = '''
@@ -101,8 +101,9 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Added]:
         vars(package).pop(name.rpartition(".")[2], None)
 
 
-def device(name: str, kind: str, *backends: str) -> str:
-    return DEVICE.format(NAME=name.upper(), name=name, kind=kind, backends=backends)
+def device(name: str, model: str | None, *backends: str) -> str:
+    """A device's file; with a model that the board of this host is not."""
+    return DEVICE.format(NAME=name.upper(), name=name, model=repr(model), backends=backends)
 
 
 def report(recipe: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
@@ -121,7 +122,7 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["rtx_30", "orin_nano"])
 @pytest.mark.usefixtures("without_gpu")
 def test_no_runtime_opens_on_a_device_that_is_not_here(name: str, word: str) -> None:
-    target = target_on(name, 1)
+    target = target_on(find_device(name), 1)
     with pytest.raises(NotHere, match="no NVIDIA driver" if name == "rtx_30" else "is another machine"):
         target.open(word)
     with pytest.raises(NotHere):
@@ -156,7 +157,7 @@ def test_a_turn_is_timed_on_its_images_in_order() -> None:
         return image_BCHW
 
     images = [np.full((1, 1, 2, 2), value, np.float32) for value in (0, 1, 2)]
-    target = target_on("cpu", 1)
+    target = target_on(find_device("cpu"), 1)
     assert len(target.time(infer, images, Turn(first=2, count=3, untimed=1))) == 3
     assert seen == [2, 2, 0, 1]
     assert target.time(infer, images, Turn(first=0, count=3, seconds=0)) == []
@@ -167,8 +168,8 @@ def test_a_backend_and_a_device_are_a_file_each_and_what_is_not_here_is_built_an
     added: Added, tmp_path: Path, recipe: dict[str, Any]
 ) -> None:
     added("backends", "abacus", BACKEND.format(rules="RULES"))
-    added("devices", "desk", device("desk", "cpu", "abacus", "torch"))
-    added("devices", "far", device("far", "remote", "torch", "onnxruntime", "openvino", "abacus"))
+    added("devices", "desk", device("desk", None, "abacus", "torch"))
+    added("devices", "far", device("far", "Far", "torch", "onnxruntime", "openvino", "abacus"))
     gates = [{"size_mb": {"at_most": 9, "device": "desk", "backend": "abacus"}}]
     rows = report({**recipe, "devices": ["desk", "far"], "gates": gates, "scoring": {"others": 2}}, tmp_path)
     assert {(row["step"], row["backend"], row["device"]) for row in rows} == {
@@ -194,7 +195,7 @@ def test_a_backend_and_a_device_are_a_file_each_and_what_is_not_here_is_built_an
 
 
 def test_what_is_not_here_is_foreseen(added: Added, tmp_path: Path, recipe: dict[str, Any]) -> None:
-    added("devices", "far", device("far", "remote", "torch", "onnxruntime", "openvino", "reference"))
+    added("devices", "far", device("far", "Far", "torch", "onnxruntime", "openvino", "reference"))
     spots = foreseen.spots(load(write_recipe(tmp_path, {**recipe, "devices": ["far"]})))
     assert len(spots) == 4
     assert all("another machine" in str(spot.unmeasured) and spot.unbuilt is None for spot in spots)
@@ -205,13 +206,13 @@ def test_nothing_quantized_is_built_for_a_runtime_that_takes_none(
     rules: str, added: Added, tmp_path: Path, recipe: dict[str, Any]
 ) -> None:
     added("backends", "abacus", BACKEND.format(rules=rules))
-    added("devices", "desk", device("desk", "cpu", "abacus"))
+    added("devices", "desk", device("desk", None, "abacus"))
     gates = [{"size_mb": {"at_most": 9, "backend": "abacus"}}]
     loaded = load(write_recipe(tmp_path, {**recipe, "devices": ["desk"], "gates": gates}))
     scene = foreseen.scene(loaded, foreseen.spots(loaded), None, None)
     told = [line for line in foreseen.contradictions(loaded, scene) if "after int8 there is no abacus artifact" in line]
     assert len(told) == (rules == "None")
-    (desk,) = deployments(["desk"], 1)
+    (desk,) = deployments([find_device("desk")], 1)
     integers = Stage(name="01-int8", key="", path=Path("net"), params=1, macs=1, seconds=0.0, notes=(), quantized=True)
     with PeakMemory() as peaks:
         builder = Builder(loaded.task(), Style(), Cache(tmp_path / "out"), print, peaks)
@@ -222,9 +223,9 @@ def test_nothing_quantized_is_built_for_a_runtime_that_takes_none(
 
 def test_a_backend_and_a_device_are_in_the_schema_and_in_what_inspect_offers(added: Added, weights: Path) -> None:
     added("backends", "abacus", BACKEND.format(rules="None"))
-    added("devices", "desk", device("desk", "cpu", "abacus"))
+    added("devices", "desk", device("desk", None, "abacus"))
     told = schema()["properties"]
-    assert "desk" in told["devices"]["items"]["enum"]
+    assert "desk" in told["devices"]["items"]["anyOf"][-1]["enum"]
     for steps in (told["gates"], told["passes"]):
         options = [one["properties"] for one in steps["items"]["anyOf"] if "properties" in one]
         given = [each for one in options for word in one.values() for each in [word["properties"]] if "device" in each]
@@ -235,7 +236,7 @@ def test_a_backend_and_a_device_are_in_the_schema_and_in_what_inspect_offers(add
 
 
 def test_every_deployment_of_every_device_says_what_it_is() -> None:
-    for each in deployments(words("export.devices"), 3):
+    for each in deployments([find_device(word) for word in words("export.devices")], 3):
         assert each.target.threads == 3
         assert each.device == find_device(each.device.name)
         assert each.rules is None or each.rules.pairs_in_16_bits <= (not each.device.exact_sums)
@@ -244,7 +245,7 @@ def test_every_deployment_of_every_device_says_what_it_is() -> None:
 
 @pytest.mark.parametrize("word", [word for word in find_device("cpu").backends if word != "torch"])
 def test_what_a_target_builds_it_opens(word: str, tmp_path: Path) -> None:
-    target = target_on("cpu", 1)
+    target = target_on(find_device("cpu"), 1)
     built = target.build(word, to_onnx(made("unet of one class"), image(), tmp_path / "net.onnx"), tmp_path)
     with target.open(word).open(built) as infer:
         assert infer(image(1).numpy()).shape == (1, 1, 32, 32)

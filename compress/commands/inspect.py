@@ -26,7 +26,6 @@ from compress.storage.description import build_net, read_description, shape_of
 from compress.storage.weights import load_net, load_weights
 from export.artifact import Artifact, Port
 from export.backend import Profiler
-from export.device import usable_cpus
 from export.layers import Layer, layers_of, opened_port, total, with_times
 from export.quantization.quantized import Quantized
 from export.quantization.saturation import PairSums, pair_sums
@@ -118,7 +117,7 @@ def inspect(model: Path, where: Where) -> Inspection:
 
 def _deployment(where: Where) -> Deployment:
     for what, word, known in (
-        ("device", where.device, words("export.devices")),
+        ("device", where.device.partition("@")[0], words("export.devices")),
         ("backend", where.backend, words("export.backends")),
     ):
         if word not in known:
@@ -129,7 +128,7 @@ def _deployment(where: Where) -> Deployment:
     device = find_device(where.device)
     if where.backend not in device.backends:
         raise BackendError(f"{where.backend} does not run on {where.device}; {', '.join(device.backends)} do")
-    return Deployment(backend=where.backend, target=target_on(where.device, usable_cpus()))
+    return Deployment(backend=where.backend, target=target_on(device, None))
 
 
 @dataclass(frozen=True, kw_only=True)

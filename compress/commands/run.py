@@ -20,7 +20,7 @@ from compress.measure.row import Row
 from compress.networks.foreign.notes import note_on
 from compress.pipeline.baseline_skill import refuse_without
 from compress.pipeline.build import Build, Builder
-from compress.pipeline.deployment import Deployment, deployments
+from compress.pipeline.deployment import Deployment, deployments, reached
 from compress.pipeline.measure import measured
 from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.provenance import dated
@@ -30,9 +30,8 @@ from compress.pipeline.worst_cases import worst_cases
 from compress.recipe import Recipe
 from compress.report.report import Report
 from compress.task import Task
-from export.device import usable_cpus
 from export.files import sha256, write_bytes, write_json
-from export.host import host_facts
+from export.host import host_facts, usable_cpus
 from export.to_onnx import Style
 
 Log = Callable[[str], None]
@@ -44,7 +43,8 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
     Writes report.json, report.md, report.html, the artifacts, and a log. Every finished step is
     kept, so a run that was interrupted continues, and a run repeated is answered from what is kept.
     """
-    with claimed(folder, fresh=fresh), logged(folder, say) as log:
+    deployed = deployments(recipe.devices, recipe.latency.threads)
+    with claimed(folder, fresh=fresh), logged(folder, say) as log, reached(deployed, log):
         cache = Cache(folder)
         task = recipe.task()
         log(f"normalization is that of {recipe.normalization_from()}: {task.data.normalization}")
@@ -56,8 +56,6 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
         beside, refused = _compared(recipe, begun, stages, task, cache, log)
         tidy(cache)
 
-        threads = recipe.latency.threads or usable_cpus()
-        deployed = deployments(recipe.devices, threads)
         with PeakMemory() as peaks:
             builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), cache, log, peaks)
             shown = [begun, *(compared[-1] for compared in beside.values()), *stages]
@@ -72,7 +70,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
             seed=recipe.seed,
             recipe=recipe.text,
             versions=versions(),
-            host=host_facts(threads),
+            host=host_facts(recipe.latency.threads or usable_cpus()),
             cases={role: len(cases) for role, cases in task.data.cases.items()},
             data=_data(recipe, task, rows),
             steps=[*_steps(begun, stages, beside, recipe), *_refused_steps(refused, recipe)],

@@ -72,7 +72,16 @@ class Builder:
         if stage.quantized and at.rules is None:
             return None
         # What is not here may be reached when the run is gone on with.
-        key = key_of(stage.key, at.backend, at.device, at.target.threads, at.not_here(), self.style, versions())
+        key = key_of(
+            stage.key,
+            at.backend,
+            at.device,
+            at.target.threads,
+            at.target.identity,
+            at.not_here(),
+            self.style,
+            versions(),
+        )
         name = f"build-{name_of(stage, at)}"
         with progress.at_work(f"building {name_of(stage, at)}"):
             record = self.cache.value(name, key, lambda: self._record(stage, at))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from export.artifact import Artifact
 from export.backend import Backend
 from export.device import Device
 from export.quantization.rules import Rules
-from export.registry import find_backend, find_device
-from export.target import Command, Target, target_of
+from export.registry import find_backend
+from export.target import Peak, Target, target_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,24 +58,48 @@ class Deployment:
         return self.target.open(self.backend)
 
     def not_here(self) -> str | None:
-        """Why it is not opened; None where it is."""
+        """Why it is not opened; None where it is.
+
+        Raises:
+            SurroundingsError: if the device is elsewhere, and is not reached.
+        """
         try:
             self.open()
         except NotHere as error:
             return str(error)
         return None
 
-    def peak_memory(self, artifact: Artifact) -> Command:
+    def peak_memory(self, artifact: Artifact) -> Peak:
         """See `Target.peak_memory`."""
         return self.target.peak_memory(self.backend, artifact)
 
 
-def deployments(devices: Sequence[str], threads: int) -> list[Deployment]:
+def deployments(devices: Sequence[Device], threads: int | None) -> list[Deployment]:
     """Every runtime of every device of the recipe."""
-    targets = [target_on(word, threads) for word in devices]
-    return [Deployment(backend=backend, target=target) for target in targets for backend in target.device.backends]
+    targets = [target_on(device, threads) for device in devices]
+    return [Deployment(backend=backend, target=target) for target in targets for backend in target.backends]
 
 
-def target_on(device: str, threads: int) -> Target:
-    """The device of this word, where networks that were saved as a description and weights are loaded as ours are."""
-    return target_of(find_device(device), threads, load_net)
+@contextmanager
+def reached(deployed: Sequence[Deployment], log: Callable[[str], None]) -> Iterator[None]:
+    """Reach every device that is elsewhere, before hours are spent on what would be measured there; and leave them all.
+
+    Raises:
+        SurroundingsError: if one is not reached.
+    """
+    elsewhere = {at.device.name: at.target for at in deployed if not at.target.is_this_host}
+    try:
+        for name, target in elsewhere.items():
+            told = target.facts()
+            log(f"{name}: {told['board'] or told['cpu']}, {told['cpus']} CPUs, {told['os']}, Python {told['python']}")
+            # Others may measure there while passes train here.
+            target.close()
+        yield
+    finally:
+        for target in elsewhere.values():
+            target.close()
+
+
+def target_on(device: Device, threads: int | None) -> Target:
+    """The device, where networks that were saved as a description and weights are loaded as ours are."""
+    return target_of(device, threads, load_net)

@@ -5,24 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from compress.contracts import Timed
-from compress.errors import MissingExtra
+from compress.errors import MissingExtra, SurroundingsError
 from compress.gates.judging.scene import Scene, Spot
 from compress.pipeline.deployment import Deployment, deployments, target_on
 from compress.recipe import Recipe
-from export.registry import find_backend
+from export.registry import find_backend, find_device
 
 
 def spots(recipe: Recipe) -> list[Spot]:
     """Every runtime of every device of the recipe."""
     found = []
-    for each in deployments(recipe.devices, recipe.latency.threads or 1):
+    lost: dict[str, str] = {}
+    for each in deployments(recipe.devices, recipe.latency.threads):
         missing = not_installed(each.backend)
+        away = missing or lost.get(each.device.name)
+        try:
+            away = away or each.not_here()
+        except SurroundingsError as error:
+            # Asked once: each of its runtimes would wait as long for nothing.
+            away = lost[each.device.name] = str(error)
         found.append(
             Spot(
                 device=each.device.name,
                 backend=each.backend,
                 unbuilt=missing,
-                unmeasured=missing or each.not_here(),
+                unmeasured=away,
                 takes_integers=each.rules is not None,
             )
         )
@@ -40,7 +47,7 @@ def not_installed(backend: str) -> str | None:
 
 def of_devices(recipe: Recipe, found: Sequence[Spot]) -> Iterator[str]:
     """A sentence for each device that is not here, and for each runtime that is not installed."""
-    for index, device in enumerate(recipe.devices):
+    for index, device in enumerate(each.name for each in recipe.devices):
         here = [spot for spot in found if spot.device == device]
         for spot in here:
             if spot.unbuilt:
@@ -55,7 +62,7 @@ def of_passes(recipe: Recipe) -> Iterator[str]:
     for index, (word, step) in enumerate(recipe.passes):
         if not isinstance(step, Timed) or step.latency_ms is None:
             continue
-        at = Deployment(backend=step.backend, target=target_on(step.device, step.threads or 1))
+        at = Deployment(backend=step.backend, target=target_on(find_device(step.device), step.threads))
         missing = not_installed(at.backend) or at.not_here()
         if missing:
             yield f"passes[{index}] ({word}): latency_ms: it measures on what is not here: {missing}"
@@ -70,7 +77,7 @@ def scene(recipe: Recipe, found: Sequence[Spot], classes: Sequence[str] | None, 
     """
     passes = recipe.passes
     return Scene(
-        devices=recipe.devices,
+        devices=[device.name for device in recipe.devices],
         spots=found,
         integers=any(word == "int8" for word, _ in passes),
         last_step=f"{len(passes):02d}-{passes[-1][0]}" if passes else "baseline",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -30,6 +32,7 @@ from export.artifact import Infer
 from export.backend import Backend
 from export.backends.torch import infer_from_module
 from export.clock import timed
+from export.host import boot_id
 from export.quantization.quantized import Quantized
 from export.quantization.rules import Rules
 from export.to_onnx import Parity, parity
@@ -44,20 +47,74 @@ def measured(
     """A row for each build: scored one after the other, then timed in turns, all in one run."""
     every = task.data.cases["test"]
     others = scoring.drawn(every, task.seed)
-    answers = Answers(task)
     # Beside other processes a network in torch takes several times as long.
     peaks.settle()
-    chosen = [(build, every if _judged(build, builds) else others) for build in builds]
-    scored = {build.name: _score(build, answers, cases, peaks, cache, log) for build, cases in chosen}
-    # Nothing runs beside what is timed.
-    peaks.close()
-    runnable = [build for build in builds if scored[build.name]["reason"] is None]
-    times = cache.value(
-        "latency",
-        key_of([build.key for build in runnable], timing, task.seed, *_scene(task), versions()),
-        lambda: _timed(runnable, task, timing, log),
-    )
-    return [_row(build, scored[build.name], times.get(build.name), cache) for build in builds]
+    chosen = {build.name: every if _judged(build, builds) else others for build in builds}
+    here, elsewhere = by_machine(builds)
+    measurement = Measurement(task=task, timing=timing, chosen=chosen, cache=cache, log=log)
+    rows = measurement.rows(here, peaks, "latency")
+    for found in _at_once(measurement, elsewhere):
+        rows |= found
+    return [rows[build.name] for build in builds]
+
+
+def by_machine(builds: Sequence[Build]) -> tuple[list[Build], list[list[Build]]]:
+    """The builds that run on this machine, by whatever name it is reached, and those of each other one."""
+    here = boot_id()
+    machines: dict[str, list[Build]] = {}
+    for build in builds:
+        target = build.deployment.target
+        machines.setdefault("" if target.is_this_host or target.machine == here else target.machine, []).append(build)
+    return machines.pop("", []), list(machines.values())
+
+
+def _at_once(measurement: Measurement, machines: Sequence[Sequence[Build]]) -> list[dict[str, Row]]:
+    """The rows of each other machine, in a thread of its own, which waits for that machine most of the time."""
+
+    def rows(builds: Sequence[Build]) -> dict[str, Row]:
+        with PeakMemory() as peaks:
+            return measurement.rows(builds, peaks, f"latency-{builds[0].deployment.device.name}")
+
+    if not machines:
+        return []
+    with ThreadPoolExecutor(max_workers=len(machines)) as pool:
+        try:
+            return list(pool.map(rows, machines))
+        except BaseException:
+            # Threads that wait for an answer wait no longer.
+            for builds in machines:
+                builds[0].deployment.target.close()
+            raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What every artifact is measured in."""
+
+    task: Task
+    timing: Timing
+    chosen: Mapping[str, Sequence[Case]]
+    """The test cases that each build is scored on, by its name."""
+    cache: Cache
+    log: Log
+
+    def rows(self, builds: Sequence[Build], peaks: PeakMemory, name: str) -> dict[str, Row]:
+        """A row for each build of one machine, by its name: scored one after the other, then timed in turns.
+
+        Args:
+            name: of the record of their times.
+        """
+        answers, cache, task = Answers(self.task), self.cache, self.task
+        scored = {each.name: _score(each, answers, self.chosen[each.name], peaks, cache, self.log) for each in builds}
+        # Nothing runs beside what is timed.
+        peaks.close()
+        runnable = [build for build in builds if scored[build.name]["reason"] is None]
+        times = cache.value(
+            name,
+            key_of([build.key for build in runnable], self.timing, task.seed, *_scene(task), versions()),
+            lambda: _timed(runnable, task, self.timing, self.log),
+        )
+        return {build.name: _row(build, scored[build.name], times.get(build.name), cache) for build in builds}
 
 
 def _row(build: Build, score: dict[str, Any], latency_ms: dict[str, Any] | None, cache: Cache) -> Row:
@@ -160,7 +217,7 @@ def _score(
             "scores": scores.as_dict(),
             "parity": {name: round(value, 9) for name, value in asdict(apart).items()},
             "peak_memory_mb": peaks.mb(build.name),
-            "processors": processors(backend, build.artifact, task, cases),
+            "processors": processors(backend, build.deployment.target, build.artifact, task, cases),
             "flags": backend.flags(),
             "reason": None,
         }
@@ -201,6 +258,7 @@ def _latency(build: Build, times: dict[str, Samples]) -> dict[str, Any]:
         "end_to_end_p50": whole["p50"],
         "end_to_end_p95": whole["p95"],
         "conditions": target.conditions(),
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **({} if target.is_this_host else {"host": target.facts()}),
     }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
 from compress.errors import SurroundingsError
-from export.target import Command
+from export.target import Command, Peak
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class PeakMemory:
     def __init__(self, at_once: int = 2) -> None:
         """Run no more than so many at once."""
         self._at_once = at_once
+        self._asked: dict[str, Callable[[], float]] = {}
         self._waiting: dict[str, Command] = {}
         self._begun: dict[str, subprocess.Popen[str]] = {}
         self._ended: dict[str, Ended] = {}
@@ -39,9 +41,14 @@ class PeakMemory:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def ahead(self, name: str, given: Command) -> None:
-        """Find this peak out as soon as there is room, unless it is known or asked for already."""
-        if name not in {*self._begun, *self._ended}:
+    def ahead(self, name: str, given: Peak) -> None:
+        """Find this peak out as soon as there is room, unless it is known or asked for already.
+
+        What another machine is asked for is asked when it is wanted, since that is no time of this one's.
+        """
+        if callable(given):
+            self._asked[name] = given
+        elif name not in {*self._begun, *self._ended}:
             self._waiting.setdefault(name, given)
         self._go_on()
 
@@ -56,6 +63,8 @@ class PeakMemory:
         Raises:
             SurroundingsError: if the process died, as one does that gets no more memory.
         """
+        if name in self._asked:
+            return self._asked[name]()
         self._end(name)
         ended = self._ended.pop(name)
         if ended.code != 0:

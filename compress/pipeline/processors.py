@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from export.artifact import Artifact
 from export.backend import Backend, Emulator
-from export.instruction_set import InstructionSet, family, instruction_set
+from export.instruction_set import InstructionSet
 from export.quantization.saturation import LARGEST_SUM
+from export.target import Target
 
 if TYPE_CHECKING:
     from compress.data.dataset.cases import Case
@@ -36,11 +37,13 @@ class Processors:
     """Emulated on those that differ: mean Dice there and here, and on how many test cases."""
 
 
-def processors(backend: Backend, artifact: Artifact, task: Task, cases: Sequence[Case]) -> dict[str, Any] | None:
+def processors(
+    backend: Backend, target: Target, artifact: Artifact, task: Task, cases: Sequence[Case]
+) -> dict[str, Any] | None:
     """What is proven of an artifact or, where it can be, emulated; None if it is not for a CPU."""
     if backend.device.kind != "cpu" or backend.runs_modules:
         return None
-    here, known, sums = instruction_set(), family(), artifact.made.get("pair_sums")
+    here, known, sums = target.instruction_set(), target.family(), artifact.made.get("pair_sums")
     unsafe = sums["unsafe"] if sums else {}
     same = [each for each in known if each.exact_sums or not unsafe]
     told = Processors(

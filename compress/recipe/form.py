@@ -14,7 +14,9 @@ from compress.recipe.recipe import KEYS, OPSETS, Recipe, other_dims
 from compress.recipe.steps import read_compare, read_gates, read_passes, read_postprocess
 from compress.storage.description import shape_of
 from compress.train.training import Training
-from export.registry import words
+from export.device import Device
+from export.reach import Reach
+from export.registry import find_device, words
 
 
 def read_sections(entries: Entries, text: dict[str, Any]) -> Recipe | None:
@@ -84,15 +86,19 @@ def _dynamic(entries: Entries, text: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(axes)
 
 
-def _devices(entries: Entries, text: dict[str, Any]) -> tuple[str, ...]:
-    devices = text.get("devices", ["cpu"])
-    if not isinstance(devices, list) or not devices:
+def _devices(entries: Entries, text: dict[str, Any]) -> tuple[Device, ...]:
+    given = text.get("devices", ["cpu"])
+    if not isinstance(given, list) or not given:
         entries.mistakes.append("devices: a list of words, such as [cpu]")
         return ()
-    known = words("export.devices")
-    for index, device in enumerate(devices):
-        if device not in known:
-            entries.mistakes.append(f"devices[{index}]: no device '{device}'{nearest(str(device), known)}")
-        elif device in devices[:index]:
-            entries.mistakes.append(f"devices[{index}]: '{device}' is given twice")
-    return tuple(str(device) for device in devices)
+    devices: list[Device] = []
+    for index, entry in enumerate(given):
+        chosen = entries.word(entry, words("export.devices"), f"devices[{index}]", "device")
+        reach = chosen and entries.options(Reach, chosen[1], f"devices[{index}] ({chosen[0]})")
+        if not chosen or not reach:
+            continue
+        device = find_device(chosen[0]).reached(reach)
+        if device.name in [each.name for each in devices]:
+            entries.mistakes.append(f"devices[{index}]: '{device.name}' is given twice")
+        devices.append(device)
+    return tuple(devices)

@@ -11,6 +11,7 @@ from compress.measure.latency import Timing
 from compress.measure.segmentation import Scoring
 from compress.recipe.recipe import OPSETS
 from compress.train.training import Training
+from export.reach import Reach
 from export.registry import named, words
 
 
@@ -32,6 +33,7 @@ def schema() -> dict[str, Any]:
     gates = {word: options(named("compress.gates", word)) for word in words("compress.gates")}
     kinds = {word: options(named("compress.data", word)) for word in words("compress.data")}
     steps = {word: options(named("compress.postprocess", word)) for word in words("compress.postprocess")}
+    devices = {word: options(Reach) for word in words("export.devices")}
     passes = {word: options(named("compress.passes", word)) for word in words("compress.passes")}
     properties = {
         "name": {"type": "string", "description": "Names the run's folder."},
@@ -51,7 +53,7 @@ def schema() -> dict[str, Any]:
         },
         "opset": {"enum": list(OPSETS)},
         "dynamic": {"type": "array", "items": {"enum": ["batch", "size"]}},
-        "devices": {"type": "array", "items": {"enum": words("export.devices")}, "minItems": 1},
+        "devices": {"type": "array", "items": one_word(devices, bare=True), "minItems": 1},
         "gates": {"type": "array", "items": one_word(gates, bare=False)},
         "scoring": options(Scoring),
         "latency": options(Timing),

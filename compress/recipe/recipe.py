@@ -26,6 +26,8 @@ from compress.storage.description import build_net, read_description, shape_of
 from compress.storage.weights import load_weights
 from compress.task import Task
 from compress.train.training import Training
+from export.device import Device
+from export.devices.cpu import CPU
 from export.graph import Dynamic
 
 KEYS = (
@@ -66,7 +68,7 @@ class Recipe:
     run, judged by no gate, there for gates to say `over: int8_alone`."""
     opset: int = 20
     dynamic: tuple[Dynamic, ...] = ()
-    devices: tuple[str, ...] = ("cpu",)
+    devices: tuple[Device, ...] = (CPU,)
     gates: Sequence[tuple[str, Gate]] = ()
     scoring: Scoring = field(default_factory=Scoring)
     latency: Timing = field(default_factory=Timing)

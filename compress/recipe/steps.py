@@ -79,7 +79,10 @@ def read_gates(entries: Entries, text: dict[str, Any]) -> list[tuple[str, Gate]]
         known = {"device": words("export.devices"), "backend": words("export.backends"), "over": steps}
         for option in [name for name in known if name in option_names(kind)]:
             what = "backend or step" if option == "over" else option
-            entries.check_known(options.get(option), known[option], f"{where}: no {what}")
+            given = options.get(option)
+            # A device may be named with its host.
+            plain = given.partition("@")[0] if option == "device" and isinstance(given, str) else given
+            entries.check_known(plain, known[option], f"{where}: no {what}")
         gate = entries.options(kind, options, where)
         if gate is not None:
             gates.append((word, gate))

@@ -22,7 +22,7 @@ from compress.train.array_cache import ArrayCache, Name
 from compress.train.augment import augmentation, augmented
 from compress.train.objective import Batch
 from compress.train.plan import Plan
-from export.device import usable_cpus
+from export.host import usable_cpus
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 """The layout, by the number of axes, in which convolutions are fastest, in bf16 above all."""

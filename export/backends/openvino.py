@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,7 +20,7 @@ from export.device import Device, Kind
 from export.devices.cpu import CPU
 from export.errors import BackendError, MissingExtra, SurroundingsError
 from export.files import write_bytes
-from export.layers import NodeTime, Profile, profile_of
+from export.profile import Profile
 from export.quantization.rules import Rules
 from export.rewrites import rewritten
 
@@ -55,9 +52,6 @@ RULES = Rules(
     padded_groups_of_volumes=False,
 )
 
-_WARM = 5
-"""Runs before those that are profiled."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class OpenVino:
@@ -82,12 +76,12 @@ class OpenVino:
 
     def build(self, onnx: Artifact, folder: Path) -> Artifact:
         """The IR of an ONNX file; float weights stay in 32 bits unless the file has them in 16."""
-        ov = _openvino()
+        ov, sessions = _openvino(), _sessions()
         xml = folder / f"{onnx.path.stem}.xml"
         try:
             model = ov.Core().read_model(_as_it_computes(onnx.path))
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO refuses {onnx.path.name}: {_reason(error)}") from None
+            raise BackendError(f"OpenVINO refuses {onnx.path.name}: {sessions.reason(error)}") from None
         _name_by_place(model)
         # OpenVINO writes in place; written elsewhere and moved, a full disk leaves no half artifact.
         with tempfile.TemporaryDirectory() as scratch:
@@ -96,7 +90,7 @@ class OpenVino:
                 ov.save_model(model, written, compress_to_fp16=False)
             except RuntimeError as error:
                 raise SurroundingsError(
-                    f"{written}: OpenVINO could not write it ({_reason(error)}); make room"
+                    f"{written}: OpenVINO could not write it ({sessions.reason(error)}); make room"
                 ) from None
             for suffix in (".bin", ".xml"):
                 write_bytes(xml.with_suffix(suffix), written.with_suffix(suffix).read_bytes())
@@ -107,15 +101,7 @@ class OpenVino:
     def open(self, artifact: Artifact) -> Iterator[Infer]:
         """A compiled model with one stream; where axes are open, one for each of the last few shapes."""
         artifact.verify()
-        request = lru_cache(maxsize=4)(lambda shape: self._compiled(artifact, shape).create_infer_request())
-        if -1 not in artifact.input.shape:
-            request(artifact.input.shape)
-
-        def infer(image_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-            # A copy: the request's own output buffer is overwritten by the next call.
-            return np.array(request(image_BCHW.shape).infer({0: image_BCHW})[0])
-
-        yield infer
+        yield _sessions().opened(artifact.path, self.threads, "cpu", artifact.input.shape)
 
     def values(
         self, artifact: Artifact, image_BCHW: NDArray[np.float32], names: Collection[str]
@@ -130,17 +116,18 @@ class OpenVino:
         """
         from export.deviation import with_outputs
 
-        ov = _openvino()
+        ov, sessions = _openvino(), _sessions()
         model = with_outputs(_as_it_means(onnx.load(artifact.path.with_suffix(".onnx"))), names)
         outputs = [output.name for output in model.graph.output]
         core = ov.Core()
         try:
             read = core.read_model(model.SerializeToString())
             read.reshape(image_BCHW.shape)
-            answers = core.compile_model(read, "CPU", self._settings()).create_infer_request().infer({0: image_BCHW})
+            compiled = core.compile_model(read, "CPU", sessions.settings(self.threads))
+            answers = compiled.create_infer_request().infer({0: image_BCHW})
         except RuntimeError as error:
             raise BackendError(
-                f"OpenVINO cannot tell what lies inside {artifact.path.name}: {_reason(error)}"
+                f"OpenVINO cannot tell what lies inside {artifact.path.name}: {sessions.reason(error)}"
             ) from None
         # In the file's order; one tensor under two names is one output.
         found = dict(zip(outputs, (np.array(answers[place]) for place in range(len(outputs))), strict=True))
@@ -158,50 +145,16 @@ class OpenVino:
         counts: Counter[tuple[str, str]] = Counter()
         batch, *rest = artifact.input.shape
         shape = (1 if batch == -1 else batch, *(256 if axis == -1 else axis for axis in rest))
-        for layer in self._compiled(artifact, shape).get_runtime_model().get_ordered_ops():
+        sessions = _sessions()
+        for layer in sessions.compiled(artifact.path, self.threads, shape).get_runtime_model().get_ordered_ops():
             info = layer.get_rt_info()
-            counts[_text(info["layerType"]), _text(info["runtimePrecision"])] += 1
+            counts[sessions.text(info["layerType"]), sessions.text(info["runtimePrecision"])] += 1
         return counts
 
     def profile(self, artifact: Artifact, image_BCHW: NDArray[np.float32], runs: int = 20) -> Profile:
         """How long each node takes, by this runtime's own counters: medians over warm runs."""
         artifact.verify()
-        compiled = self._compiled(artifact, image_BCHW.shape, PERF_COUNT=True)
-        fused = {
-            layer.get_friendly_name(): _text(layer.get_rt_info()["originalLayersNames"]).split(",")
-            for layer in compiled.get_runtime_model().get_ordered_ops()
-        }
-        request = compiled.create_infer_request()
-        found = []
-        for _ in range(_WARM + runs):
-            begun = time.perf_counter()
-            request.infer({0: image_BCHW})
-            whole = (time.perf_counter() - begun) * 1e6
-            executed = [info for info in request.profiling_info if info.status == info.Status.EXECUTED]
-            found.append((whole, [_node_time(info, fused) for info in executed]))
-        return profile_of(found[_WARM:])
-
-    def _settings(self) -> dict[str, Any]:
-        # By default OpenVINO computes float layers in bf16 where the CPU has it; precision is the file's matter.
-        return {
-            "INFERENCE_NUM_THREADS": self.threads,
-            "INFERENCE_PRECISION_HINT": "f32",
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-
-    def _compiled(self, artifact: Artifact, shape: tuple[int, ...], **more: bool) -> openvino.CompiledModel:
-        ov = _openvino()
-        try:
-            core = ov.Core()
-            model = core.read_model(artifact.path)
-            if -1 in artifact.input.shape:
-                # With axes left open, layers whose bias it cannot fuse get another channel's bias (2026.4), and
-                # what reads a shape runs in float.
-                model.reshape(shape)
-            return core.compile_model(model, "CPU", {**self._settings(), **more})
-        except RuntimeError as error:
-            raise BackendError(f"OpenVINO cannot compile {artifact.path.name}: {_reason(error)}") from None
+        return _sessions().profiled(artifact.path, self.threads, "cpu", image_BCHW, runs)
 
 
 def _as_it_computes(path: Path) -> Path | bytes:
@@ -221,12 +174,6 @@ def _as_it_means(model: onnx.ModelProto) -> onnx.ModelProto:
     return rewritten(model, answers)
 
 
-def _node_time(info: Any, fused: dict[str, list[str]]) -> NodeTime:
-    """What a node of the compiled graph took, under the names of the ONNX nodes that were fused into it."""
-    names = [name.partition("/")[0] for name in fused.get(info.node_name, []) if name]
-    return NodeTime(names=tuple(names), kind=info.node_type, microseconds=info.real_time.total_seconds() * 1e6)
-
-
 def _name_by_place(model: openvino.Model) -> None:
     """Number the names that OpenVINO makes up: it counts on through the process, so no two files would be equal."""
     for place, operation in enumerate(model.get_ordered_ops()):
@@ -243,17 +190,9 @@ def _openvino() -> Any:
     return ov
 
 
-def _reason(error: RuntimeError) -> str:
-    """What OpenVINO says; of several nodes that it does not take, the first with a cause of its own."""
-    failed = re.findall(r"ONNX node '<Node\((\w+)\): ([^>]*)>': (.*?)\n\n", f"{error}\n\n", re.DOTALL)
-    for kind, name, said in failed:
-        cause = said.strip().splitlines()[-1].strip()
-        # What reads a node that was not taken has no shape.
-        if "has to be known" not in cause:
-            return f"{kind} ({name}): {cause}"[:300]
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Exception from" not in line]
-    return " ".join(lines)[:300]
+def _sessions() -> Any:
+    """How its files are opened."""
+    _openvino()
+    from export.sessions import openvino
 
-
-def _text(value: Any) -> str:
-    return str(value.astype(str)) if hasattr(value, "astype") else str(value)
+    return openvino

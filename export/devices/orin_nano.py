@@ -5,7 +5,8 @@ from export.device import Device
 ORIN_NANO = Device(
     name="orin_nano",
     title="Jetson Orin Nano",
-    kind="remote",
+    kind="cuda",
+    model="Orin Nano",
     backends=("tensorrt", "onnxruntime"),
     compute_capability="8.7",
 )

@@ -20,7 +20,6 @@ from compress.measure.latency import Timing, in_turns
 from compress.storage.description import Description, described
 from compress.storage.weights import load_net, save_net
 from export.artifact import Artifact, Port
-from export.device import usable_cpus
 from export.modules import copy_of
 from export.registry import find_backend, find_device
 from export.target import Target, target_of
@@ -44,7 +43,7 @@ class Runtime:
 
     def target(self) -> Target:
         """The device, with its threads."""
-        return target_of(find_device(self.device), self.threads or usable_cpus(), load_net)
+        return target_of(find_device(self.device), self.threads, load_net)
 
 
 def share_for_size(plan: Plan, unit: Literal["parameters", "MACs"], target: float) -> float:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from compress.gates.judging.verdict import Bound, Outcome, Verdict, inconclusive
 from compress.measure.row import Row, Status
+from export.reach import HERE
 
 
 class Titled(Protocol):
@@ -47,7 +48,16 @@ class Located(Protocol):
 
 def applies(gate: OfArtifacts, to: Located) -> bool:
     """Whether a gate judges what this backend builds for this device."""
-    return gate.device in (None, to.device) and gate.backend in (None, to.backend)
+    return is_device(gate.device, to.device) and gate.backend in (None, to.backend)
+
+
+def is_device(asked: str | None, name: str) -> bool:
+    """Whether a gate's `device` means the device of this name.
+
+    `orin_nano` means it wherever it is, `orin_nano@tower-7` the one at that host, `cpu@here` the one here.
+    """
+    word, _, host = name.partition("@")
+    return asked in (None, name, word, f"{word}@{host or HERE}")
 
 
 def each_measured(gate: OfArtifacts, rows: Sequence[Row], find: Callable[[Row], Sequence[Outcome]]) -> list[Verdict]:

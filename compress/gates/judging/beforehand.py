@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from compress.gates.judging.artifacts import OfArtifacts, applies
+from compress.gates.judging.artifacts import OfArtifacts, applies, is_device
 from compress.gates.judging.scene import Scene, Spot
 from compress.measure.latency import samples_for
 from compress.measure.segmentation import FEWEST
@@ -37,13 +37,13 @@ def nowhere(gate: OfArtifacts, scene: Scene) -> Iterator[str]:
     if where(gate, scene):
         return
     on = f" for {gate.device}" if gate.device else ""
-    if gate.device is not None and gate.device not in scene.devices:
+    if not any(is_device(gate.device, name) for name in scene.devices):
         known = ", ".join(scene.devices)
         yield f"never holds: the recipe builds nothing for the device '{gate.device}'; add it to devices ({known})"
     elif some := [spot for spot in scene.spots if applies(gate, spot)]:
         yield f"never holds: after int8 there is no {some[0].backend} artifact{on}, since it takes no integers"
     else:
-        there = dict.fromkeys(spot.backend for spot in scene.judged if gate.device in (None, spot.device))
+        there = dict.fromkeys(spot.backend for spot in scene.judged if is_device(gate.device, spot.device))
         yield f"never holds: nothing of {gate.backend} is built{on}; there are {', '.join(there)}"
 
 

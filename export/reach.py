@@ -1,0 +1,32 @@
+"""How a device is reached, and how it is set while it is measured: the options of an entry of a recipe's `devices`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import pydantic
+from pydantic import AfterValidator, ConfigDict, Field
+
+HERE = "here"
+"""What stands for this host where a device is named with its host: `cpu@here`."""
+
+
+def _host(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@:%-]*", name):
+        raise ValueError(
+            f"{name!r} is no host: a name as `ssh` knows it, not beginning with '-'; a port stands in ~/.ssh/config"
+        )
+    if name == HERE:
+        raise ValueError(f"'{HERE}' is this host: leave `at` out")
+    return name
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Reach:
+    """How a device is reached, and how it is set while it is measured."""
+
+    at: Annotated[str, AfterValidator(_host)] | None = None
+    """A host as `ssh` knows it, such as one of ~/.ssh/config; None is this host."""
+    python: Annotated[str, Field(min_length=1)] = "python3"
+    """The Python there that has the runtimes."""

@@ -1,0 +1,128 @@
+"""What a runner may answer: whatever else comes is told, and is never taken for a measurement."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from export.errors import SurroundingsError
+
+Milliseconds = Annotated[float, Field(gt=0, lt=1e7, allow_inf_nan=False)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Side = Annotated[int, Field(ge=1, le=1 << 20)]
+Text = Annotated[str, Field(max_length=500)]
+Known = TypeVar("Known", bound="_Answer")
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Hello(_Answer):
+    """The first word of a runner."""
+
+    hello: int
+    python: Text
+
+
+class Facts(_Answer):
+    """What a device says of itself."""
+
+    cpu: Text
+    cpus: Annotated[int, Field(ge=1, le=4096)]
+    threads: Annotated[int, Field(ge=1, le=4096)]
+    os: Text
+    machine: Text
+    isa: list[Text]
+    board: Text | None
+    hostname: Text
+    boot_id: Text | None
+    flags: list[Text]
+    memory_mb: Annotated[int, Field(ge=1)] | None
+    python: Text
+    executable: Text
+    runtimes: dict[Text, Text]
+    l4t: Text | None
+    process: Annotated[int, Field(ge=1)]
+
+
+class ToldFacts(_Answer):
+    facts: Facts
+
+
+class Conditions(_Answer):
+    conditions: dict[Text, float | Text | None]
+
+
+class Missing(_Answer):
+    missing: list[Sha256]
+
+
+class Kept(_Answer):
+    kept: Sha256
+
+
+class Opened(_Answer):
+    """An artifact, ready to run."""
+
+    handle: Annotated[int, Field(ge=1)]
+    sha256: Sha256
+    version: Text
+
+
+class Closed(_Answer):
+    closed: int
+
+
+class Inferred(_Answer):
+    """Logits, whose bytes are behind the line: 32-bit floats, the least significant byte first."""
+
+    handle: int
+    input: Sha256
+    shape: Annotated[list[Side], Field(min_length=1, max_length=6)]
+
+
+class Times(_Answer):
+    """The timed inferences of a turn."""
+
+    handle: int
+    ms: list[Milliseconds]
+
+
+class NodeTime(_Answer):
+    names: list[Text]
+    kind: Text
+    microseconds: Annotated[float, Field(ge=0, lt=1e10, allow_inf_nan=False)]
+    precision: Text
+
+
+class ProfileTimes(_Answer):
+    nodes: list[NodeTime]
+    whole_us: Annotated[float, Field(ge=0, lt=1e10, allow_inf_nan=False)]
+
+
+class Profiled(_Answer):
+    profile: ProfileTimes
+
+
+class PeakMemory(_Answer):
+    peak_memory_mb: Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class Cleaned(_Answer):
+    freed: Annotated[int, Field(ge=0)]
+
+
+def read(kind: type[Known], said: dict[str, Any], host: str) -> Known:
+    """An answer of the kind that was asked for.
+
+    Raises:
+        SurroundingsError: if it is none.
+    """
+    try:
+        return kind.model_validate(said)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise SurroundingsError(f"{host}: answered what cannot be ({where}: {fault['msg']})") from None

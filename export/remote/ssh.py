@@ -1,0 +1,79 @@
+"""The OpenSSH client: how a program is begun on another host, and what it means where that is refused."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+
+from export.errors import SurroundingsError
+
+COMMAND = "SEGPRESS_SSH"
+"""Environment variable with the client and its first options, such as `ssh -F other_config`."""
+OPTIONS = (
+    # Nobody is there to answer a question; a host that is not known is an error, and never a guess.
+    "BatchMode=yes",
+    "StrictHostKeyChecking=yes",
+    "ConnectTimeout=20",
+    # A link that was cut without a word is noticed.
+    "ServerAliveInterval=10",
+    "ServerAliveCountMax=4",
+    "ForwardAgent=no",
+    "ForwardX11=no",
+    "PermitLocalCommand=no",
+    "LogLevel=ERROR",
+)
+
+
+def command(host: str, words: list[str]) -> list[str]:
+    """The command of this host that runs these words there.
+
+    Args:
+        host: as `Reach.at`, which cannot begin with '-'.
+    """
+    options = [part for option in OPTIONS for part in ("-o", option)]
+    return [*shlex.split(os.environ.get(COMMAND, "ssh")), *options, "-T", "--", host, shlex.join(words)]
+
+
+def refused(host: str, python: str, code: int | None, said: str) -> SurroundingsError:
+    """Why a conversation did not begin, or ended.
+
+    Args:
+        code: the client's exit code, which is the program's there where there was a link.
+        said: what the client or that program complained.
+    """
+    for pattern, sentence in _REASONS:
+        if re.search(pattern, said, re.IGNORECASE):
+            return SurroundingsError(f"{host}: {sentence.format(host=host, python=python)}")
+    last = next((line for line in reversed(said.strip().splitlines()) if line.strip()), "")
+    told = f" ({' '.join(last.split())[:200]})" if last else ""
+    if code == 255:
+        return SurroundingsError(f"{host}: not reached{told}; try `ssh {host}`")
+    if code in (126, 127):
+        return SurroundingsError(
+            f"{host}: there is no {python}{told}; name one that is there: at: {host}, python: PATH"
+        )
+    if code is None or code < 0:
+        return SurroundingsError(f"{host}: the connection ended{told}; the same command goes on from what is done")
+    return SurroundingsError(f"{host}: what measures there ended with code {code}{told}")
+
+
+_REASONS = (
+    (
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED|host key for .* has changed",
+        "its host key is another than the one that is known; if that is right, run `ssh-keygen -R {host}`, then "
+        "`ssh {host}` once, and compare the new key's fingerprint",
+    ),
+    (
+        r"Host key verification failed|No .* host key is known",
+        "its host key is not known here; run `ssh {host}` once and compare the fingerprint before you accept it",
+    ),
+    (
+        r"Permission denied",
+        "it lets nobody in with these keys and this user; `ssh {host}` must work without a password",
+    ),
+    (r"Could not resolve hostname", "no such host; `at` is a name as ssh knows it, from ~/.ssh/config or the network"),
+    (r"Connection refused", "it refuses the connection; is an SSH server running there, on the port that ssh is told?"),
+    (r"timed out|No route to host|Network is unreachable", "it does not answer; is it on, and in this network?"),
+    (r"No module named .?numpy", "{python} there has no numpy; install it, or name another with python: PATH"),
+)

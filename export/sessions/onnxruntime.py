@@ -1,0 +1,127 @@
+"""An ONNX Runtime session: how a file is opened, run and profiled, wherever that is."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, Callable, Sequence
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as pybind
+
+from export.errors import BackendError, NotHere
+from export.profile import WARM, NodeTime, Profile, profile_of
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# Its errors have no class in common but Exception; which of them there are depends on the version.
+REFUSALS: tuple[type[BaseException], ...] = tuple(
+    getattr(pybind, name)
+    for name in (
+        "EPFail",
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "InvalidProtobuf",
+        "NotImplemented",
+        "RuntimeException",
+    )
+    if hasattr(pybind, name)
+)
+
+
+def version() -> str:
+    """That of the runtime."""
+    return str(ort.__version__)
+
+
+def providers() -> Sequence[str]:
+    """What this installation of the runtime computes with."""
+    return tuple(ort.get_available_providers())
+
+
+def session(
+    path: Path, threads: int, provider: str = CPU, profile: Path | None = None, optimized: Path | None = None
+) -> ort.InferenceSession:
+    """The file, ready to run.
+
+    Args:
+        profile: prefix of the file that the runtime's profiler writes.
+        optimized: where the graph is written that really runs.
+
+    Raises:
+        BackendError: if this runtime refuses the file.
+        NotHere: if this installation does not have the provider.
+    """
+    if provider not in providers():
+        raise NotHere(f"this ONNX Runtime {version()} has no {provider}: onnxruntime-gpu is not installed")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    try:
+        made = ort.InferenceSession(str(path), options, providers=[provider])
+    except REFUSALS as error:
+        raise BackendError(f"ONNX Runtime {version()} refuses {path.name}: {reason(error)}") from None
+    if made.get_providers()[0] != provider:
+        raise NotHere(f"ONNX Runtime fell back from {provider} to {made.get_providers()[0]}")
+    return made
+
+
+def opened(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> Callable[[Any], Any]:
+    """What computes logits (BKHW) of an image (BCHW) on a processor of this kind ("cpu", "cuda").
+
+    Args:
+        shape: of the input, with -1 for open axes; this runtime takes each shape as it comes.
+    """
+    del shape
+    made = session(path, threads, CUDA if kind == "cuda" else CPU)
+    name = made.get_inputs()[0].name
+
+    def infer(image_BCHW: Any) -> Any:
+        (logits_BKHW,) = made.run(None, {name: image_BCHW})
+        return np.asarray(logits_BKHW)
+
+    return infer
+
+
+def profiled(path: Path, threads: int, kind: str, image_BCHW: Any, runs: int) -> Profile:
+    """How long each node takes, by this runtime's own profiler: medians over warm runs."""
+    with tempfile.TemporaryDirectory() as scratch:
+        made = session(path, threads, CUDA if kind == "cuda" else CPU, Path(scratch) / "profile")
+        name = made.get_inputs()[0].name
+        for _ in range(WARM + runs):
+            made.run(None, {name: image_BCHW})
+        events = json.loads(Path(made.end_profiling()).read_text(encoding="utf-8"))
+    return profile_of(_runs_of(events)[WARM:])
+
+
+def reason(error: BaseException) -> str:
+    """What the runtime says, on one line."""
+    return " ".join(str(error).split())[:300]
+
+
+def _runs_of(events: list[dict[str, Any]]) -> list[tuple[float, list[NodeTime]]]:
+    """Each run's whole time and its nodes', in microseconds."""
+    runs = []
+    nodes: list[NodeTime] = []
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            kind = event["args"].get("op_name", "")
+            nodes.append(NodeTime(names=(_plain_name(event["name"]),), kind=kind, microseconds=event["dur"]))
+        elif event.get("name") == "model_run":
+            runs.append((float(event["dur"]), nodes))
+            nodes = []
+    return runs
+
+
+def _plain_name(name: str) -> str:
+    """The name of an ONNX node or of what it puts out, which a fused or rearranged node begins with."""
+    plain = re.sub(r"(_nchwc|_token_\d+|_kernel_time)+$", "", name)
+    return plain[len("fused ") :] if plain.startswith("fused ") else plain

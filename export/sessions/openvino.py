@@ -1,0 +1,108 @@
+"""An OpenVINO model compiled for the CPU: how a file is opened, run and profiled, wherever that is."""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import openvino as ov
+
+from export.errors import BackendError
+from export.profile import WARM, NodeTime, Profile, profile_of
+
+
+def version() -> str:
+    """That of the runtime."""
+    return str(ov.__version__)
+
+
+def settings(threads: int) -> dict[str, Any]:
+    """What is set, so that two of its versions and two CPUs compute alike."""
+    # By default OpenVINO computes float layers in bf16 where the CPU has it; precision is the file's matter.
+    return {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+
+
+def compiled(path: Path, threads: int, shape: tuple[int, ...] | None = None, **more: bool) -> ov.CompiledModel:
+    """The file compiled for inputs of this shape; None takes that of the file.
+
+    Raises:
+        BackendError: if the runtime cannot.
+    """
+    try:
+        core = ov.Core()
+        model = core.read_model(str(path))
+        if shape is not None and model.is_dynamic():
+            # With axes left open, layers whose bias it cannot fuse get another channel's bias (2026.4), and
+            # what reads a shape runs in float.
+            model.reshape(list(shape))
+        return core.compile_model(model, "CPU", {**settings(threads), **more})
+    except RuntimeError as error:
+        raise BackendError(f"OpenVINO cannot compile {path.name}: {reason(error)}") from None
+
+
+def opened(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> Callable[[Any], Any]:
+    """What computes logits (BKHW) of an image (BCHW) on a CPU.
+
+    Args:
+        shape: of the input; where it has open axes (-1) the file is compiled for each of the last few shapes.
+    """
+    assert kind == "cpu", "a runtime is asked only for processors that it computes on"
+    request = lru_cache(maxsize=4)(lambda shape: compiled(path, threads, shape).create_infer_request())
+    if -1 not in shape:
+        request(shape)
+
+    def infer(image_BCHW: Any) -> Any:
+        # A copy: the request's own output buffer is overwritten by the next call.
+        return np.array(request(image_BCHW.shape).infer({0: image_BCHW})[0])
+
+    return infer
+
+
+def profiled(path: Path, threads: int, kind: str, image_BCHW: Any, runs: int) -> Profile:
+    """How long each node takes, by this runtime's own counters: medians over warm runs."""
+    assert kind == "cpu", "a runtime is asked only for processors that it computes on"
+    model = compiled(path, threads, image_BCHW.shape, PERF_COUNT=True)
+    layers = {layer.get_friendly_name(): layer.get_rt_info() for layer in model.get_runtime_model().get_ordered_ops()}
+    fused = {name: text(info["originalLayersNames"]).split(",") for name, info in layers.items()}
+    request = model.create_infer_request()
+    found = []
+    for _ in range(WARM + runs):
+        begun = time.perf_counter()
+        request.infer({0: image_BCHW})
+        whole = (time.perf_counter() - begun) * 1e6
+        executed = [info for info in request.profiling_info if info.status == info.Status.EXECUTED]
+        found.append((whole, [_node_time(info, fused) for info in executed]))
+    return profile_of(found[WARM:])
+
+
+def reason(error: RuntimeError) -> str:
+    """What OpenVINO says; of several nodes that it does not take, the first with a cause of its own."""
+    failed = re.findall(r"ONNX node '<Node\((\w+)\): ([^>]*)>': (.*?)\n\n", f"{error}\n\n", re.DOTALL)
+    for kind, name, said in failed:
+        cause = said.strip().splitlines()[-1].strip()
+        # What reads a node that was not taken has no shape.
+        if "has to be known" not in cause:
+            return f"{kind} ({name}): {cause}"[:300]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Exception from" not in line]
+    return " ".join(lines)[:300]
+
+
+def text(value: Any) -> str:
+    """An entry of a compiled layer's information."""
+    return str(value.astype(str)) if hasattr(value, "astype") else str(value)
+
+
+def _node_time(info: Any, fused: dict[str, list[str]]) -> NodeTime:
+    """What a node of the compiled graph took, under the names of the ONNX nodes that were fused into it."""
+    names = [name.partition("/")[0] for name in fused.get(info.node_name, []) if name]
+    kind = info.node_type
+    return NodeTime(names=tuple(names), kind=kind, microseconds=info.real_time.total_seconds() * 1e6)
