@@ -5,10 +5,12 @@ Legend: B batch, C channels, K classes, H height, W width (of volumes, depth bef
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,15 +90,26 @@ class Task:
         return scores_of(names, values, self.data.class_names[1:], alarms)
 
     def score(self, infer: Infer, case: Case, *, surfaces: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """All metrics of one case (values_KM, alarms_K); without `surfaces` those that count pixels, much faster."""
+        """All metrics of one case (values_KM, alarms_K); without `surfaces` those that count pixels, much faster.
+
+        The same labels of a case have the same scores: most of those of a network in float are, on all runtimes.
+        """
         labels_HW, truth_HW, spacing = self._compared(infer, case)
-        return score_case(
-            labels_HW,
-            truth_HW,
-            classes=len(self.data.class_names),
-            ruler=Ruler(spacing=spacing, tolerance=self.data.tolerance) if surfaces else None,
-            ignore=self.data.ignore,
-        )
+        which = case.name, surfaces, labels_HW.shape, _digest(labels_HW), _digest(truth_HW)
+        if which not in self._scored:
+            self._scored[which] = score_case(
+                labels_HW,
+                truth_HW,
+                classes=len(self.data.class_names),
+                ruler=Ruler(spacing=spacing, tolerance=self.data.tolerance) if surfaces else None,
+                ignore=self.data.ignore,
+            )
+        return self._scored[which]
+
+    @cached_property
+    def _scored(self) -> dict[tuple[Any, ...], tuple[np.ndarray, np.ndarray]]:
+        """By case, and what was answered for it."""
+        return {}
 
     def labels(self, infer: Infer, case: Case) -> MaskArray:
         """The network's answer at the image's original size (HW): what end-to-end latency times, all tiles included."""
@@ -219,6 +232,10 @@ class Answer:
             return self.postprocess.chosen(logits_KHW, pixels_CHW, size)
         same = logits_KHW.shape[1:] == size
         return labels_from_logits(logits_KHW[None])[0] if same else labels_at(logits_KHW, size)
+
+
+def _digest(labels_HW: MaskArray) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(labels_HW)).digest()
 
 
 def _thinned(pixels: MaskArray, axes: int, most: int = 1024) -> MaskArray:

@@ -139,6 +139,10 @@ def _read_operators_once() -> None:
     read = getattr(registry, "from_torchlib", None)
     if read is None or not hasattr(registry(), "functions") or hasattr(read, "table"):
         return
+    operators: Any = getattr(sys.modules[registry.__module__], "onnxscript_apis", None)
+    if hasattr(operators, "get_torchlib_ops"):
+        # Read for each opset that a table is made for, and the same for all.
+        operators.get_torchlib_ops = functools.cache(operators.get_torchlib_ops)
     table = functools.cache(read)
 
     def from_torchlib(opset_version: int) -> Any:

@@ -109,6 +109,7 @@ def in_turns(
     seed: int,
     step: Callable[[], None] = lambda: None,
     blocks: Mapping[str, int] | None = None,
+    warm_with: Mapping[str, str] | None = None,
 ) -> dict[str, Samples]:
     """Time each in short blocks that take turns, after each has warmed up.
 
@@ -119,12 +120,17 @@ def in_turns(
         clocks: each times inferences where they run.
         step: called after each block, for a progress bar.
         blocks: timed runs in a block, where not the usual ten: one with five gets half the samples.
+        warm_with: of clocks that run what another one runs, that one, whose warming up is theirs.
     """
     size = {name: (blocks or {}).get(name, BLOCK) for name in clocks}
     samples = {name: Samples() for name in clocks}
+    alike = warm_with or {}
     for name, clock in clocks.items():
-        samples[name].settled = _warm_up(clock, timing.warm_up)
-        step()
+        if name not in alike:
+            samples[name].settled = _warm_up(clock, timing.warm_up)
+            step()
+    for name, other in alike.items():
+        samples[name].settled = samples[other].settled
     order = np.random.default_rng(seed)
     spent = dict.fromkeys(clocks, 0.0)
     names = list(clocks)

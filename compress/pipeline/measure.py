@@ -244,7 +244,8 @@ def _timed(builds: Sequence[Build], task: Task, timing: Timing, log: Log) -> dic
         # Elsewhere, reading and resizing here and the way there and back would be timed too.
         here = [each.name for each in builds if each.deployment.target.is_this_host]
         whole = {_whole(name): partial(timed, _on_cases(infers[name], cases, task)) for name in here}
-        times = in_turns({**alone, **whole}, timing, task.seed, step, blocks=dict.fromkeys(whole, BLOCK // 2))
+        blocks, warm_with = dict.fromkeys(whole, BLOCK // 2), {_whole(name): name for name in here}
+        times = in_turns({**alone, **whole}, timing, task.seed, step, blocks, warm_with)
     log(f"timed {len(builds)} artifacts in turns")
     return {each.name: _latency(each, times) for each in builds}
 
