@@ -235,7 +235,7 @@ class Answer:
 
 
 def _digest(labels_HW: MaskArray) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(labels_HW)).digest()
+    return hashlib.sha256(np.ascontiguousarray(labels_HW).tobytes()).digest()
 
 
 def _thinned(pixels: MaskArray, axes: int, most: int = 1024) -> MaskArray:
