@@ -131,6 +131,11 @@ class Target(Protocol):
         """Every instruction set of its CPU's family."""
         ...
 
+    @property
+    def sent_bytes(self) -> int:
+        """What travelled to the device in this process; nothing to this host."""
+        ...
+
     def close(self) -> None:
         """Leave the device; whatever is asked of it next reaches it anew."""
         ...
@@ -173,6 +178,10 @@ class LocalTarget:
     @property
     def identity(self) -> tuple[object, ...]:
         return ()
+
+    @property
+    def sent_bytes(self) -> int:
+        return 0
 
     def close(self) -> None:
         """See `Target`; nothing is held."""

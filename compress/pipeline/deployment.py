@@ -95,6 +95,8 @@ def reached(deployed: Sequence[Deployment], log: Callable[[str], None]) -> Itera
             # Others may measure there while passes train here.
             target.close()
         yield
+        for name, target in elsewhere.items():
+            log(f"{name}: {target.sent_bytes / 1e6:.2f} MB were sent there, each file and each input once")
     finally:
         for target in elsewhere.values():
             target.close()
