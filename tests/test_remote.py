@@ -583,3 +583,19 @@ def test_other_pythons_import_all_that_is_sent_but_for_the_runtimes(tmp_path: Pa
     )
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     subprocess.run([python, "-W", "error", "-c", code], check=True, env=environment)
+
+
+def test_what_is_interrupted_leaves_no_answer_to_be_taken_for_another(
+    tower: Server, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote, given = target(), images(artifact)
+    with remote.open("onnxruntime").open(artifact) as infer:
+        right = infer(given[0])
+        link = remote._conversation.begun
+        monkeypatch.setattr(type(link), "_next", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            infer(given[1])
+        monkeypatch.undo()
+        monkeypatch.setenv("SEGPRESS_SSH", tower.ssh)
+        assert remote._conversation.begun is None
+        assert np.array_equal(infer(given[0]), right)

@@ -30,6 +30,11 @@ class Deployment:
         return self.target.device
 
     @property
+    def title(self) -> str:
+        """What it is called in messages: the runtime, and where it is not on this host's CPU the device too."""
+        return self.backend if self.device.name == "cpu" else f"{self.backend} ({self.device.name})"
+
+    @property
     def kind(self) -> type[Backend]:
         """What the runtime says of itself on every device."""
         return find_backend(self.backend)

@@ -201,7 +201,7 @@ def _score(
         try:
             backend = build.deployment.open()
             with backend.open(build.artifact) as infer:
-                title = f"{build.stage.name} on {build.deployment.backend}"
+                title = f"{build.stage.name} on {build.deployment.title}"
                 apart = answers.parity(build, infer)
                 fault = answers.fault(build, backend, apart, log)
                 if fault is not None:

@@ -66,8 +66,10 @@ class Conversation:
                 message = self._link.ask(request, payload)
                 self.sent_bytes += len(payload)
                 return answers.read(kind, message.said, self.host), message.payload
-            except SurroundingsError:
-                # Whatever it was, what comes next would not be the answer to what is asked next.
+            except (BackendError, NotHere):
+                raise
+            except BaseException:
+                # Whatever it was, Ctrl-C too: what comes next would not be the answer to what is asked next.
                 self.close()
                 raise
 

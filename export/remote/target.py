@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -321,7 +321,9 @@ class RemoteInfer:
     def close(self) -> None:
         """Let go of it there; where the conversation is over, it has let go."""
         if self._opened is not None and self._opened[0] is self._conversation.begun:
-            self._conversation.ask(answers.Closed, {"do": "close", "handle": self._opened[1]})
+            # A link that ends here took nothing away but what was to be let go.
+            with suppress(SurroundingsError):
+                self._conversation.ask(answers.Closed, {"do": "close", "handle": self._opened[1]})
         self._opened = None
 
     def _hash(self, image_BCHW: NDArray[np.float32]) -> str:

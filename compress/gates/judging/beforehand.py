@@ -10,6 +10,7 @@ from compress.gates.judging.artifacts import OfArtifacts, applies, is_device
 from compress.gates.judging.scene import Scene, Spot
 from compress.measure.latency import samples_for
 from compress.measure.segmentation import FEWEST
+from export.reach import HERE
 from export.registry import words
 
 
@@ -112,6 +113,9 @@ def _rest(judged: Sequence[Spot], here: Sequence[Spot]) -> str:
     for option in ("device", "backend"):
         lost = {getattr(spot, option) for spot in judged if spot not in here}
         left = [getattr(spot, option) for spot in here if getattr(spot, option) not in lost]
+        if left and option == "device" and any(is_device(left[0], name) for name in lost):
+            # Its word alone means it at every host.
+            left[0] += f"@{HERE}"
         if left:
             return f"; to judge only what is here, give {option}: {left[0]}"
     return ""
