@@ -101,8 +101,8 @@ def _page(
     lines = [
         "# A device over SSH, where it is this machine",
         "",
-        f"`python -m benchmarks.remote --at HOST --python PYTHON` on {cpu}: the README's recipe on `cpu` and on the same "
-        f"CPU by way of an OpenSSH server on the loopback; {samples} timed runs of each artifact, all in turns in one run.",
+        f"`python -m benchmarks.remote --at HOST --python PYTHON` on {cpu}: the README's recipe on `cpu` and on the "
+        f"same CPU by way of an OpenSSH server on the loopback; {samples} timed runs of each artifact, in turns.",
         "",
         "| step | runtime | scores of 100 cases | p50 here | p50 there | there / here | p95 here | p95 there |",
         "|---|---|---|--:|--:|--:|--:|--:|",

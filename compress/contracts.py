@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import nn
 
 from compress.data.dataset.cases import Role
 from compress.task import Task
+from export.modules import Precision
 
 
 class Pass(Protocol):
     """(net, task) -> net. The network given is not changed; the one returned is an ordinary module."""
+
+    requires: ClassVar[Precision]
+    """What the networks that it takes compute in."""
+    ensures: ClassVar[Precision]
+    """What the network that it returns computes in."""
 
     @property
     def uses(self) -> tuple[Role, ...]:

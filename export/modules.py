@@ -5,13 +5,21 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+Precision = Literal["float", "integers"]
+"""What a network computes in: in floating point, or convolutions in 8-bit integers."""
+
 _REFUSALS = (RuntimeError, TypeError, AttributeError, NotImplementedError, pickle.PicklingError)
 _COPIED = (nn.Module, Tensor, bool, int, float, str, type(None))
+
+
+def precision_of(net: nn.Module) -> Precision:
+    """What a network says that it computes in; one that says nothing of it computes in float."""
+    return "integers" if getattr(net, "precision", None) == "integers" else "float"
 
 
 def copy_of(net: nn.Module) -> nn.Module:

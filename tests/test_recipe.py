@@ -152,6 +152,16 @@ def test_a_data_folder_from_outside_needs_a_recipe_that_takes_one(tmp_path: Path
         ),
         ("devices: [cpu, rtx40]", "devices[1] (rtx40): no such device; did you mean 'rtx_40'?"),
         ("devices: [cpu, cpu]", "devices[1]: 'cpu' is given twice"),
+        ("devices: [cpu: {at: a}, cpu: {at: a}]", "devices[1]: 'cpu@a' is given twice"),
+        ("devices: [cpu: {att: a}]", "devices[0] (cpu): no option 'att'; did you mean 'at'?"),
+        (
+            "passes: [int8, prune: {ratio: 0.5}]",
+            "passes[1] (prune): takes a network in float, and int8 made it integers; give prune before int8",
+        ),
+        (
+            "passes: [int8, int8]",
+            "passes[1] (int8): takes a network in float, and int8 made it integers; give it once",
+        ),
         ("dynamic: [batsh]", "dynamic: no axis 'batsh'; did you mean 'batch'?"),
         ("gates: [dicedrop: {at_most: 1}]", "gates[0] (dicedrop): no such gate; did you mean 'dice_drop'?"),
         ("gates: [size_mb: {at_most: 1, device: cpuu}]", "gates[0] (size_mb): no device 'cpuu'; did you mean 'cpu'?"),

@@ -513,6 +513,7 @@ ADDED_PASS = '''
 """Nothing is changed."""
 
 import copy
+from typing import ClassVar
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -522,6 +523,8 @@ from pydantic.dataclasses import dataclass
 class LeftAlone:
     """The network as it came."""
 
+    requires: ClassVar = "float"
+    ensures: ClassVar = "float"
     times: int = 1
     """How often it is left alone."""
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compress.errors import PassError
 from compress.measure.macs import macs_of
 from export.errors import REFUSALS, first_line
-from export.modules import copy_of, put
+from export.modules import copy_of, precision_of, put
 
 Kinds = tuple[type[nn.Module], ...]
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -214,9 +214,6 @@ def copied(net: nn.Module, word: str) -> nn.Module:
     Raises:
         PassError: if the network is in integers already: its layers are no longer there to change.
     """
-    # Only here: importing it takes time and memory, and building a changed network again has no use for it.
-    from export.quantization.quantized import Quantized
-
-    if isinstance(net, Quantized):
+    if precision_of(net) == "integers":
         raise PassError(f"{word}: the network is in 8-bit integers already; give {word} before int8")
     return copy_of(net).eval()

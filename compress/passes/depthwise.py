@@ -13,7 +13,7 @@ Legend: O output channels, I input channels, k kernel positions, R rank.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from pydantic import ConfigDict, Field
@@ -40,6 +40,7 @@ from compress.editing.least_squares import refit
 from compress.networks.blocks.branches import Branches
 from compress.progress import bar
 from compress.storage.description import described
+from export.modules import Precision
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Depthwise:
     """Depthwise k x k and pointwise 1x1 convolutions in the place of k x k ones."""
+
+    requires: ClassVar[Precision] = "float"
+    ensures: ClassVar[Precision] = "float"
 
     where: str | tuple[str, ...] = "*"
     """Which layers: names (`encoder.0.3`), modules (`decoder`) or patterns (`encoder.*.0`)."""

@@ -11,7 +11,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -26,7 +26,7 @@ from compress.train.losses.combined import DiceCE
 from compress.train.losses.sum import Losses, OneOrMore
 from compress.train.training import supervised, training_augmentation, training_data
 from export.files import make_folder, write_json
-from export.modules import copy_of
+from export.modules import Precision, copy_of
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -40,6 +40,9 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Distill:
     """Train on, towards the truth and the teacher; give `epochs` or `steps` (default: 30 epochs)."""
+
+    requires: ClassVar[Precision] = "float"
+    ensures: ClassVar[Precision] = "float"
 
     epochs: Annotated[int, Field(ge=1)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
@@ -66,13 +69,11 @@ class Distill:
     augment: PresetOrMore = Augment()
     """A preset (`none`, `flips`, `strong`), or one with changes, as in `train`."""
     views: Annotated[int, Field(ge=1)] | None = None
-    """Each case is augmented in so many ways, and the teacher asked once for each: its logits are kept in
-    the run's folder. None: new ones in every epoch, and a teacher asked at every step."""
+    """Ways in which each case is augmented, the teacher's logits for each kept; None: new ones at every step."""
     average: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Decay of the moving average of the weights; None: 0.99, less where there are few steps."""
     patience: Annotated[int, Field(ge=1)] | None = None
-    """Epochs of the second half without a better validation score after which it stops; None: a third of
-    all, at least 8."""
+    """Epochs of the second half without a better validation score until it stops; None: a third of all, at least 8."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

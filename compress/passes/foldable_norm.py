@@ -13,7 +13,7 @@ Legend: B batch, C channels, R rows (one for each pixel).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ from compress.editing.least_squares import rows
 from compress.errors import PassError
 from compress.progress import bar
 from compress.storage.description import described
+from export.modules import Precision
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -49,6 +50,9 @@ BATCH = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNor
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class FoldableNorm:
     """Batch norms in the place of norms that measure each image anew."""
+
+    requires: ClassVar[Precision] = "float"
+    ensures: ClassVar[Precision] = "float"
 
     where: str | tuple[str, ...] = "*"
     """Which norms: names (`encoder.0.1`), modules (`decoder`) or patterns (`encoder.*.1`)."""

@@ -8,7 +8,7 @@ matter and is decided when its file is written (export/quantization/rules.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from compress.editing.named_layers import check_keep
 from compress.errors import PassError
 from compress.progress import bar
 from export.capture import folded_graph
+from export.modules import Precision, precision_of
 from export.quantization.observers import Histograms, MinMax, observe
 from export.quantization.placement import candidates
 from export.quantization.quantized import Quantized
@@ -37,6 +38,9 @@ Method = Literal["min_max", "percentile", "entropy", "mse"]
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Int8:
     """Ranges for 8-bit integers, from real calibration cases."""
+
+    requires: ClassVar[Precision] = "float"
+    ensures: ClassVar[Precision] = "integers"
 
     calibrate: Annotated[int, Field(ge=1)] | None = None
     """How many calibration cases to use; None uses all that the data sets aside."""
@@ -74,7 +78,7 @@ class Int8:
             PassError: if there are too few calibration cases, `keep` names no layer, or the
                 network is quantized already.
         """
-        if isinstance(net, Quantized):
+        if precision_of(net) == "integers":
             raise PassError("int8: the network is in 8-bit integers already; give int8 once, as the last pass")
         cases = self._cases(task)
         graph = folded_graph(net, task.example, task.dynamic)

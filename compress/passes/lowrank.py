@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -32,6 +32,7 @@ from compress.editing.layer_replacement import (
 from compress.editing.least_squares import refit
 from compress.progress import bar
 from compress.storage.description import described
+from export.modules import Precision
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -49,6 +50,9 @@ class Lowrank:
     is not noise in its kernel: the analytic solution of variational Bayesian matrix factorization
     (Nakajima et al. 2013, JMLR 14), as Kim et al. propose for Tucker-2.
     """
+
+    requires: ClassVar[Precision] = "float"
+    ensures: ClassVar[Precision] = "float"
 
     how: Method = "tucker"
     """tucker: 1x1, k x k, 1x1 (Kim et al. 2016, arXiv 1511.06530). cp: 1x1, one depthwise convolution along each

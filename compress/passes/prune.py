@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -27,7 +27,7 @@ from compress.editing.pruning.target import Runtime, share_for_latency, share_fo
 from compress.errors import PassError
 from compress.passes.distill import Distill
 from compress.storage.description import described
-from export.modules import copy_of
+from export.modules import Precision, copy_of
 from export.registry import find_device, words
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Prune:
     """Remove the least important channels: a share of them, or as many as a target asks for."""
 
+    requires: ClassVar[Precision] = "float"
+    ensures: ClassVar[Precision] = "float"
     ratio: Share | None = None
     """Share of the channels that goes; half of the channels is about a quarter of the MACs."""
     macs: Positive | None = None
@@ -48,13 +50,11 @@ class Prune:
     params: Positive | None = None
     """Instead: parameters that stay at most; up to 1 it is a share of what there was."""
     latency_ms: Positive | None = None
-    """Instead: the time of one image (median, warm) that the artifact of `backend` on `device` should
-    take; met within 10 %."""
+    """Instead: the median time of one image that the artifact of `backend` on `device` should take; met within 10 %."""
     device: str = "cpu"
-    """Where `latency_ms` is measured."""
     backend: str = "onnxruntime"
     threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads under which `latency_ms` is measured; None takes every CPU this process may use."""
+    """CPU threads under which `latency_ms` is measured; None takes every CPU that `device` has for it."""
     by: Criterion = "l2"
     """What makes a channel important: the norm of its weights (Li et al. 2017, arXiv 1608.08710); the scale
     of its norm (Liu et al. 2017, arXiv 1708.06519); the loss it changes, to first order (Molchanov et al.
@@ -71,7 +71,7 @@ class Prune:
     most: Share = 0.9
     """The largest share of any one layer's channels that may go."""
     rounds: Annotated[int, Field(ge=1, le=100)] = 1
-    """In so many rounds of equal size, importance measured anew in each."""
+    """Rounds of equal size, importance measured anew in each."""
     recover: Distill | None = None
     """Training between two rounds: the options of `distill`, such as `{epochs: 1}`."""
     keep: tuple[str, ...] = ()

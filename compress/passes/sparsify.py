@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import ConfigDict, Field, model_validator
@@ -24,6 +24,7 @@ from compress.storage.description import described
 from compress.train import sparsity
 from export.capture import capture
 from export.graph import convolutions, layer_name, weight_of
+from export.modules import Precision
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -36,6 +37,9 @@ Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspos
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Sparsify:
     """Zeros in the weights of convolutions and linear layers."""
+
+    requires: ClassVar[Precision] = "float"
+    ensures: ClassVar[Precision] = "float"
 
     pattern: Literal["2:4", "unstructured"] = "2:4"
     """2:4: two of every four input channels at each kernel position, which TensorRT can run faster;

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -20,6 +20,7 @@ from compress.editing.layer_replacement import copied
 from compress.errors import PassError
 from compress.networks.unetpp import UNetPPModule
 from compress.storage.description import described
+from export.modules import Precision
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -34,6 +35,9 @@ def _known(level: Any) -> Any:
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Truncate:
     """A UNet++ cut to L1, L2, ..., with the weights it has."""
+
+    requires: ClassVar[Precision] = "float"
+    ensures: ClassVar[Precision] = "float"
 
     level: Annotated[int | Literal["auto"], BeforeValidator(_known)]
     """What stays: all that the head of this level needs; auto: the lowest level that scores within `max_drop`."""

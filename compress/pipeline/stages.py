@@ -25,6 +25,7 @@ from compress.storage.description import Description
 from compress.storage.weights import load_net, save_net
 from compress.task import Task
 from export.files import make_folder, sha256
+from export.modules import precision_of
 from export.quantization.quantized import Quantized
 
 Log = Callable[[str], None]
@@ -111,7 +112,9 @@ def chain(
 
 
 def _passed(step: Pass, before: Stage, task: Task) -> nn.Module:
-    return step(before.net, task)
+    net = step(before.net, task)
+    assert precision_of(net) == step.ensures, "a pass keeps its word"
+    return net
 
 
 def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, cache: Cache, log: Log) -> Stage:
@@ -155,7 +158,7 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, c
             "sha256": sha256(path),
             "seconds": round(seconds, 1),
             "notes": notes,
-            "quantized": isinstance(net, Quantized),
+            "quantized": precision_of(net) == "integers",
         }
 
     record = cache.value(name, key, work)
@@ -174,7 +177,7 @@ def tidy(cache: Cache) -> None:
 @torch.no_grad()
 def _check_again(net: nn.Module, path: Path, task: Task) -> None:
     """That what was saved is the network: a description may miss what a layer holds beside its tensors."""
-    if isinstance(net, Quantized):
+    if precision_of(net) == "integers":
         return
     image = torch.from_numpy(next(iter(task.probes(most=1))))
     if not torch.allclose(net.eval()(image), load_net(path)(image), rtol=1e-4, atol=1e-4):

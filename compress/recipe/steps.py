@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from compress.contracts import Pass
 from compress.gates.judging.gate import Gate
 from compress.postprocess.applying.chain import out_of_order
 from compress.recipe.entries import Entries
@@ -22,7 +23,22 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
 
 def read_passes(entries: Entries, steps: Sequence[Any], where: str) -> list[tuple[str, Any]]:
     """The passes of these steps, each with its word."""
-    return list(_made(entries, steps, where, "compress.passes", "pass").values())
+    made = _made(entries, steps, where, "compress.passes", "pass")
+    entries.mistakes += _out_of_order(made, where)
+    return list(made.values())
+
+
+def _out_of_order(passes: Mapping[int, tuple[str, Pass]], where: str) -> Iterator[str]:
+    """A mistake for each pass that does not take what those before it make."""
+    precision, maker = "float", ""
+    for index, (word, step) in passes.items():
+        if step.requires != precision:
+            right = f"give {word} before {maker}" if word != maker else "give it once"
+            why = f"takes a network in {step.requires}, and {maker} made it {precision}"
+            yield f"{where}[{index}] ({word}): {why}; {right}"
+            return
+        if step.ensures != precision:
+            precision, maker = step.ensures, word
 
 
 def read_postprocess(entries: Entries, text: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx, nn
 
 from export.graph import convolutions, layer_name
+from export.modules import Precision
 from export.quantization.placement import float_layers, place
 from export.quantization.rules import Rules
 from export.quantization.scales import Range
@@ -34,6 +35,7 @@ class Quantized(nn.Module):
     Called, it simulates integers in float; what counts is the artifact made from `placed(rules)`.
     """
 
+    precision: ClassVar[Precision] = "integers"
     description: Mapping[str, Any]
     """How `compress` builds it again: the word `int8` and what belongs to it."""
 
