@@ -53,7 +53,7 @@ def main(
         "# Networks on a GPU",
         "",
         f"`python -m benchmarks.gpu --device {device}`: {size}x{size}, batch 1, transfers to the device and back "
-        f"included, {samples} timed runs of each artifact, those of one network in turns. Host: {host_facts(1)['cpu']}.",
+        f"included, {samples} timed runs of each artifact, of one network in turns. Host: {host_facts(1)['cpu']}.",
         "",
         "| network | step | runtime | p50 ms | p95 ms | over torch | MB | error of the logits | pixels flipped |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|",
