@@ -129,6 +129,14 @@ def test_times_of_two_hosts_are_not_compared(main: Path, tmp_path: Path, host: d
     assert compress("compare", main, tmp_path / "a change", "--slower", "off").returncode == 0
 
 
+def test_the_baselines_of_another_device_say_nothing_of_this_ones_sessions() -> None:
+    far = row("baseline", "onnxruntime", "cpu@tower-7", scores=scores(dice()), latency_ms=around(4))
+    slow = replace(far, latency_ms=around(12, 5))
+    limits = Allowed(drop=None, larger=None)
+    (only,) = on_change([far, *two_steps()], [slow, *two_steps(seed=1)], limits)
+    assert only.verdict == "holds" and "2 baselines" in only.reason
+
+
 def test_one_device_at_two_hosts_is_one_artifact_whose_times_are_not_compared() -> None:
     def at(host: str) -> list[Row]:
         told = {**around(5), "host": {"cpu": "A78", "threads": 6, "at": host}}

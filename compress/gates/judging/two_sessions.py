@@ -61,7 +61,9 @@ class Sessions:
 
     def _ruled(self, pair: Pair, ratio: Ratio, bound: Bound) -> Outcome:
         own = _place(pair.after) if pair.after.step == "baseline" else None
-        others = [anchor for place, anchor in self.anchors.items() if place != own]
+        # Another device has sessions of its own.
+        there = [place for place in self.anchors if place[1] == pair.after.device and place != own]
+        others = [self.anchors[place] for place in there]
         slowest = max((anchor.upper for anchor in others), default=1.0)
         values = [anchor.value for anchor in others] or [1.0]
         apart = max(values) / min(values)
