@@ -164,6 +164,33 @@ def test_the_worst_code_is_the_actions(place: Path, codes: str, code: int) -> No
     assert output.read_text() == f"exit-code={code}\n"
 
 
+PAGE = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+BLOCKS = [yaml.safe_load(block.split("```")[0]) for block in PAGE.split("```yaml\n")[1:]]
+
+
+def steps_of(block: Any) -> list[dict[str, Any]]:
+    jobs = block.get("jobs", {}) if isinstance(block, dict) else {"": {"steps": block}}
+    return [step for job in jobs.values() for step in job["steps"]]
+
+
+def test_the_workflows_in_the_documents_ask_for_what_there_is() -> None:
+    steps = [step for block in BLOCKS for step in steps_of(block)]
+    ours = [step for step in steps if step.get("uses", "").startswith("segpress/segpress@")]
+    assert len(ours) == 2
+    assert all(set(step["with"]) <= set(ACTION["inputs"]) and "recipe" in step["with"] for step in ours)
+    assert set(re.findall(r"steps\.segpress\.outputs\.([\w-]+)", PAGE)) <= set(ACTION["outputs"])
+
+
+def test_the_shell_of_the_workflows_in_the_documents_is_shell(tmp_path: Path) -> None:
+    scripts = [step["run"] for block in BLOCKS for step in steps_of(block) if "run" in step]
+    scripts += [line for block in BLOCKS if "gate" in block for line in block["gate"]["script"]]
+    assert len(scripts) >= 7
+    for script in scripts:
+        assert "${{" not in script, "expressions reach the shell as variables"
+        done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 def test_every_input_is_used_and_every_step_has_a_name() -> None:
     text = (ROOT / "action.yml").read_text(encoding="utf-8")
     assert all(f"inputs.{name}" in text for name in ACTION["inputs"])

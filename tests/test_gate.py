@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -138,6 +139,43 @@ def test_a_report_of_an_older_version_lacks_what_can_be_missed(run: Path) -> Non
     (run / "report.json").write_text(json.dumps(report))
     assert compress("gate", run).returncode == 0
     assert compress("compare", run, run).returncode in (0, 3)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/ci.md"])
+def test_the_commands_on_finished_runs_in_the_documents_do_what_they_say(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parent.parent / page).read_text(encoding="utf-8")
+    blocks = [block.split("```")[0] for block in text.split("```bash\n")[1:]]
+    lines = [line.partition("#")[0].split() for block in blocks for line in block.splitlines()]
+    commands = [
+        line[1:] for line in lines if line[:2] in [["compress", verb] for verb in ("gate", "compare", "verify")]
+    ]
+    assert len(commands) >= 3
+    monkeypatch.chdir(tmp_path)
+    gates(tmp_path, "- latency_ms: {at_most: 33}").rename("release.yaml")
+    finish(Path("runs/unet-int8"), two_steps())
+    finish(Path("main-run/unet-int8"), two_steps())
+    for words in commands:
+        assert compress(*words).returncode == 0, words
+
+
+def test_a_number_that_a_run_itself_could_not_tell_is_inconclusive(tmp_path: Path) -> None:
+    rows = two_steps(parity={"relative_error": math.nan, "flipped": math.nan, "cases": 4})
+    run = finish(tmp_path / "run", rows, gates=[{"parity": {"at_most": 0.1}}])
+    assert "NaN" in (run / "report.json").read_text()
+    done = compress("gate", run, "--junit", tmp_path / "j.xml", "--benchmark-json", tmp_path / "b.json")
+    assert done.returncode == 3
+    assert "NaN" not in (tmp_path / "b.json").read_text()
+
+
+def test_a_report_without_its_manifest_is_judged_and_that_is_said(run: Path, tmp_path: Path) -> None:
+    (run / "manifest.json").unlink()
+    for words in (("gate", run), ("compare", run, run)):
+        done = compress(*words, "--summary", tmp_path / "summary.md")
+        assert done.returncode == 0
+        assert "without manifest.json, so whether its run has ended is not known" in " ".join(done.stdout.split())
+    assert (tmp_path / "summary.md").read_text().count("whether its run has ended is not known") == 2
 
 
 def test_a_failing_gate_is_seen_in_every_form(tmp_path: Path) -> None:

@@ -25,13 +25,15 @@ def gate(
     """Judge a finished run again, by its own gates or by others; nothing is measured."""
     from compress.commands.gate import gate as judged
     from compress.report.outputs import Outputs
-    from compress.report.terminal import show_gates
+    from compress.report.terminal import show_gates, show_notes
 
     outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json)
     outputs.check()
     found = judged(run, gates)
-    show_gates(found.record, console_of_output())
-    outputs.write(found.record)
+    console = console_of_output()
+    show_notes(found.notes, console)
+    show_gates(found.record, console)
+    outputs.write(found.record, found.notes)
     raise typer.Exit(found.exit_code)
 
 
@@ -63,7 +65,7 @@ def compare(
     from compress.commands.compare import DEFAULTS, NOTHING, limits
     from compress.commands.compare import compare as compared
     from compress.report.outputs import Outputs
-    from compress.report.terminal import show_gates, show_table
+    from compress.report.terminal import show_gates, show_notes, show_table
 
     outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json)
     outputs.check()
@@ -71,7 +73,7 @@ def compare(
     found = compared(main, change, allowed, gates, every_step=every_step)
     console = console_of_output()
     show_table(found.table, console)
-    console.print("\n".join(found.notes), markup=False, style="dim")
+    show_notes(found.notes, console)
     show_gates(found.record, console)
     outputs.write(found.record, found.notes)
     raise typer.Exit(found.exit_code)

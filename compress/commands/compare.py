@@ -14,6 +14,7 @@ from compress.gates.judging.two_runs import Measured, Pairing, paired
 from compress.gates.judging.verdict import Verdict
 from compress.measure.row import Row
 from compress.pipeline.finished import finished
+from compress.pipeline.manifest import unsealed
 from compress.report.change import change_table
 from compress.report.reading import Recorded
 from compress.report.report import exit_code
@@ -62,7 +63,7 @@ def compare(
         raise SegpressError("nothing is judged: every limit is off; leave one on, or give gates (--gates)")
     title = f"{now.name}, {change} beside {main}"
     record = {**now.record, "name": title, "gates": [verdict.as_dict() for verdict in verdicts]}
-    notes = tuple(_differences(was, now, pairing))
+    notes = (*unsealed(main, change), *_differences(was, now, pairing))
     return Compared(record=record, table=change_table(pairing.pairs), notes=notes, exit_code=exit_code(verdicts))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from compress.gates.judging.judge import judge
 from compress.pipeline.finished import finished
+from compress.pipeline.manifest import unsealed
 from compress.recipe.gates_file import gates_of, read_gates_file
 from compress.report.report import exit_code
 
@@ -18,6 +19,8 @@ class Judged:
 
     record: dict[str, Any]
     """As report.json, with these verdicts as its `gates`."""
+    notes: tuple[str, ...]
+    """What a reader should know besides."""
     exit_code: int
 
 
@@ -36,4 +39,4 @@ def gate(folder: Path, gates: Path | None = None) -> Judged:
     chosen = gates_of(recipe, run.path) if gates is None else read_gates_file(gates, recipe)
     verdicts = judge(chosen, run.rows)
     record = {**run.record, "gates": [verdict.as_dict() for verdict in verdicts]}
-    return Judged(record=record, exit_code=exit_code(verdicts))
+    return Judged(record=record, notes=unsealed(folder), exit_code=exit_code(verdicts))

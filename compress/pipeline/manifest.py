@@ -90,6 +90,12 @@ def check_report(path: Path) -> None:
         raise SegpressError(f"{path}: was changed after the run (its SHA-256 differs); {AGAIN}")
 
 
+def unsealed(*folders: Path) -> tuple[str, ...]:
+    """A sentence for each folder without a manifest: of an older version's run, or of one that goes on."""
+    bare = [folder for folder in dict.fromkeys(folders) if not (folder / NAME).is_file()]
+    return tuple(f"{folder} is without {NAME}, so whether its run has ended is not known." for folder in bare)
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a finished run.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -81,6 +81,12 @@ def _steps(report: Json) -> Table:
 
 def _fewer(factor: float | None) -> str:
     return NOTHING if factor is None else f"÷ {factor:.1f}"
+
+
+def show_notes(notes: Sequence[str], console: Console) -> None:
+    """Print what a reader should know besides, a sentence a line."""
+    for note in notes:
+        console.print(Text(note, "dim"))
 
 
 def show_table(told: tables.Table, console: Console) -> None:
