@@ -225,6 +225,31 @@ def test_every_step_can_be_compared(main: Path, tmp_path: Path) -> None:
     assert done.returncode in (0, 3)
 
 
+def test_cases_in_another_order_are_the_same_cases(main: Path, tmp_path: Path) -> None:
+    rows = two_steps(seed=1)
+    turned = [
+        replace(each, scores={**each.scores, "per_case": dict(reversed(each.scores["per_case"].items()))})
+        for each in rows
+        if each.scores is not None
+    ]
+    done = compress("compare", main, change(tmp_path, turned))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_steps_that_were_scored_on_other_few_cases_are_compared_on_those_that_both_have(tmp_path: Path) -> None:
+    def run(folder: str, some: slice) -> Path:
+        of = scores(dice()).as_dict()
+        few = {**of, "per_case": dict(list(of["per_case"].items())[some])}
+        first = row("01-prune", scores=few, latency_ms=around(3), size_mb=1.0)
+        return finish(tmp_path / folder, [*two_steps()[:2], first, two_steps()[2]])
+
+    done = compress(
+        "compare", run("main", slice(0, 40)), run("change", slice(5, 50)), "--every-step", "--slower", "off"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "35 cases" in words(done)
+
+
 def test_a_baseline_without_skill_makes_every_drop_inconclusive(tmp_path: Path) -> None:
     nothing = np.full(CASES, 0.01)
     first = finish(tmp_path / "main", two_steps(nothing))

@@ -10,7 +10,7 @@ from typing import Any
 
 from compress.errors import RecipeError, SegpressError
 from compress.gates.judging.change import Allowed, judge_change, judge_pairs
-from compress.gates.judging.two_runs import Measured, Pairing, paired
+from compress.gates.judging.two_runs import Measured, Pairing, aligned, paired
 from compress.gates.judging.verdict import Verdict
 from compress.measure.row import Row
 from compress.pipeline.finished import finished
@@ -57,6 +57,7 @@ def compare(
     if not pairing.pairs:
         raise SegpressError(f"{main} and {change}: no backend and device in common, so there is nothing to compare")
     check_same_cases(pairing, main, change)
+    pairing = aligned(pairing)
     verdicts = judge_change(_measured(was), _measured(now), pairing, allowed)
     verdicts += _by_file(gates, now, pairing)
     if not verdicts:
@@ -132,7 +133,8 @@ def check_same_cases(pairing: Pairing, main: Path, change: Path) -> None:
         SegpressError: if not, with a case of one only.
     """
     for pair in pairing.pairs:
-        if pair.before.scores is not None and pair.after.scores is not None:
+        # Steps before the last may be scored on fewer cases, drawn by the seed (`scoring: {others: n}`).
+        if not pair.title and pair.before.scores is not None and pair.after.scores is not None:
             _check_cases(_cases([pair.before]), _cases([pair.after]), main, change)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from compress.gates.judging.artifacts import applies, verdict_on
 from compress.gates.judging.gate import Gate
-from compress.gates.judging.non_inferiority import Drop, in_two_digits
+from compress.gates.judging.non_inferiority import MOST_CASES, Drop, in_two_digits
 from compress.gates.judging.paired_drop import paired_drop
 from compress.gates.judging.score_drop import drop_outcomes
 from compress.gates.judging.two_runs import Measured, Pair, Pairing
@@ -126,6 +126,8 @@ def _more(drop: Drop) -> str:
     if not math.isfinite(drop.lower):
         return ""
     needed = drop.n * ((drop.mean - drop.lower) / drop.mean) ** 2
+    if needed > MOST_CASES:
+        return f"; more than {MOST_CASES:,} cases would be needed to decide it"
     return f"; about {in_two_digits(needed - drop.n)} more like these would decide it"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from compress.measure.row import Row
@@ -64,6 +64,24 @@ def paired(before: Sequence[Row], after: Sequence[Row], every_step: bool = False
         lost=[row for row in was if id(row) not in taken],
         gained=left,
     )
+
+
+def aligned(pairing: Pairing) -> Pairing:
+    """The pairing, each pair's scores on the cases that both have, in one order."""
+    return replace(pairing, pairs=[_on_common_cases(pair) for pair in pairing.pairs])
+
+
+def _on_common_cases(pair: Pair) -> Pair:
+    was, now = pair.before.scores, pair.after.scores
+    if was is None or now is None or list(was["per_case"]) == list(now["per_case"]):
+        return pair
+    common = [case for case in was["per_case"] if case in now["per_case"]]
+
+    def among(row: Row, scores: Mapping[str, Any]) -> Row:
+        cases = {case: scores["per_case"][case] for case in common}
+        return replace(row, scores={**scores, "per_case": cases} if common else None)
+
+    return replace(pair, before=among(pair.before, was), after=among(pair.after, now))
 
 
 def _of_last_step(rows: Sequence[Row]) -> list[Row]:
