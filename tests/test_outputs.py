@@ -148,10 +148,27 @@ def test_what_was_not_measured_is_no_point(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["--junit", "--summary", "--benchmark-json"])
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_done(run: Path, tmp_path: Path, option: str) -> None:
+    (tmp_path / "file").write_text("")
     refused(compress("gate", run, option, tmp_path), f"{option}: {tmp_path}: is a folder; give a file")
-    refused(compress("compare", run, run, option, tmp_path / "no" / "file"), f"{option}: ", "there is no folder")
-    refused(compress("run", tmp_path / "none.yaml", option, tmp_path / "no" / "file"), f"{option}: ", "make it first")
-    assert list(tmp_path.iterdir()) == []
+    refused(
+        compress("compare", run, run, option, tmp_path / "file" / "f"), f"{option}: ", "file is a file, where a folder"
+    )
+    refused(compress("run", tmp_path / "none.yaml", option, tmp_path / "file" / "f"), f"{option}: ", "must be")
+    refused(compress("gate", run, option, "/dev/null"), "is no ordinary file")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_folders_are_made(run: Path, tmp_path: Path) -> None:
+    assert compress("gate", run, "--junit", tmp_path / "not there" / "yet" / "j.xml").returncode == 1
+    assert (tmp_path / "not there" / "yet" / "j.xml").is_file()
+
+
+def test_a_verdict_of_before_is_not_left_to_be_taken_for_this_ones(run: Path, tmp_path: Path) -> None:
+    for name in ("j.xml", "s.md", "b.json"):
+        (tmp_path / name).write_text("of before")
+    words = ("--junit", tmp_path / "j.xml", "--summary", tmp_path / "s.md", "--benchmark-json", tmp_path / "b.json")
+    refused(compress("gate", tmp_path / "no run", *words), "no such folder")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"s.md": "of before"}
 
 
 def test_a_file_is_whole_or_as_it_was(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +185,6 @@ def test_a_file_is_whole_or_as_it_was(run: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_nothing_is_written_that_is_not_asked_for(run: Path, tmp_path: Path) -> None:
-    Outputs().check()
+    Outputs().begin()
     Outputs().write(json.loads((run / "report.json").read_text()))
     assert list(tmp_path.iterdir()) == []

@@ -72,7 +72,7 @@ def run(
     from compress.report.terminal import show
 
     outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json)
-    outputs.check()
+    outputs.begin()
     loaded = load(recipe, data)
     folder = out / loaded.name
     console = console_of_output()

@@ -28,7 +28,7 @@ def gate(
     from compress.report.terminal import show_gates, show_notes
 
     outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json)
-    outputs.check()
+    outputs.begin()
     found = judged(run, gates)
     console = console_of_output()
     show_notes(found.notes, console)
@@ -68,7 +68,7 @@ def compare(
     from compress.report.terminal import show_gates, show_notes, show_table
 
     outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json)
-    outputs.check()
+    outputs.begin()
     allowed = limits({"drop": drop, "slower": slower, "larger": larger}, DEFAULTS if gates is None else NOTHING)
     found = compared(main, change, allowed, gates, every_step=every_step)
     console = console_of_output()
