@@ -61,7 +61,7 @@ def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
 def test_help_answers_and_lists_the_commands() -> None:
     done = in_a_process("--help")
     assert done.returncode == 0
-    assert all(word in done.stdout for word in ("run", "check", "train", "schema", "inspect", "sensitivity"))
+    assert all(word in done.stdout for word in ("run", "check", "train", "schema", "gate", "compare", "verify"))
 
 
 def test_help_imports_nothing_heavy() -> None:

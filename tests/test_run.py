@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -17,8 +18,9 @@ from scipy.special import softmax
 
 from compress import gates, passes
 from compress.commands.run import run
+from compress.commands.verify import verify
 from compress.data.dataset.cases import Case
-from compress.errors import RecipeError
+from compress.errors import RecipeError, SegpressError
 from compress.measure.segmentation import Scoring
 from compress.pipeline.foreseen import contradictions, scene, spots
 from compress.postprocess.fill_holes import FillHoles
@@ -495,6 +497,29 @@ def test_files_sidecars_and_the_report_say_it(processed: Any) -> None:
     assert sentences(report) == [sentence]
     for name in ("report.md", "report.html"):
         assert "of the baseline and every artifact alike: threshold" in (folder / name).read_text()
+
+
+def test_every_finished_run_is_as_it_was_left_and_its_numbers_follow_from_what_is_kept(
+    done: tuple[Path, dict], compared: tuple[Path, Report], chained: tuple[Path, Report]
+) -> None:
+    for folder in (done[0], compared[0] / "out", chained[0]):
+        assert len(verify(folder)) == 3
+
+
+def test_a_run_that_goes_on_has_no_manifest_until_it_ends(done: tuple[Path, dict], tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("compress.commands.run.judge", Mock(side_effect=KeyboardInterrupt))
+        gone_on(done, tmp_path)
+    with pytest.raises(SegpressError, match=r"manifest\.json: there is none: the run has not ended"):
+        verify(tmp_path / "out")
+    recipe = {**done[1]["recipe"], "devices": ["cpu"], "gates": []}
+    run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=quiet)
+    assert len(verify(tmp_path / "out")) == 3
+    run(load(write_recipe(tmp_path, done[1]["recipe"])), tmp_path / "out", say=quiet)
+    assert verify(tmp_path / "out")[1:] != verify(done[0])[1:], "another folder is named"
+    assert [line.split(": ", 1)[1] for line in verify(tmp_path / "out")] == [
+        line.split(": ", 1)[1] for line in verify(done[0])
+    ]
 
 
 def test_without_steps_again_files_and_report_are_what_they_were(done: Any, processed: Any, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from compress.networks.foreign.notes import note_on
 from compress.pipeline.baseline_skill import refuse_without
 from compress.pipeline.build import Build, Builder
 from compress.pipeline.deployment import Deployment, deployments, reached
+from compress.pipeline.manifest import seal, unseal
 from compress.pipeline.measure import measured
 from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.provenance import dated
@@ -40,11 +41,12 @@ Log = Callable[[str], None]
 def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) -> Report:
     """Do what a recipe says, in `folder`; go on from what is already done there unless `fresh`.
 
-    Writes report.json, report.md, report.html, the artifacts, and a log. Every finished step is
-    kept, so a run that was interrupted continues, and a run repeated is answered from what is kept.
+    Writes report.json, report.md, report.html, the artifacts, a log, and last the manifest of them all. Every finished
+    step is kept, so a run that was interrupted continues, and a run repeated is answered from what is kept.
     """
     deployed = deployments(recipe.devices, recipe.latency.threads)
     with claimed(folder, fresh=fresh), logged(folder, say) as log, reached(deployed, log):
+        unseal(folder)
         cache = Cache(folder)
         task = recipe.task()
         log(f"normalization is that of {recipe.normalization_from()}: {task.data.normalization}")
@@ -80,6 +82,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
         )
         report = dated(report, recipe.source, cache)
         publish(report, builds, task, cache)
+        seal(folder)
         return report
 
 

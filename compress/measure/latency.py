@@ -17,11 +17,14 @@ from typing import Annotated, Any
 
 import numpy as np
 import pydantic
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from scipy.special import bdtr, bdtrc
 
 from export.clock import Clock, Run, Turn, timed
 
+MEDIAN_LEVEL = 0.975
+"""Confidence of each of the limits of a median; both hold together with 95 %."""
 BLOCK = 10
 """Timed runs in a block."""
 
@@ -56,10 +59,23 @@ class Samples:
             "min": round(float(times.min()), 3),
             **percentiles,
             "max": round(float(times.max()), 3),
+            "p50_limits": _median_limits(times),
             "n": len(times),
             "screening": len(times) < samples_for(99),
             "settled": self.settled,
         }
+
+
+def _median_limits(times: NDArray[np.float64]) -> list[float] | None:
+    """Between which two times (ms) the median lies, each with 97.5 % confidence; None for fewer than six.
+
+    Distribution-free, as `limits`, of all samples: a record keeps too few of them to bound the median closely.
+    """
+    n = len(times)
+    ranks = np.arange(1, n + 1)
+    below = int((bdtrc(ranks - 1, n, 0.5) >= MEDIAN_LEVEL).sum())
+    ordered = np.sort(times)
+    return [round(float(ordered[place]), 3) for place in (below - 1, n - below)] if below else None
 
 
 def samples_for(percentile: float) -> int:

@@ -13,18 +13,27 @@ from compress.recipe.recipe import KEYS
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
+    read = read_any(path, "recipe")
+    if not isinstance(read, dict):
+        raise RecipeError(str(path), [f"a recipe is a list of keys ({', '.join(KEYS[:5])}, ...), each with its value"])
+    return read
+
+
+def read_any(path: Path, what: str) -> Any:
+    """Whatever a YAML file holds; `what` it is missed as where it is not there.
+
+    Raises:
+        RecipeError: if it cannot be read, or is not YAML: where, and why.
+    """
     try:
-        read = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
     except FileNotFoundError:
-        raise RecipeError(str(path), ["no such recipe"]) from None
+        raise RecipeError(str(path), [f"no such {what}"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(str(path), [f"cannot be read ({error})"]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # A date such as 2024-13-01 is a ValueError.
         raise RecipeError(str(path), [f"not YAML: {_yaml_fault(error)}"]) from None
-    if not isinstance(read, dict):
-        raise RecipeError(str(path), [f"a recipe is a list of keys ({', '.join(KEYS[:5])}, ...), each with its value"])
-    return read
 
 
 def _yaml_fault(error: Exception) -> str:

@@ -26,7 +26,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         *([escape(headline.made(report))] if headline.made(report) else []),
         f"**Verdict: {verdict.word}.** {escape(verdict.sentence)}",
         "\n".join(f"- {escape(sentence)}" for sentence in _summary(report)),
-        *(_section(table) for table in tables.tables(report)),
+        *(section(table) for table in tables.tables(report)),
         # Indented rather than fenced: no text inside can end the block.
         f"## Recipe (seed {report['seed']})\n\n" + "\n".join(f"    {line}" for line in recipe.splitlines()),
     ]
@@ -53,16 +53,18 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\g<0>", " ".join(str(text).split())).translate(_ENTITIES)
 
 
-def _section(table: Table) -> str:
+def section(table: Table, level: int = 2) -> str:
+    """A table under its title and note; `level` is that of the title's heading."""
+    title = f"{'#' * level} {table.title}"
     note = f"\n{escape(table.note)}\n" if table.note else ""
     if not table.rows:
-        return f"## {table.title}\n\nNone.\n".rstrip()
+        return f"{title}\n\nNone.\n".rstrip()
     cells = [[escape(cell) for cell in row] for row in (table.head, *table.rows)]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     rule = ["-" * (width - 1) + (":" if side == "r" else "-") for width, side in zip(widths, table.align, strict=True)]
     head, *body = ([*map(_padded, row, widths, table.align)] for row in cells)
     grid = "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
-    return f"## {table.title}\n{note}\n{grid}"
+    return f"{title}\n{note}\n{grid}"
 
 
 def _padded(cell: str, width: int, side: str) -> str:

@@ -42,9 +42,14 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 every gate holds, 1 one fails, 3 none fails but one is inconclusive."""
-        rulings = {gate.verdict for gate in self.gates}
-        return 1 if "fails" in rulings else 3 if "inconclusive" in rulings else 0
+        """See `exit_code`."""
+        return exit_code(self.gates)
+
+
+def exit_code(gates: Sequence[Verdict]) -> int:
+    """0 every gate holds, 1 one fails, 3 none fails but one is inconclusive."""
+    rulings = {gate.verdict for gate in gates}
+    return 1 if "fails" in rulings else 3 if "inconclusive" in rulings else 0
 
 
 @dataclass(frozen=True, kw_only=True)

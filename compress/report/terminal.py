@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from compress.report import tables
 from compress.report.derived import compared, headline, numbers, verdicts
 from compress.report.derived.compared import Line
 from compress.report.derived.numbers import NOTHING
@@ -26,6 +27,11 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     for sentence in headline.summary(report):
         console.print(Text(sentence))
     console.print()
+    show_gates(report, console)
+
+
+def show_gates(report: Mapping[str, Any], console: Console) -> None:
+    """Print what the gates say, one at a time and all together."""
     if report["gates"]:
         console.print(_gates(report))
         console.print()
@@ -75,6 +81,22 @@ def _steps(report: Json) -> Table:
 
 def _fewer(factor: float | None) -> str:
     return NOTHING if factor is None else f"÷ {factor:.1f}"
+
+
+def show_notes(notes: Sequence[str], console: Console) -> None:
+    """Print what a reader should know besides, a sentence a line."""
+    for note in notes:
+        console.print(Text(note, "dim"))
+
+
+def show_table(told: tables.Table, console: Console) -> None:
+    """Print a table as the report's pages show it."""
+    table = Table(title=Text(told.title, "bold"), title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for head, side in zip(told.head, told.align, strict=True):
+        table.add_column(head, justify="right" if side == "r" else "left", overflow="fold")
+    for row in told.rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
 def _gates(report: Json) -> Table:

@@ -15,15 +15,16 @@ from compress.measure.segmentation import Scores
 
 def baseline_drop(rows: Sequence[Row], row: Row) -> dict[str, Any] | None:
     """From the baseline, by class and "mean"; None of a baseline, and where one of both has no scores."""
-    return None if row.step == "baseline" else _between(reference_row(rows, row), row)
+    return None if row.step == "baseline" else drop_between(reference_row(rows, row), row)
 
 
 def step_drop(rows: Sequence[Row], row: Row, before: str) -> dict[str, Any] | None:
     """The same, from the step named `before` on the same backend and device."""
-    return None if row.step == "baseline" else _between(step_row(rows, before, row), row)
+    return None if row.step == "baseline" else drop_between(step_row(rows, before, row), row)
 
 
-def _between(before: Row | None, row: Row) -> dict[str, Any] | None:
+def drop_between(before: Row | None, row: Row) -> dict[str, Any] | None:
+    """The same, from any other row on the cases that both were scored on."""
     if before is None or before.scores is None or row.scores is None:
         return None
     # `scoring: {others: n}` scores what no drop gate reads on fewer cases.

@@ -61,10 +61,15 @@ def _more_cases(drop: Drop, margin: float) -> str:
     needed = max(FEWEST, drop.n * (above / room) ** 2) if room > 0 else math.inf
     if needed > MOST_CASES:
         return f"; the mean, {drop.mean:.4f}, is too near the margin, {margin:g}, for more cases to decide it"
-    # Two digits: the spread is itself an estimate.
-    more = max(1, math.ceil(needed) - drop.n)
-    unit = 10 ** max(0, len(str(more)) - 2)
-    return f"; about {math.ceil(more / unit) * unit} more like these would decide it"
+    return f"; about {in_two_digits(needed - drop.n)} more like these would decide it"
+
+
+def in_two_digits(more: float) -> int:
+    """A number of cases that are lacking, at least one, rounded up to the digits that it is worth."""
+    # The spread is itself an estimate.
+    least = max(1, math.ceil(more))
+    unit = 10 ** max(0, len(str(least)) - 2)
+    return math.ceil(least / unit) * unit
 
 
 def upper_limit(drops_N: Values, level: float = LEVEL) -> float:

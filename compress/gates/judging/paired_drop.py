@@ -9,20 +9,21 @@ import math
 
 import numpy as np
 
-from compress.gates.judging.non_inferiority import Drop, Values, upper_limit
+from compress.gates.judging.non_inferiority import LEVEL, Drop, Values, upper_limit
 from compress.measure.segmentation import DISTANCES, METRICS, Scores
 
 COLLAPSE = 0.10
 """A case that loses more Dice than this has collapsed, whatever the mean says."""
 
 
-def paired_drop(before: Scores, after: Scores, class_name: str | None, metric: str) -> Drop:
+def paired_drop(before: Scores, after: Scores, class_name: str | None, metric: str, level: float = LEVEL) -> Drop:
     """The drop of a metric (of a distance, the rise) from one network to another on the same cases.
 
     The cases of one patient are averaged first: a patient with many frames weighs no more than one with one.
 
     Args:
         class_name: None averages the foreground classes of each case first.
+        level: confidence of each of its limits.
     """
     assert before.cases == after.cases
     names = after.class_names if class_name is None else (class_name,)
@@ -35,10 +36,10 @@ def paired_drop(before: Scores, after: Scores, class_name: str | None, metric: s
         return Drop(mean=math.nan, upper=math.nan, n=0, collapsed=0)
     return Drop(
         mean=float(per_unit.mean()),
-        upper=upper_limit(per_unit),
+        upper=upper_limit(per_unit, level),
         n=len(per_unit),
         collapsed=0 if _is_distance(metric) else collapsed(per_unit),
-        lower=-upper_limit(-per_unit),
+        lower=-upper_limit(-per_unit, level),
     )
 
 

@@ -45,10 +45,11 @@ def conclusion(report: Json) -> Conclusion:
 
 def _named(gates: Sequence[Json]) -> str:
     more = f" and {len(gates) - 3} more" if len(gates) > 3 else ""
-    return ", ".join(map(_title, gates[:3])) + more
+    return ", ".join(map(named, gates[:3])) + more
 
 
-def _title(gate: Json) -> str:
+def named(gate: Json) -> str:
+    """A gate with its class, and where it is judged."""
     of = f" of {gate['class']}" if gate["class"] else ""
     return f"{title(gate)}{of}{f' on {where(gate)}' if where(gate) else ''}"
 

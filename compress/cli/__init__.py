@@ -17,6 +17,9 @@ from typing import Annotated, Any
 
 import typer
 
+from compress.cli.finished_runs import commands as of_finished_runs
+from compress.cli.options import Benchmark, Junit, Summary, console_of_output
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -42,6 +45,7 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; forget what is
 Host = Annotated[str, typer.Argument(help="A host as ssh knows it, such as one of ~/.ssh/config.", show_default=False)]
 Python = Annotated[str, typer.Option(help="The Python there that has the runtimes.")]
 
+app.add_typer(of_finished_runs)
 device_commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(device_commands, name="device", help="A device that is reached over SSH, by itself.")
 
@@ -52,17 +56,29 @@ def compress(asked: Version = False) -> None:
 
 
 @app.command()
-def run(recipe: RecipePath, data: DataRoot = None, out: Out = Path("runs"), fresh: Fresh = False) -> None:
+def run(
+    recipe: RecipePath,
+    data: DataRoot = None,
+    out: Out = Path("runs"),
+    fresh: Fresh = False,
+    junit: Junit = None,
+    summary: Summary = None,
+    benchmark_json: Benchmark = None,
+) -> None:
     """Compress, build, measure and judge. Exits 0 only if every gate holds."""
     from compress.commands.run import run as run_recipe
     from compress.recipe import load
+    from compress.report.outputs import Outputs
     from compress.report.terminal import show
 
+    outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json)
+    outputs.begin()
     loaded = load(recipe, data)
     folder = out / loaded.name
-    console = _console()
+    console = console_of_output()
     report = run_recipe(loaded, folder, fresh=fresh, say=lambda line: console.print(line, markup=False, style="dim"))
     show(report.as_dict(), console)
+    outputs.write(report.as_dict())
     console.print(f"Report: {folder / 'report.html'} (also report.md, report.json)", markup=False)
     raise typer.Exit(report.exit_code)
 
@@ -138,7 +154,7 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(record, indent=2))
     else:
-        show(record, surprises(found), drops, _console())
+        show(record, surprises(found), drops, console_of_output())
 
 
 def _half_drops(model: Path, data: Path | None, out: Path) -> dict[str, float | None]:
@@ -181,7 +197,7 @@ def sensitivity(
 
     loaded = load(recipe, data)
     folder = out / loaded.name
-    console = _console()
+    console = console_of_output()
     found = measured(
         loaded, folder, Questions(ratios=_ratios(ratios), cases=cases), lambda line: console.print(line, markup=False)
     )
@@ -200,14 +216,6 @@ def _ratios(text: str) -> tuple[float, ...]:
     if not ratios or not all(0 < ratio < 1 for ratio in ratios):
         raise SegpressError(f"--ratios: '{text}' is not a list of shares between 0 and 1, such as 0.25,0.5")
     return ratios
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    # A pipe has no width of its own, and 80 columns break the tables.
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    return Console(highlight=False, width=None if terminal else 110)
 
 
 @device_commands.command()

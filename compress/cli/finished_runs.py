@@ -1,0 +1,88 @@
+"""The commands that look at finished runs again, and measure nothing: gate, compare, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compress.cli.options import Benchmark, Junit, RunFolder, Summary, console_of_output
+
+commands = typer.Typer()
+
+
+@commands.command()
+def gate(
+    run: RunFolder,
+    gates: Annotated[
+        Path | None, typer.Option("--gates", help="Judge by the gates in this YAML file instead of the recipe's.")
+    ] = None,
+    junit: Junit = None,
+    summary: Summary = None,
+    benchmark_json: Benchmark = None,
+) -> None:
+    """Judge a finished run again, by its own gates or by others; nothing is measured."""
+    from compress.commands.gate import gate as judged
+    from compress.report.outputs import Outputs
+    from compress.report.terminal import show_gates, show_notes
+
+    outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json)
+    outputs.begin()
+    found = judged(run, gates)
+    console = console_of_output()
+    show_notes(found.notes, console)
+    show_gates(found.record, console)
+    outputs.write(found.record, found.notes)
+    raise typer.Exit(found.exit_code)
+
+
+@commands.command()
+def compare(
+    main: RunFolder,
+    change: RunFolder,
+    drop: Annotated[
+        str | None, typer.Option(help="Mean Dice that each class may lose, or off.", show_default="0.005")
+    ] = None,
+    slower: Annotated[
+        str | None, typer.Option(help="Times longer that an inference may take, or off.", show_default="1.1")
+    ] = None,
+    larger: Annotated[
+        str | None, typer.Option(help="Times larger that a file may be, or off.", show_default="1.05")
+    ] = None,
+    gates: Annotated[
+        Path | None,
+        typer.Option("--gates", help="Judge by the gates in this YAML file; of the limits above, only by those given."),
+    ] = None,
+    every_step: Annotated[
+        bool, typer.Option("--every-step", help="Compare every step, not the last one alone.")
+    ] = False,
+    junit: Junit = None,
+    summary: Summary = None,
+    benchmark_json: Benchmark = None,
+) -> None:
+    """Judge what a change cost, from the run of the main branch and that of the change; nothing is measured."""
+    from compress.commands.compare import DEFAULTS, NOTHING, limits
+    from compress.commands.compare import compare as compared
+    from compress.report.outputs import Outputs
+    from compress.report.terminal import show_gates, show_notes, show_table
+
+    outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json)
+    outputs.begin()
+    allowed = limits({"drop": drop, "slower": slower, "larger": larger}, DEFAULTS if gates is None else NOTHING)
+    found = compared(main, change, allowed, gates, every_step=every_step)
+    console = console_of_output()
+    show_table(found.table, console)
+    show_notes(found.notes, console)
+    show_gates(found.record, console)
+    outputs.write(found.record, found.notes)
+    raise typer.Exit(found.exit_code)
+
+
+@commands.command()
+def verify(run: RunFolder) -> None:
+    """Look whether a finished run is as it was left: every file by its hash, every number from what is kept."""
+    from compress.commands.verify import verify as verified
+
+    for line in verified(run):
+        typer.echo(line)

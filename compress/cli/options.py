@@ -1,0 +1,29 @@
+"""What several commands take, and the console that they print on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+RunFolder = Annotated[
+    Path, typer.Argument(help="The folder of a finished run, such as runs/unet-int8.", show_default=False)
+]
+Junit = Annotated[Path | None, typer.Option("--junit", help="Also write JUnit XML there: a test case a gate.")]
+Summary = Annotated[
+    Path | None, typer.Option("--summary", help="Also append the verdict as Markdown, as to $GITHUB_STEP_SUMMARY.")
+]
+Benchmark = Annotated[
+    Path | None, typer.Option("--benchmark-json", help="Also write latency, size and drop for github-action-benchmark.")
+]
+
+
+def console_of_output() -> Any:
+    """The rich console of the standard output."""
+    from rich.console import Console
+
+    # A pipe has no width of its own, and 80 columns break the tables.
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return Console(highlight=False, width=None if terminal else 110)

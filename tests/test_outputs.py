@@ -1,0 +1,190 @@
+"""What CI reads of verdicts: JUnit XML, a job's summary, points of a benchmark."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as Xml
+
+import pytest
+from finished_run import dice, finish, two_steps
+from test_cli import compress, refused
+
+from compress.report.junit import to_junit
+from compress.report.outputs import Outputs
+
+GATES = (
+    {"dice_drop": {"at_most": 0.01}},
+    {"parity": {"at_most": 0.01}},
+    {"latency_ms": {"at_most": 5}},
+    {"latency_ms": {"at_most": 1, "percentile": 90}},
+)
+
+# Of each element of the JUnit schema (github.com/windyroad/JUnit-Schema, JUnit.xsd): the children in their order, each
+# with how often it may come, and the attributes, those that must be there with their pattern.
+MANY = 10**9
+NUMBER, WORD = r"\d+", r".*\S.*"
+SCHEMA: dict[str, tuple[list[tuple[tuple[str, ...], int, int]], dict[str, str], set[str]]] = {
+    "testsuites": ([(("testsuite",), 0, MANY)], {}, set()),
+    "testsuite": (
+        [(("properties",), 1, 1), (("testcase",), 0, MANY), (("system-out",), 1, 1), (("system-err",), 1, 1)],
+        {
+            **{"name": WORD, "package": WORD, "hostname": WORD, "id": NUMBER, "time": r"[\d.]+"},
+            **{"tests": NUMBER, "failures": NUMBER, "errors": NUMBER},
+            "timestamp": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d",
+        },
+        {"skipped"},
+    ),
+    "properties": ([(("property",), 0, MANY)], {}, set()),
+    "property": ([], {"name": WORD, "value": ".*"}, set()),
+    "testcase": (
+        [(("skipped", "error", "failure"), 0, 1)],
+        {"name": WORD, "classname": WORD, "time": r"[\d.]+"},
+        set(),
+    ),
+    "error": ([], {"type": ".*"}, {"message"}),
+    "failure": ([], {"type": ".*"}, {"message"}),
+    "system-out": ([], {}, set()),
+    "system-err": ([], {}, set()),
+}
+
+
+def faults(of: Xml.Element) -> list[str]:
+    """What an element and those in it have against the schema."""
+    children, required, optional = SCHEMA[of.tag]
+    found = [f"{of.tag} lacks {name}" for name in required if not re.fullmatch(required[name], of.get(name, "\n"))]
+    found += [f"{of.tag} has {name}" for name in of.attrib if name not in {*required, *optional}]
+    left = [child.tag for child in of]
+    for tags, fewest, most in children:
+        count = 0
+        while left and left[0] in tags:
+            left.pop(0)
+            count += 1
+        found += [f"{of.tag}: {count} of {tags}"] if not fewest <= count <= most else []
+    return found + [f"{of.tag}: {tag} is not here" for tag in left] + [fault for child in of for fault in faults(child)]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of which a gate fails, one is inconclusive and two hold."""
+    place = tmp_path_factory.mktemp("run")
+    return finish(place / "run", two_steps(dice() - 0.05), gates=GATES, name="un & <b>et")
+
+
+def written(run: Path, place: Path, *more: Any) -> tuple[Xml.Element, str, Any]:
+    files = {
+        "--junit": place / "j unit.xml",
+        "--summary": place / "summary.md",
+        "--benchmark-json": place / "points.json",
+    }
+    done = compress("gate", run, *(word for option in files.items() for word in option), *more)
+    assert (done.returncode, done.stderr) == (1, "")
+    junit, summary, points = (path.read_text(encoding="utf-8") for path in files.values())
+    return Xml.fromstring(junit), summary, json.loads(points)
+
+
+def test_junit_is_of_the_schema_and_counts_what_it_has(run: Path, tmp_path: Path) -> None:
+    root, _, _ = written(run, tmp_path)
+    assert faults(root) == []
+    (suite,) = root
+    cases = suite.findall("testcase")
+    kinds = [[child.tag for child in case] for case in cases]
+    assert kinds == [["failure"], ["error"], [], ["failure"]]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "2", "1")
+    assert len({case.get("name") for case in cases}) == 4, "two percentiles are two test cases"
+    assert cases[1][0].get("type") == "inconclusive" and "not measured" in str(cases[1][0].get("message"))
+    assert suite.get("name") == "un & <b>et"
+
+
+def test_the_schema_here_tells_what_is_wrong() -> None:
+    suite = '<testsuites><testsuite name="x"><system-out/><testcase name="a" time="0"/></testsuite></testsuites>'
+    assert {"testsuite lacks id", "testcase lacks classname", "testsuite: testcase is not here"} <= set(
+        faults(Xml.fromstring(suite))
+    )
+
+
+def test_what_xml_has_no_place_for_is_replaced(run: Path) -> None:
+    report = json.loads((run / "report.json").read_text())
+    report["gates"][0]["reason"] = "an escape \x1b[31m, a nul \0 and half a pair \ud800"
+    root = Xml.fromstring(to_junit(report).encode())
+    assert "an escape \ufffd[31m, a nul \ufffd and half a pair \ufffd" in str(root[0][1][0].get("message"))
+
+
+def test_a_summary_has_the_worst_news_first_and_is_appended(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "summary.md").write_text("## of an earlier step")
+    _, summary, _ = written(run, tmp_path)
+    lines = summary.splitlines()
+    assert lines[0] == "## of an earlier step"
+    assert "un &amp; &lt;b&gt;et: fails" in summary and "2 of 4 gates fail" in summary
+    table = [line for line in lines if line.startswith("| ") and "---" not in line]
+    rulings = [line.split("|")[-3].strip() for line in table[1:]]
+    assert rulings == ["fails", "fails", "inconclusive", "holds"]
+    _, again, _ = written(run, tmp_path)
+    assert again.startswith(summary) and again.count("un &amp;") == 2
+
+
+def test_points_of_a_benchmark_have_what_the_action_reads(run: Path, tmp_path: Path) -> None:
+    _, _, points = written(run, tmp_path)
+    assert [(each["name"], each["unit"]) for each in points] == [
+        ("onnxruntime (cpu): p50 latency", "ms"),
+        ("onnxruntime (cpu): size", "MB"),
+        ("onnxruntime (cpu): Dice drop", "Dice"),
+    ]
+    assert all(
+        isinstance(each["value"], float) and set(each) <= {"name", "unit", "value", "range", "extra"} for each in points
+    )
+    assert points[0]["value"] == pytest.approx(2, rel=0.05) and points[2]["value"] == pytest.approx(0.05)
+
+
+def test_what_was_not_measured_is_no_point(tmp_path: Path) -> None:
+    rows = two_steps(status="built", reason="no NVIDIA driver")
+    rows[-1] = type(rows[-1])(**{**vars(rows[-1]), "scores": None, "latency_ms": None})
+    run = finish(tmp_path / "run", rows)
+    assert compress("gate", run, "--benchmark-json", tmp_path / "p.json").returncode == 3
+    assert [each["unit"] for each in json.loads((tmp_path / "p.json").read_text())] == ["MB"]
+
+
+@pytest.mark.parametrize("option", ["--junit", "--summary", "--benchmark-json"])
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_done(run: Path, tmp_path: Path, option: str) -> None:
+    (tmp_path / "file").write_text("")
+    refused(compress("gate", run, option, tmp_path), f"{option}: {tmp_path}: is a folder; give a file")
+    refused(
+        compress("compare", run, run, option, tmp_path / "file" / "f"), f"{option}: ", "file is a file, where a folder"
+    )
+    refused(compress("run", tmp_path / "none.yaml", option, tmp_path / "file" / "f"), f"{option}: ", "must be")
+    refused(compress("gate", run, option, "/dev/null"), "is no ordinary file")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_folders_are_made(run: Path, tmp_path: Path) -> None:
+    assert compress("gate", run, "--junit", tmp_path / "not there" / "yet" / "j.xml").returncode == 1
+    assert (tmp_path / "not there" / "yet" / "j.xml").is_file()
+
+
+def test_a_verdict_of_before_is_not_left_to_be_taken_for_this_ones(run: Path, tmp_path: Path) -> None:
+    for name in ("j.xml", "s.md", "b.json"):
+        (tmp_path / name).write_text("of before")
+    words = ("--junit", tmp_path / "j.xml", "--summary", tmp_path / "s.md", "--benchmark-json", tmp_path / "b.json")
+    refused(compress("gate", tmp_path / "no run", *words), "no such folder")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"s.md": "of before"}
+
+
+def test_a_file_is_whole_or_as_it_was(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "summary.md"
+    path.write_text("as it was")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    done = compress("gate", run, "--summary", path)
+    assert done.returncode == 4 and "make room" in done.stderr
+    assert path.read_text() == "as it was" and list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_is_written_that_is_not_asked_for(run: Path, tmp_path: Path) -> None:
+    Outputs().begin()
+    Outputs().write(json.loads((run / "report.json").read_text()))
+    assert list(tmp_path.iterdir()) == []
