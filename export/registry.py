@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from export.backend import Backend
 from export.device import Device
-from export.reach import Reach
+from export.reach import DLA, Reach
 
 
 def words(package: str) -> list[str]:
@@ -36,13 +36,18 @@ def named(package: str, word: str) -> Any:
 def find_device(word: str) -> Device:
     """The constant in export/devices/`word`.py; with a host behind it, as in `cpu@tower-7`, the device at that host.
 
+    With a DLA core behind it, as in `agx_orin@tower-7+dla0`, it is that core of it.
+
     Raises:
         ValueError: if that is no host as `Reach.at` may name one.
     """
-    plain, at, host = word.partition("@")
+    named_device, _, core = word.partition(DLA)
+    plain, at, host = named_device.partition("@")
     device = named("export.devices", plain)
     assert isinstance(device, Device)
-    return device.reached(Reach(at=host)) if at else device
+    if not at and not core:
+        return device
+    return device.reached(Reach(at=host if at else None, dla=int(core) if core else None))
 
 
 def find_backend(word: str) -> type[Backend]:

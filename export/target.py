@@ -231,7 +231,7 @@ def _peak_memory(target: LocalTarget, word: str, artifact: Artifact) -> Command:
     """
     if word in words("export.sessions"):
         given: dict[str, object] = {"runtime": word, "path": str(artifact.path), "shape": artifact.input.shape}
-        given |= {"threads": target.threads, "kind": target.device.kind}
+        given |= {"threads": target.threads, "kind": target.device.processor}
         return [sys.executable, "-m", "export.remote.runner", json.dumps(given)]
     load = f"{target.load.__module__}:{target.load.__qualname__}"
     record = json.dumps({**asdict(artifact), "path": str(artifact.path)})
