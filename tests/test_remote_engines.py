@@ -1,0 +1,166 @@
+"""TensorRT's engines built on a device over SSH: by its Python module, or by trtexec; both are fakes (tests/fakes)."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ssh_server
+from ssh_server import Server, served
+from test_trtexec import FAKES, fake_trtexec
+
+from compress.measure.row import Row
+from compress.pipeline.executed import executed
+from export.artifact import Artifact, Port
+from export.device import Device
+from export.errors import BackendError, NotHere
+from export.reach import Reach
+from export.remote.conversation import close_all
+from export.remote.target import RemoteTarget
+
+pytestmark = pytest.mark.skipif(not ssh_server.IS_THERE, reason=ssh_server.MISSING)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with served(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def tower(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("SEGPRESS_SSH", server.ssh)
+    yield server
+    close_all()
+
+
+@pytest.fixture
+def onnx(tmp_path: Path) -> Artifact:
+    import onnx as onnx_format
+    from onnx import helper
+
+    quantize = helper.make_node("QuantizeLinear", ["image", "scale"], ["logits"])
+    onnx_format.save(helper.make_model(helper.make_graph([quantize], "net", [], [])), tmp_path / "net.onnx")
+    port = Port(name="image", shape=(1, 3, 8, 8), dtype="float")
+    return Artifact(path=tmp_path / "net.onnx", format="onnx", input=port, output=port).sealed()
+
+
+def python_there(folder: Path, words: str) -> str:
+    """This Python in another environment."""
+    path = folder / "python there"
+    path.write_text(f'#!/bin/sh\nexport {words}\nexec {shlex.quote(sys.executable)} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def target(python: str, dla: int | None = None) -> RemoteTarget:
+    board = Device(name="board", title="A board", kind="cuda", backends=("tensorrt",), dla_cores=2)
+    return RemoteTarget(device=board.reached(Reach(at="tower", python=python, dla=dla)), given_threads=1)
+
+
+def with_module(folder: Path, version: str = "10.3.0") -> str:
+    return python_there(folder, f"PYTHONPATH={FAKES} FAKE_TENSORRT={version}")
+
+
+def with_trtexec(folder: Path, version: str = "10.3.0") -> str:
+    """Where every module of TensorRT is missing, and trtexec is in PATH."""
+    hidden = folder / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text(
+        "import importlib.util, sys\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *more: None if name.startswith('tensorrt') else find(name, *more)\n"
+    )
+    program = Path(fake_trtexec(folder, version))
+    return python_there(folder, f'PATH="{program.parent}:$PATH" PYTHONPATH={hidden}')
+
+
+def test_the_module_there_builds_and_what_it_built_comes_back_with_its_log(
+    tower: Server, onnx: Artifact, tmp_path: Path
+) -> None:
+    remote = target(with_module(tmp_path))
+    artifact = remote.build("tensorrt", onnx, tmp_path)
+    assert artifact.path.name == "net.board@tower.engine" and artifact.format == "tensorrt"
+    assert json.loads(artifact.path.read_text()) == {"fake": "10.3.0"}
+    assert (tmp_path / artifact.made["log"]).is_file() and Artifact.read(artifact.path) == artifact
+    assert artifact.made["flags"] == {"strongly_typed": True} and artifact.made["device"]["name"] == "board@tower"
+    assert artifact.made["onnx_sha256"] == onnx.made["sha256"]
+    # The engine is there already, by its content: opening it sends nothing.
+    sent = remote.sent_bytes
+    backend = remote.open("tensorrt")
+    with pytest.raises(NotHere, match=r"tower: .*CUDA"), backend.open(artifact):
+        pass
+    assert remote.sent_bytes == sent
+    assert executed(backend, artifact) is None
+
+
+def test_trtexec_builds_where_there_is_no_module_and_its_times_are_told_with_what_is_not_measured(
+    tower: Server, onnx: Artifact, tmp_path: Path
+) -> None:
+    remote = target(with_trtexec(tmp_path))
+    artifact = remote.build("tensorrt", onnx, tmp_path)
+    backend = remote.open("tensorrt")
+    assert backend.flags()["version"] == "10.3.0 (trtexec)" and artifact.made["built_by"] == "trtexec"
+    assert "--stronglyTyped" in artifact.made["command"]
+    assert executed(backend, artifact) == {"INT8": 1, "FP16": 1}
+    says = r"no Python module of TensorRT, so no answer can be scored; .*; trtexec timed 5 inferences: median 0\.720 ms"
+    with pytest.raises(NotHere, match=says), backend.open(artifact):
+        pass
+    # What kernels took is kept there for the next build of this version on this GPU.
+    assert {path.read_bytes() for path in (tower.home / "timing").glob("*trtexec*")} == {b"timed"}
+
+
+def test_what_a_dla_core_leaves_to_the_gpu_comes_back(tower: Server, onnx: Artifact, tmp_path: Path) -> None:
+    artifact = target(with_module(tmp_path), dla=0).build("tensorrt", onnx, tmp_path)
+    assert artifact.path.name == "net.board@tower+dla0.engine"
+    assert artifact.made["fallback"] == {"layers": 1, "names": ["up"], "on_dla": 1, "why": []}
+
+
+def test_a_board_whose_tensorrt_has_no_dla_says_so(tower: Server, onnx: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(NotHere, match=r"tower: TensorRT 10.13.3 has no DLA"):
+        target(with_module(tmp_path, "10.13.3"), dla=0).build("tensorrt", onnx, tmp_path)
+
+
+def test_a_file_that_is_refused_there_names_the_node(tower: Server, onnx: Artifact, tmp_path: Path) -> None:
+    remote = target(with_trtexec(tmp_path))
+    from export.backends.tensorrt import TensorRt
+    from export.remote.building import built_there
+
+    class Backend:
+        device = remote.device
+        kept = TensorRt(device=remote.device).kept
+
+        @staticmethod
+        def wanted(artifact: Artifact) -> object:
+            # The one that is refused is no file of ONNX's.
+            return TensorRt(device=remote.device).wanted(onnx)
+
+    refused = Artifact(path=tmp_path / "bad.onnx", format="onnx", input=onnx.input, output=onnx.output)
+    refused.path.write_bytes(b"refused")
+    with pytest.raises(BackendError, match=r"^tower: TensorRT 10.3.0 refuses bad.onnx: node head \(Einsum\): "):
+        built_there(remote, Backend(), "tensorrt", refused, tmp_path)
+    assert not list(tmp_path.glob("*.engine"))
+
+
+def test_a_gate_on_fallback_holds_only_where_it_is_known() -> None:
+    from compress.gates.fallback import Fallback
+
+    def row(fallback: dict[str, object] | None) -> Row:
+        about = {"step": "01-int8", "backend": "tensorrt", "device": "board@tower+dla0", "params": 1, "macs": 1}
+        return Row(**about, status="built", fallback=fallback)  # type: ignore[arg-type]
+
+    known = {"layers": 1, "names": ["up"], "on_dla": 1, "why": []}
+    cases = [
+        (known, 0, "fails"),
+        (known, 1, "holds"),
+        ({**known, "layers": 0, "names": []}, 0, "holds"),
+        (None, 9, "inconclusive"),
+    ]
+    for fallback, at_most, verdict in cases:
+        (found,) = Fallback(at_most=at_most, device="board")([row(fallback)])
+        assert found.verdict == verdict
+    assert Fallback(at_most=0)([row(known)])[0].reason == "on the GPU: up"
