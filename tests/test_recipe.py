@@ -152,6 +152,10 @@ def test_a_data_folder_from_outside_needs_a_recipe_that_takes_one(tmp_path: Path
         ),
         ("devices: [cpu, rtx40]", "devices[1] (rtx40): no such device; did you mean 'rtx_40'?"),
         ("devices: [cpu, cpu]", "devices[1]: 'cpu' is given twice"),
+        (
+            "devices: [orin_nano: {at: tower-7, dla: 0}]",
+            "devices[0] (orin_nano): dla: Jetson Orin Nano has no DLA core; leave it out",
+        ),
         ("dynamic: [batsh]", "dynamic: no axis 'batsh'; did you mean 'batch'?"),
         ("gates: [dicedrop: {at_most: 1}]", "gates[0] (dicedrop): no such gate; did you mean 'dice_drop'?"),
         ("gates: [size_mb: {at_most: 1, device: cpuu}]", "gates[0] (size_mb): no device 'cpuu'; did you mean 'cpu'?"),

@@ -96,6 +96,7 @@ def test_a_run_answers_there_as_it_does_here_to_the_bit(tower: Server, recipe: d
         for backend in ("onnxruntime", "openvino"):
             here, remote = rows[step, backend, "cpu"], rows[step, backend, "cpu@tower"]
             assert remote["status"] == "measured" and remote["scores"] == here["scores"]
+            assert remote["executed"] == here["executed"] and ("INT8" in here["executed"]) == (step != "baseline")
             assert remote["parity"] == here["parity"] and remote["sha256"] == here["sha256"]
             assert remote["peak_memory_mb"] > 0 and remote["flags"]["version"]
             assert (

@@ -20,6 +20,7 @@ from export.engines import cuda, module
 from export.engines.wanted import Wanted
 from export.errors import BackendError, NotHere
 from export.reach import Reach
+from export.registry import find_device, words
 from export.sessions import tensorrt as sessions
 
 FAKES = Path(__file__).parent / "fakes"
@@ -292,3 +293,22 @@ def test_a_dla_core_is_a_device_of_its_own() -> None:
     assert core.title == "AGX Orin at tower-7, DLA core 1" and orin.fault_of(core.reach) is None
     assert orin.fault_of(Reach(dla=2)) == "dla: AGX Orin has the DLA cores 0, 1"
     assert orin.reached(Reach(dla=0)).name == "agx_orin+dla0"
+
+
+# NVIDIA, "Jetson modules": DL accelerators.
+CORES = {
+    "agx_orin": 2,
+    "agx_xavier": 2,
+    "igx_orin": 2,
+    "orin_nano": 0,
+    "orin_nano_4gb": 0,
+    "orin_nx": 2,
+    "orin_nx_8gb": 1,
+    "thor": 0,
+    "xavier_nx": 2,
+}
+
+
+@pytest.mark.parametrize("word", [word for word in words("export.devices") if word in CORES])
+def test_a_board_s_profile_says_how_many_dla_cores_it_has(word: str) -> None:
+    assert find_device(word).dla_cores == CORES[word]
