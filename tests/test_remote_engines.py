@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import ssh_server
 from ssh_server import Server, served
+from test_remote import ends, is_running
 from test_trtexec import FAKES, fake_trtexec
 
 from compress.measure.row import Row
 from compress.pipeline.executed import executed
 from export.artifact import Artifact, Port
 from export.device import Device
-from export.errors import BackendError, NotHere
+from export.errors import BackendError, NotHere, SegpressError, SurroundingsError
 from export.reach import Reach
-from export.remote.conversation import close_all
+from export.remote.answers import BuiltThere
+from export.remote.conversation import _Connected, close_all
 from export.remote.target import RemoteTarget
 
 pytestmark = pytest.mark.skipif(not ssh_server.IS_THERE, reason=ssh_server.MISSING)
@@ -144,6 +149,46 @@ def test_a_file_that_is_refused_there_names_the_node(tower: Server, onnx: Artifa
     with pytest.raises(BackendError, match=r"^tower: TensorRT 10.3.0 refuses bad.onnx: node head \(Einsum\): "):
         built_there(remote, Backend(), "tensorrt", refused, tmp_path)
     assert not list(tmp_path.glob("*.engine"))
+
+
+def test_a_build_ends_with_the_link(tower: Server, onnx: Artifact, tmp_path: Path) -> None:
+    remote = target(with_trtexec(tmp_path))
+    slow = replace(onnx, path=tmp_path / "slow.onnx")
+    slow.path.write_bytes(b"slow")
+    request = {"do": "build", **remote.opening("tensorrt", slow), "wanted": {"input": "image"}}
+    errors: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            remote._conversation.ask(BuiltThere, request)
+        except SegpressError as error:
+            errors.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    process = told(tower.home / "timing" / "process")
+    link = remote._conversation.begun
+    assert isinstance(link, _Connected) and is_running(process)
+    link._process.kill()
+    asking.join(timeout=20)
+    assert ends(process) and isinstance(errors[0], SurroundingsError)
+
+
+def test_a_build_that_is_killed_is_told_and_the_runner_goes_on(tower: Server, onnx: Artifact, tmp_path: Path) -> None:
+    remote = target(python_there(tmp_path, f"PYTHONPATH={FAKES} FAKE_TENSORRT_IS_KILLED=yes"))
+    with pytest.raises(
+        SurroundingsError, match=r"tower: the process that built the engine of net.onnx was killed, most"
+    ):
+        remote.build("tensorrt", onnx, tmp_path)
+    assert remote.conditions()
+
+
+def told(path: Path) -> int:
+    """The process that wrote its number there, once it has."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and not (path.is_file() and path.read_text()):
+        time.sleep(0.05)
+    return int(path.read_text())
 
 
 def test_a_gate_on_fallback_holds_only_where_it_is_known() -> None:

@@ -142,7 +142,7 @@ def test_memory_that_does_not_suffice_for_building_is_told(tmp_path: Path) -> No
 
 def test_an_option_that_a_version_does_not_know_is_told(tmp_path: Path) -> None:
     """The fake refuses what the real one does, so that the other tests show that no such option is passed."""
-    code, log = program.ran([fake_trtexec(tmp_path, "10.3.0"), "--buildOnly"], lambda _: None)
+    code, log = program.ran([fake_trtexec(tmp_path, "10.3.0"), "--buildOnly"])
     assert code == 1 and trtexec.refusal_in(log) == "Unknown option: --buildOnly"
 
 

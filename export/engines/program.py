@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Sequence
 
 from export.engines import dla, layers, trtexec
 from export.engines.wanted import Built, Wanted, precision_flags, target_flags
@@ -15,8 +16,6 @@ from export.errors import BackendError, NotHere
 
 FOLDERS = ("/usr/src/tensorrt/bin", "/opt/tensorrt/bin", "/usr/local/tensorrt/bin")
 """Where JetPack and NVIDIA's containers have it, which is in nobody's PATH."""
-Started = Callable[["subprocess.Popen[str]"], Any]
-"""Is told of every process, so that it ends with whatever started it."""
 
 
 def found() -> str | None:
@@ -40,9 +39,7 @@ def version(program: str) -> tuple[int, ...]:
     return told
 
 
-def built(
-    program: str, onnx: Path, wanted: Wanted, timing_cache: Path | None, started: Started = lambda _: None
-) -> Built:
+def built(program: str, onnx: Path, wanted: Wanted, timing_cache: Path | None) -> Built:
     """The engine of an ONNX file.
 
     Raises:
@@ -55,25 +52,27 @@ def built(
     with tempfile.TemporaryDirectory() as scratch:
         engine, told = Path(scratch) / "engine", Path(scratch) / "layers.json"
         command = trtexec.build_command(program, of, onnx, engine, wanted, timing_cache, told)
-        code, log = ran(command, started)
+        code, log = ran(command)
+        if code == -signal.SIGKILL:
+            raise BackendError(f"trtexec was killed while it built {onnx.name}, most likely for want of memory")
         if code != 0 or not engine.is_file():
             raise BackendError(f"TensorRT {_text(of)} refuses {onnx.name}: {trtexec.refusal_in(log)}")
         made = {
             "tensorrt": _text(of),
             "flags": {**precision_flags(of, wanted), **target_flags(wanted)},
             "built_by": "trtexec",
-            "command": [part.replace(str(scratch), ".").replace(str(onnx), onnx.name) for part in command],
+            "command": [_plain(part, Path(scratch), onnx, timing_cache) for part in command],
             "executed": layers.executed(layers.layers_of(_read(told))),
-            "trtexec": timed(program, engine, wanted, started),
+            "trtexec": timed(program, engine, wanted),
         }
         fell_back = {} if wanted.dla is None else {"fallback": dla.fallback(log)}
         return Built(engine=engine.read_bytes(), log=log, made={**made, **fell_back})
 
 
-def timed(program: str, engine: Path, wanted: Wanted, started: Started = lambda _: None) -> dict[str, Any]:
+def timed(program: str, engine: Path, wanted: Wanted) -> dict[str, Any]:
     """How long trtexec says that inferences take: medians in milliseconds, how many there were, and its warnings."""
     times, profile = engine.with_name("times.json"), engine.with_name("profile.json")
-    code, log = ran(trtexec.time_command(program, version(program), engine, times, profile, wanted), started)
+    code, log = ran(trtexec.time_command(program, version(program), engine, times, profile, wanted))
     if code != 0:
         return {"not_timed": trtexec.refusal_in(log)}
     try:
@@ -90,12 +89,11 @@ def timed(program: str, engine: Path, wanted: Wanted, started: Started = lambda 
     }
 
 
-def ran(command: Sequence[str], started: Started) -> tuple[int, list[str]]:
+def ran(command: Sequence[str]) -> tuple[int, list[str]]:
     """Its exit code and what it printed, a line each."""
     process = subprocess.Popen(
         list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, errors="replace"
     )
-    started(process)
     out, _ = process.communicate()
     return process.returncode, out.splitlines()
 
@@ -105,6 +103,13 @@ def _version_of_library() -> tuple[int, ...] | None:
     folders = ("/usr/lib/aarch64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/opt/tensorrt/lib")
     names = (str(path) for folder in folders for path in sorted(Path(folder).glob("libnvinfer.so.*.*.*")))
     return next((told for told in map(trtexec.version_in, names) if told), None)
+
+
+def _plain(part: str, scratch: Path, onnx: Path, timing_cache: Path | None) -> str:
+    """A part of the command without the folders of the machine that it ran on."""
+    for path in (onnx, timing_cache):
+        part = part if path is None else part.replace(str(path), path.name)
+    return part.replace(str(scratch), ".")
 
 
 def _text(version: Sequence[int]) -> str:

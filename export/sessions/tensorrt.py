@@ -53,12 +53,11 @@ def version() -> str:
         raise ImportError(str(error)) from None
 
 
-def built(onnx: Path, wanted: Wanted, caches: Path | None = None, started: program.Started = lambda _: None) -> Built:
+def built(onnx: Path, wanted: Wanted, caches: Path | None = None) -> Built:
     """The engine of an ONNX file, by the Python module where there is one, else by trtexec.
 
     Args:
         caches: the folder of what is kept for the next build, by TensorRT's version and GPU; None keeps nothing.
-        started: is told of every process that is started.
 
     Raises:
         BackendError: naming the node that is refused, and the reason.
@@ -69,7 +68,7 @@ def built(onnx: Path, wanted: Wanted, caches: Path | None = None, started: progr
         # TensorRT-RTX times no kernels while it builds.
         return module.built(trt, onnx, wanted, None if module.is_rtx(trt) else _timing_cache(caches))
     assert found is not None, "nobody imports this where there is neither"
-    return program.built(found, onnx, wanted, _timing_cache(caches), started)
+    return program.built(found, onnx, wanted, _timing_cache(caches))
 
 
 def opened(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> Engine:

@@ -2,7 +2,7 @@
 
 The banner, the options that each version knows and the forms of its files are those of NVIDIA/TensorRT's samples at
 their tags; the lines of its log are those of logs that users show. Environment variable FAKE_TRTEXEC: its version.
-What the ONNX file consists of decides what happens: "refused", "memory", or anything else, which is built.
+What the ONNX file consists of decides what happens: "refused", "memory", "slow", or anything else, which is built.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 VERSION = tuple(int(part) for part in os.environ["FAKE_TRTEXEC"].split("."))
@@ -87,6 +88,9 @@ def is_unknown(word: str) -> bool:
 
 def build(given: dict[str, str]) -> int:
     content = Path(given["--onnx"]).read_bytes()
+    if content == b"slow":
+        Path(given["--timingCacheFile"]).with_name("process").write_text(str(os.getpid()))
+        time.sleep(60)
     if content in (b"refused", b"memory"):
         print(REFUSED if content == b"refused" else MEMORY)
         return 1

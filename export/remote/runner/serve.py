@@ -20,9 +20,9 @@ from typing import Any, BinaryIO, Callable, Dict, Tuple
 import numpy as np
 
 from export.clock import Turn, timed
-from export.engines.wanted import Wanted
 from export.errors import BackendError, NotHere, SegpressError, SurroundingsError
 from export.host import conditions
+from export.remote.runner.building import Group, built
 from export.remote.runner.facts import facts
 from export.remote.runner.store import Store
 from export.remote.runner.wire import BEAT, PROTOCOL, SILENCE, Broken, Message, Voice, messages
@@ -106,7 +106,7 @@ class Runner:
     def __init__(self, folder: Path, program: str) -> None:
         self._store, self._program = Store(folder), program
         self._open: dict[int, Callable[[Any], Any]] = {}
-        self._children: list[subprocess.Popen[bytes]] = []
+        self._children: list[subprocess.Popen[bytes] | Group] = []
 
     def answer(self, request: Message) -> Answer:
         """What one request is answered with.
@@ -209,9 +209,7 @@ class Runner:
         session = _session(said["runtime"])
         if not hasattr(session, "built"):
             raise NotHere("{} builds nothing on a device".format(said["runtime"]))
-        built = session.built(path, Wanted(**said["wanted"]), self._store.folder / "timing", self._children.append)
-        log = "".join(f"{line}\n" for line in built.log).encode("utf-8", "replace")
-        return {"artifact": self._store.keep(built.engine), "log": self._store.keep(log), "made": built.made}, b""
+        return built(said, path, self._store, self._program, self._children.append), b""
 
     def _get(self, said: dict[str, Any], _: bytes) -> Answer:
         return {"got": said["sha256"]}, self._store.content(said["sha256"])
