@@ -579,7 +579,8 @@ def test_other_pythons_import_all_that_is_sent_but_for_the_runtimes(tmp_path: Pa
             f"import sys; sys.path[:0] = [{str(program)!r}, {str(tmp_path)!r}]",
             *(f"import {name}" for name in names),
             "from export.remote.runner.facts import facts",
-            "assert facts()['runtimes'] == {}",
+            # A machine may have trtexec, which needs no Python.
+            "assert set(facts()['runtimes']) <= {'tensorrt'}",
         ]
     )
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}

@@ -286,6 +286,14 @@ def test_tensorrt_rtx_is_told_from_tensorrt_by_its_name() -> None:
 # Devices with DLA cores.
 
 
+def test_a_dla_core_takes_no_open_axes(tmp_path: Path) -> None:
+    port = Port(name="image", shape=(-1, 3, 8, 8), dtype="float")
+    source = Artifact(path=tmp_path / "net.onnx", format="onnx", input=port, output=port)
+    orin = Device(name="agx_orin", title="AGX Orin", kind="cuda", backends=("tensorrt",), dla_cores=2)
+    with pytest.raises(BackendError, match=r"net\.onnx has open axes, and a DLA core takes none; leave `dynamic` out"):
+        TensorRt(device=orin.reached(Reach(dla=0))).wanted(source)
+
+
 def test_a_dla_core_is_a_device_of_its_own() -> None:
     orin = Device(name="agx_orin", title="AGX Orin", kind="cuda", backends=("tensorrt",), dla_cores=2)
     core = orin.reached(Reach(at="tower-7", dla=1))

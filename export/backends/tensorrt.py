@@ -16,7 +16,7 @@ from export.artifact import Artifact, Infer
 from export.device import Device, Kind, cuda_capabilities
 from export.devices.cuda import CUDA
 from export.engines.wanted import Wanted, times_of_trtexec
-from export.errors import MissingExtra, NotHere
+from export.errors import BackendError, MissingExtra, NotHere
 from export.files import write_bytes
 from export.profile import Profile
 from export.quantization.rules import Rules
@@ -81,7 +81,13 @@ class TensorRt:
         return self.kept(onnx, path, built.engine, "\n".join(built.log), built.made)
 
     def wanted(self, onnx: Artifact) -> Wanted:
-        """What is told to whoever builds the engine of this file."""
+        """What is told to whoever builds the engine of this file.
+
+        Raises:
+            BackendError: if a DLA core is wanted for a file with open axes.
+        """
+        if self.device.kind == "dla" and -1 in onnx.input.shape:
+            raise BackendError(f"{onnx.path.name} has open axes, and a DLA core takes none; leave `dynamic` out")
         model = onnx_format.load(onnx.path)
         return Wanted(
             input=onnx.input.name,

@@ -140,7 +140,7 @@ def warnings_in(log: Iterable[str]) -> list[str]:
 def refusal_in(log: Iterable[str]) -> str:
     """Why it built nothing, in a sentence: the node that it names, and the first reason that is no consequence."""
     lines = list(log)
-    errors = [_said(line) for line in lines if re.search(r"\[E\]|^ERROR:|^\[\d+\] (Assertion|Invalid)", line)]
+    errors = [_said(line) for line in lines if re.search(r"\[[EF]\]|^ERROR:|^\[\d+\] (Assertion|Invalid)", line)]
     memory = [
         line
         for line in map(_said, lines)

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as pybind
 
 from export.errors import BackendError, NotHere
-from export.profile import WARM, NodeTime, Profile, profile_of
+from export.profile import WARM, NodeTime, Profile, closed, profile_of
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 MULTIPLIES = re.compile("Conv|Gemm|MatMul")
@@ -104,10 +104,9 @@ def executed(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> dic
     """How many convolutions and multiplications of matrices run in each precision: those of the kernels that ran once.
 
     Args:
-        shape: of the input; open axes (-1) are taken as a batch of 1 and sides of 256.
+        shape: of the input; its open axes are closed.
     """
-    batch, *rest = shape
-    image = np.zeros([1 if batch == -1 else batch, *(256 if axis == -1 else axis for axis in rest)], np.float32)
+    image = np.zeros(closed(shape), np.float32)
     counts: Counter[str] = Counter()
     for event in _events(path, threads, kind, image, 1):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):

@@ -13,7 +13,7 @@ import numpy as np
 import openvino as ov
 
 from export.errors import BackendError
-from export.profile import WARM, NodeTime, Profile, profile_of
+from export.profile import WARM, NodeTime, Profile, closed, profile_of
 
 MULTIPLY = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 PRECISIONS = {"u8": "INT8", "i8": "INT8", "f16": "FP16", "bf16": "BF16", "f32": "FP32"}
@@ -92,11 +92,11 @@ def layers(path: Path, threads: int, shape: tuple[int, ...]) -> Counter[tuple[st
     """How many layers of each (type, precision) the compiled graph has.
 
     Args:
-        shape: of the input; open axes (-1) are taken as a batch of 1 and sides of 256.
+        shape: of the input; its open axes are closed.
     """
-    batch, *rest = shape
-    fixed = (1 if batch == -1 else batch, *(256 if axis == -1 else axis for axis in rest))
-    found = (layer.get_rt_info() for layer in compiled(path, threads, fixed).get_runtime_model().get_ordered_ops())
+    found = (
+        layer.get_rt_info() for layer in compiled(path, threads, closed(shape)).get_runtime_model().get_ordered_ops()
+    )
     return Counter((text(info["layerType"]), text(info["runtimePrecision"])) for info in found)
 
 

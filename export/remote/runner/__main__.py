@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from export.host import peak_mb
+from export.profile import closed
 
 RUNS = 3
 
@@ -25,7 +26,7 @@ def main(given: str) -> None:
         return
     session = importlib.import_module("export.sessions." + asked["runtime"])
     infer = session.opened(Path(asked["path"]), asked["threads"], asked["kind"], tuple(asked["shape"]))
-    image = np.zeros([1 if axis == -1 else axis for axis in asked["shape"]], np.float32)
+    image = np.zeros(closed(asked["shape"]), np.float32)
     for _ in range(RUNS):
         infer(image)
     print(json.dumps(peak_mb()))
