@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import ssh_server
 from ssh_server import Server, served
@@ -20,6 +24,7 @@ from test_trtexec import FAKES, fake_trtexec
 from compress.measure.row import Row
 from compress.pipeline.executed import executed
 from export.artifact import Artifact, Port
+from export.clock import Turn
 from export.device import Device
 from export.errors import BackendError, NotHere, SegpressError, SurroundingsError
 from export.reach import Reach
@@ -101,6 +106,25 @@ def test_the_module_there_builds_and_what_it_built_comes_back_with_its_log(
         pass
     assert remote.sent_bytes == sent
     assert executed(backend, artifact) is None
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is installed")
+def test_an_engine_runs_is_timed_and_tells_of_itself_there(tower: Server, onnx: Artifact, tmp_path: Path) -> None:
+    """The CUDA runtime is a real library, if a fake: its functions are called through their C interface."""
+    library = tmp_path / "libcudart.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(FAKES / "cudart.c")], check=True)
+    there = python_there(tmp_path, f"LD_LIBRARY_PATH={tmp_path} PYTHONPATH={FAKES}")
+    remote = target(there)
+    artifact = remote.build("tensorrt", onnx, tmp_path)
+    backend: Any = remote.open("tensorrt")
+    image = np.arange(192, dtype=np.float32).reshape(1, 3, 8, 8)
+    with backend.open(artifact) as infer:
+        assert np.array_equal(infer(image), 2 * image)
+        assert len(remote.time(infer, [image, image + 1], Turn(first=0, count=4, untimed=1))) == 4
+    assert executed(backend, artifact) == {"INT8": 1, "FP16": 1}
+    profile = backend.profile(artifact, image, runs=2)
+    assert {(node.names[-1], node.precision) for node in profile.nodes} == {("relu", "INT8"), ("b", "FP16")}
+    assert remote.peak_memory("tensorrt", artifact)() > 0
 
 
 def test_trtexec_builds_where_there_is_no_module_and_its_times_are_told_with_what_is_not_measured(
