@@ -9,7 +9,7 @@ from typing import Literal
 from export.errors import NotHere
 from export.host import board
 from export.instruction_set import instruction_set
-from export.reach import DLA, Reach
+from export.reach import DLA, Reach, word_of
 
 Kind = Literal["cpu", "cuda", "dla"]
 
@@ -39,7 +39,7 @@ class Device:
     @property
     def word(self) -> str:
         """The name of its file, without where it is and which part of it computes."""
-        return self.name.partition("@")[0].partition(DLA)[0]
+        return word_of(self.name)
 
     def reached(self, reach: Reach) -> Device:
         """This device where a recipe says that it is."""
@@ -69,7 +69,7 @@ class Device:
             NotHere: with the reason, as a report prints it.
         """
         if self.model is not None and self.model not in (board() or ""):
-            raise NotHere(f"{self.title} is another machine; say how it is reached: {self.name}: {{at: HOST}}")
+            raise NotHere(f"{self.title} is another machine; say how it is reached: {self.word}: {{at: HOST}}")
         if self.kind == "cpu" and self.exact_sums and not (known := instruction_set()).exact_sums:
             raise NotHere(f"this host's CPU has neither AVX-512 VNNI nor AMX: it is {known.title}")
         if self.kind != "cpu":

@@ -39,15 +39,20 @@ def find_device(word: str) -> Device:
     With a DLA core behind it, as in `agx_orin@tower-7+dla0`, it is that core of it.
 
     Raises:
-        ValueError: if that is no host as `Reach.at` may name one.
+        ValueError: if that is no host as `Reach.at` may name one, or the device has no such core.
     """
-    named_device, _, core = word.partition(DLA)
-    plain, at, host = named_device.partition("@")
+    place, dla, core = word.partition(DLA)
+    plain, at, host = place.partition("@")
     device = named("export.devices", plain)
     assert isinstance(device, Device)
-    if not at and not core:
+    if not at and not dla:
         return device
-    return device.reached(Reach(at=host if at else None, dla=int(core) if core else None))
+    if dla and not core.isdecimal():
+        raise ValueError(f"{word}: '{core}' is no number of a DLA core, such as {plain}{DLA}0")
+    reach = Reach(at=host if at else None, dla=int(core) if dla else None)
+    if fault := device.fault_of(reach):
+        raise ValueError(f"{word}: {fault}")
+    return device.reached(reach)
 
 
 def find_backend(word: str) -> type[Backend]:

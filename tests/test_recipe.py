@@ -464,6 +464,7 @@ OF_GATES = {
     "dice_drop": ({"at_most", *WHERE, "class"}, ["at_most"]),
     "iou_drop": ({"at_most", *WHERE, "class"}, ["at_most"]),
     "hd95_rise": ({"at_most", *WHERE, "class"}, ["at_most"]),
+    "fallback": ({"at_most", *WHERE}, ["at_most"]),
     "parity": ({"at_most", *WHERE}, ["at_most"]),
     "latency_ms": ({"at_most", *WHERE, "percentile"}, ["at_most"]),
     "speedup": ({"at_least", *WHERE, "percentile", "over"}, ["at_least"]),

@@ -303,6 +303,20 @@ def test_a_dla_core_is_a_device_of_its_own() -> None:
     assert orin.reached(Reach(dla=0)).name == "agx_orin+dla0"
 
 
+def test_a_name_with_a_dla_core_is_found_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import export.registry
+
+    orin = Device(name="agx_orin", title="AGX Orin", kind="cuda", backends=("tensorrt",), dla_cores=2)
+    monkeypatch.setattr(export.registry, "named", lambda package, word: orin)
+    assert find_device("agx_orin@tower-7+dla1") == orin.reached(Reach(at="tower-7", dla=1))
+    for wrong, says in (
+        ("agx_orin+dla2", "has the DLA cores 0, 1"),
+        ("agx_orin+dlax", "'x' is no number of a DLA core"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            find_device(wrong)
+
+
 # NVIDIA, "Jetson modules": DL accelerators.
 CORES = {
     "agx_orin": 2,
@@ -320,3 +334,20 @@ CORES = {
 @pytest.mark.parametrize("word", [word for word in words("export.devices") if word in CORES])
 def test_a_board_s_profile_says_how_many_dla_cores_it_has(word: str) -> None:
     assert find_device(word).dla_cores == CORES[word]
+
+
+@pytest.mark.parametrize(
+    ("asked", "means"),
+    [
+        ("agx_orin", True),
+        ("agx_orin+dla0", True),
+        ("agx_orin@tower-7+dla0", True),
+        ("agx_orin@tower-7", False),
+        ("agx_orin+dla1", False),
+        ("orin_nano", False),
+    ],
+)
+def test_a_gate_means_a_dla_core_by_its_board_or_by_its_own_name(asked: str, means: bool) -> None:
+    from compress.gates.judging.artifacts import is_device
+
+    assert is_device(asked, "agx_orin@tower-7+dla0") is means
