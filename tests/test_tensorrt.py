@@ -130,7 +130,7 @@ def test_what_goes_wrong_is_one_sentence_and_leaves_nothing_on_the_gpu(
 def test_a_dla_core_is_told_before_the_engine_is_loaded(gpu: Any, fake: Any, engine: Path) -> None:
     fake.CALLS.clear()
     sessions.opened(engine, 1, "dla1", IMAGE.shape).close()
-    assert fake.CALLS == [("deserialize", 1)]
+    assert fake.CALLS == [("plugins", ""), ("deserialize", 1)]
 
 
 def test_an_older_api_without_names_is_called_by_bindings(gpu: Any, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ def built(trt: Any, onnx: Path, wanted: Wanted, timing_cache: Path | None = None
     if not is_rtx(trt) and wanted.dla is not None and (fault := dla.fault(version)):
         raise NotHere(fault)
     said = log(trt)
+    register_plugins(trt, said)
     builder = trt.Builder(said)
     if builder is None:
         raise NotHere("this TensorRT builds only beside a GPU, and there is no NVIDIA driver")
@@ -57,6 +58,12 @@ def built(trt: Any, onnx: Path, wanted: Wanted, timing_cache: Path | None = None
 def is_rtx(trt: Any) -> bool:
     """Whether it is TensorRT-RTX, which builds for any GPU on any host and is versioned apart."""
     return "rtx" in trt.__name__
+
+
+def register_plugins(trt: Any, said: Any) -> None:
+    """Make TensorRT's own plugins known, which before 10 normalize instances, when built and when loaded."""
+    if not is_rtx(trt) and hasattr(trt, "init_libnvinfer_plugins"):
+        trt.init_libnvinfer_plugins(said, "")
 
 
 def name_of(trt: Any) -> str:
@@ -169,7 +176,8 @@ def _with_timing_cache(config: Any, path: Path | None) -> None:
     """What kernels took when an engine was built before, so that none is timed again and the choice is the same."""
     if path is not None and hasattr(config, "create_timing_cache"):
         known = path.read_bytes() if path.is_file() else b""
-        config.set_timing_cache(config.create_timing_cache(known), False)
+        # One that is damaged, or of another version, is begun anew.
+        config.set_timing_cache(config.create_timing_cache(known) or config.create_timing_cache(b""), False)
 
 
 def _keep_timing_cache(config: Any, path: Path | None) -> None:

@@ -49,7 +49,7 @@ def version() -> str:
         raise ImportError("there is neither its Python module (tensorrt) nor trtexec")
     try:
         return f"{'.'.join(map(str, program.version(found)))} (trtexec)"
-    except BackendError as error:
+    except (BackendError, OSError) as error:
         raise ImportError(str(error)) from None
 
 
@@ -178,6 +178,7 @@ class Engine:
         self._give_back()
 
     def _loaded(self, path: Path, kind: str) -> tuple[Any, Any]:
+        module.register_plugins(self._trt, self._log)
         runtime = self._trt.Runtime(self._log)
         if kind.startswith("dla"):
             runtime.DLA_core = int(kind[len("dla") :])

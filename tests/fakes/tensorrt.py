@@ -57,6 +57,11 @@ class ILogger:
     Severity = _enum("Severity", "INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
 
 
+def init_libnvinfer_plugins(log: object, namespace: str) -> bool:
+    CALLS.append(("plugins", namespace))
+    return True
+
+
 class IProfiler:
     pass
 
@@ -137,14 +142,19 @@ class Config:
     def set_memory_pool_limit(self, pool: object, size: int) -> None:
         CALLS.append(("pool", size))
 
-    def create_timing_cache(self, known: bytes) -> bytes:
-        return known
+    def create_timing_cache(self, known: bytes) -> object:
+        return _TimingCache(known)
 
     def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> None:
-        CALLS.append(("timing cache", cache))
+        CALLS.append(("timing cache", cache.known))
 
     def get_timing_cache(self) -> object:
         return type("Cache", (), {"serialize": lambda self: b"timed"})()
+
+
+class _TimingCache:
+    def __init__(self, known: bytes) -> None:
+        self.known = known
 
 
 class Runtime:
