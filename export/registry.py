@@ -58,3 +58,8 @@ def find_device(word: str) -> Device:
 def find_backend(word: str) -> type[Backend]:
     """The class in export/backends/`word`.py."""
     return cast(type[Backend], named("export.backends", word))
+
+
+def backends_of(device: Device) -> list[str]:
+    """The device's runtimes that compute on it: a DLA core is its board's, and has fewer of them."""
+    return [word for word in device.backends if device.kind in find_backend(word).runs_on]

@@ -19,7 +19,7 @@ from export.device import Device
 from export.errors import NotHere
 from export.host import boot_id, conditions, host_facts, usable_cpus
 from export.instruction_set import InstructionSet, family, instruction_set
-from export.registry import find_backend, words
+from export.registry import backends_of, find_backend, words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -160,7 +160,7 @@ class LocalTarget:
 
     @property
     def backends(self) -> Sequence[str]:
-        return self.device.backends
+        return backends_of(self.device)
 
     @property
     def is_this_host(self) -> bool:

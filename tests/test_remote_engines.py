@@ -68,7 +68,7 @@ def python_there(folder: Path, words: str) -> str:
 
 
 def target(python: str, dla: int | None = None) -> RemoteTarget:
-    board = Device(name="board", title="A board", kind="cuda", backends=("tensorrt",), dla_cores=2)
+    board = Device(name="board", title="A board", kind="cuda", backends=("tensorrt", "onnxruntime"), dla_cores=2)
     return RemoteTarget(device=board.reached(Reach(at="tower", python=python, dla=dla)), given_threads=1)
 
 
@@ -144,7 +144,9 @@ def test_trtexec_builds_where_there_is_no_module_and_its_times_are_told_with_wha
 
 
 def test_what_a_dla_core_leaves_to_the_gpu_comes_back(tower: Server, onnx: Artifact, tmp_path: Path) -> None:
-    artifact = target(with_module(tmp_path), dla=0).build("tensorrt", onnx, tmp_path)
+    remote = target(with_module(tmp_path), dla=0)
+    assert tuple(remote.backends) == ("tensorrt",)
+    artifact = remote.build("tensorrt", onnx, tmp_path)
     assert artifact.path.name == "net.board@tower+dla0.engine"
     assert artifact.made["fallback"] == {"layers": 1, "names": ["up"], "on_dla": 1, "why": []}
 
@@ -218,8 +220,8 @@ def told(path: Path) -> int:
 def test_a_gate_on_fallback_holds_only_where_it_is_known() -> None:
     from compress.gates.fallback import Fallback
 
-    def row(fallback: dict[str, object] | None) -> Row:
-        about = {"step": "01-int8", "backend": "tensorrt", "device": "board@tower+dla0", "params": 1, "macs": 1}
+    def row(fallback: dict[str, object] | None, device: str = "board@tower+dla0") -> Row:
+        about = {"step": "01-int8", "backend": "tensorrt", "device": device, "params": 1, "macs": 1}
         return Row(**about, status="built", fallback=fallback)  # type: ignore[arg-type]
 
     known = {"layers": 1, "names": ["up"], "on_dla": 1, "why": []}
@@ -232,4 +234,8 @@ def test_a_gate_on_fallback_holds_only_where_it_is_known() -> None:
     for fallback, at_most, verdict in cases:
         (found,) = Fallback(at_most=at_most, device="board")([row(fallback)])
         assert found.verdict == verdict
-    assert Fallback(at_most=0)([row(known)])[0].reason == "on the GPU: up"
+    # Others have no core whose layers could fall back.
+    (found,) = Fallback(at_most=1)([row(None, "cpu"), row(known), row(None, "board@tower")])
+    assert (found.verdict, found.reason) == ("holds", "on the GPU: up")
+    (found,) = Fallback(at_most=1)([row(None, "cpu")])
+    assert found.verdict == "inconclusive" and "give device: NAME+dla0" in (found.reason or "")
