@@ -29,6 +29,8 @@ class Backend(Protocol):
     """The kinds of processor that it computes on."""
     runs_modules: ClassVar[bool]
     """Whether it runs the torch module itself, and no file made of ONNX: it is then made with the field `load` too."""
+    builds_on_device: ClassVar[bool]
+    """Whether what it builds is for one device and one version of the runtime, so that the device itself builds it."""
     libraries: ClassVar[tuple[str, ...]]
     """Installed packages whose versions decide what it builds and answers; those that are missing do not count."""
 
@@ -76,6 +78,15 @@ class Profiler(Protocol):
 
     def profile(self, artifact: Artifact, image_BCHW: NDArray[np.float32], runs: int = 20) -> Profile:
         """By the runtime's own counters: medians over warm runs."""
+        ...
+
+
+@runtime_checkable
+class Inspector(Protocol):
+    """A backend that tells in what precision layers really run: that a file has Q/DQ in it proves no integer kernel."""
+
+    def executed_precisions(self, artifact: Artifact) -> Mapping[str, int]:
+        """How many convolutions and multiplications of matrices run in each precision ("INT8", "FP16", "FP32")."""
         ...
 
 

@@ -9,9 +9,9 @@ from typing import Literal
 from export.errors import NotHere
 from export.host import board
 from export.instruction_set import instruction_set
-from export.reach import Reach
+from export.reach import DLA, Reach, word_of
 
-Kind = Literal["cpu", "cuda"]
+Kind = Literal["cpu", "cuda", "dla"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,8 @@ class Device:
     """Of an NVIDIA GPU, such as "8.6"; None takes that of the GPU in this host."""
     model: str | None = None
     """How the board names itself in /proc/device-tree/model, or part of that; None: it is told by nothing."""
+    dla_cores: int = 0
+    """NVIDIA Deep Learning Accelerators beside its GPU."""
     reach: Reach = field(default_factory=Reach)
     """How it is reached; this host is, unless a recipe says otherwise."""
     exact_sums: bool = False
@@ -36,14 +38,29 @@ class Device:
 
     @property
     def word(self) -> str:
-        """The name of its file, without where it is."""
-        return self.name.partition("@")[0]
+        """The name of its file, without where it is and which part of it computes."""
+        return word_of(self.name)
 
     def reached(self, reach: Reach) -> Device:
         """This device where a recipe says that it is."""
-        if reach.at is None:
-            return replace(self, reach=reach)
-        return replace(self, name=f"{self.word}@{reach.at}", title=f"{self.title} at {reach.at}", reach=reach)
+        name, title, kind = self.word, self.title, self.kind
+        if reach.at is not None:
+            name, title = f"{name}@{reach.at}", f"{title} at {reach.at}"
+        if reach.dla is not None:
+            name, title, kind = f"{name}{DLA}{reach.dla}", f"{title}, DLA core {reach.dla}", "dla"
+        return replace(self, name=name, title=title, kind=kind, reach=reach)
+
+    def fault_of(self, reach: Reach) -> str | None:
+        """Why it cannot be reached and set so; None if it can."""
+        if reach.dla is None or reach.dla < self.dla_cores:
+            return None
+        cores = ", ".join(map(str, range(self.dla_cores)))
+        return f"dla: {self.title} has {f'the DLA cores {cores}' if cores else 'no DLA core; leave it out'}"
+
+    @property
+    def processor(self) -> str:
+        """What a runtime is told to compute on: "cpu", "cuda", or a DLA core, as "dla0"."""
+        return f"dla{self.reach.dla}" if self.kind == "dla" else self.kind
 
     def check_here(self) -> None:
         """Whether this host is or has the device.
@@ -52,10 +69,10 @@ class Device:
             NotHere: with the reason, as a report prints it.
         """
         if self.model is not None and self.model not in (board() or ""):
-            raise NotHere(f"{self.title} is another machine; say how it is reached: {self.name}: {{at: HOST}}")
+            raise NotHere(f"{self.title} is another machine; say how it is reached: {self.word}: {{at: HOST}}")
         if self.kind == "cpu" and self.exact_sums and not (known := instruction_set()).exact_sums:
             raise NotHere(f"this host's CPU has neither AVX-512 VNNI nor AMX: it is {known.title}")
-        if self.kind == "cuda":
+        if self.kind != "cpu":
             capabilities = cuda_capabilities()
             if not capabilities:
                 raise NotHere("no NVIDIA driver")

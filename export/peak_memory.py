@@ -17,6 +17,7 @@ import numpy as np
 
 from export.artifact import artifact_of
 from export.host import peak_mb
+from export.profile import closed
 from export.registry import find_device
 from export.target import LocalTarget
 
@@ -30,7 +31,7 @@ def main(word: str, device: str, threads: str, load: str, record: str) -> None:
     """Load, run and print."""
     given = json.loads(record)
     artifact = artifact_of(Path(given["path"]), given)
-    shape = tuple(1 if axis == -1 else axis for axis in artifact.input.shape)
+    shape = closed(artifact.input.shape)
 
     def module_of(path: Path) -> nn.Module:
         # Imported only for a runtime that runs modules: what it imports would count as the others' memory.

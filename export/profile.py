@@ -11,6 +11,16 @@ WARM = 5
 """Runs before those that are counted."""
 
 
+def closed(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape to run something once: open axes (-1) are a batch of 1 and sides of 256, of a volume 64.
+
+    Engines are built for ranges that have it in them; a side of 1 does not get through a network that halves it.
+    """
+    batch, *rest = shape
+    side = 64 if len(shape) > 4 else 256
+    return (1 if batch == -1 else batch, *(side if axis == -1 else axis for axis in rest))
+
+
 @dataclass(frozen=True)
 class NodeTime:
     """What one node of a runtime's own graph took."""

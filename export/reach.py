@@ -11,6 +11,14 @@ from pydantic import AfterValidator, ConfigDict, Field
 HERE = "here"
 """What stands for this host where a device is named with its host: `cpu@here`."""
 
+DLA = "+dla"
+"""What stands before the number of a DLA core in a device's name: `agx_orin@tower-7+dla0`."""
+
+
+def word_of(name: str) -> str:
+    """A device's word, of a name with its host or DLA core behind it: `agx_orin` of `agx_orin@tower-7+dla0`."""
+    return name.partition(DLA)[0].partition("@")[0]
+
 
 def _host(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@:%-]*", name):
@@ -30,3 +38,5 @@ class Reach:
     """A host as `ssh` knows it, such as one of ~/.ssh/config; None is this host."""
     python: Annotated[str, Field(min_length=1)] = "python3"
     """The Python there that has the runtimes."""
+    dla: Annotated[int, Field(ge=0, le=15)] | None = None
+    """The DLA core that computes, and the GPU what it does not take; None is the GPU alone."""

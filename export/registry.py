@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from export.backend import Backend
 from export.device import Device
-from export.reach import Reach
+from export.reach import DLA, Reach
 
 
 def words(package: str) -> list[str]:
@@ -36,15 +36,30 @@ def named(package: str, word: str) -> Any:
 def find_device(word: str) -> Device:
     """The constant in export/devices/`word`.py; with a host behind it, as in `cpu@tower-7`, the device at that host.
 
+    With a DLA core behind it, as in `agx_orin@tower-7+dla0`, it is that core of it.
+
     Raises:
-        ValueError: if that is no host as `Reach.at` may name one.
+        ValueError: if that is no host as `Reach.at` may name one, or the device has no such core.
     """
-    plain, at, host = word.partition("@")
+    place, dla, core = word.partition(DLA)
+    plain, at, host = place.partition("@")
     device = named("export.devices", plain)
     assert isinstance(device, Device)
-    return device.reached(Reach(at=host)) if at else device
+    if not at and not dla:
+        return device
+    if dla and not core.isdecimal():
+        raise ValueError(f"{word}: '{core}' is no number of a DLA core, such as {plain}{DLA}0")
+    reach = Reach(at=host if at else None, dla=int(core) if dla else None)
+    if fault := device.fault_of(reach):
+        raise ValueError(f"{word}: {fault}")
+    return device.reached(reach)
 
 
 def find_backend(word: str) -> type[Backend]:
     """The class in export/backends/`word`.py."""
     return cast(type[Backend], named("export.backends", word))
+
+
+def backends_of(device: Device) -> list[str]:
+    """The device's runtimes that compute on it: a DLA core is its board's, and has fewer of them."""
+    return [word for word in device.backends if device.kind in find_backend(word).runs_on]

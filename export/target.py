@@ -19,7 +19,7 @@ from export.device import Device
 from export.errors import NotHere
 from export.host import boot_id, conditions, host_facts, usable_cpus
 from export.instruction_set import InstructionSet, family, instruction_set
-from export.registry import find_backend, words
+from export.registry import backends_of, find_backend, words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -165,7 +165,7 @@ class LocalTarget:
 
     @property
     def backends(self) -> Sequence[str]:
-        return self.device.backends
+        return backends_of(self.device)
 
     @property
     def is_this_host(self) -> bool:
@@ -240,7 +240,7 @@ def _peak_memory(target: LocalTarget, word: str, artifact: Artifact) -> Command:
     """
     if word in words("export.sessions"):
         given: dict[str, object] = {"runtime": word, "path": str(artifact.path), "shape": artifact.input.shape}
-        given |= {"threads": target.threads, "kind": target.device.kind}
+        given |= {"threads": target.threads, "kind": target.device.processor}
         return [sys.executable, "-m", "export.remote.runner", json.dumps(given)]
     load = f"{target.load.__module__}:{target.load.__qualname__}"
     record = json.dumps({**asdict(artifact), "path": str(artifact.path)})

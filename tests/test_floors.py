@@ -69,6 +69,7 @@ FLOORS = (
     "export.reach",
     "export.remote.runner",
     "export.sessions",
+    "export.engines",
     "export.profile",
     "export.host",
     "export.instruction_set",

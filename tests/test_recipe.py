@@ -162,6 +162,10 @@ def test_a_data_folder_from_outside_needs_a_recipe_that_takes_one(tmp_path: Path
             "passes: [int8, int8]",
             "passes[1] (int8): takes a network in float, and int8 made it integers; give it once",
         ),
+        (
+            "devices: [orin_nano: {at: tower-7, dla: 0}]",
+            "devices[0] (orin_nano): dla: Jetson Orin Nano has no DLA core; leave it out",
+        ),
         ("dynamic: [batsh]", "dynamic: no axis 'batsh'; did you mean 'batch'?"),
         ("gates: [dicedrop: {at_most: 1}]", "gates[0] (dicedrop): no such gate; did you mean 'dice_drop'?"),
         ("gates: [size_mb: {at_most: 1, device: cpuu}]", "gates[0] (size_mb): no device 'cpuu'; did you mean 'cpu'?"),
@@ -470,6 +474,7 @@ OF_GATES = {
     "dice_drop": ({"at_most", *WHERE, "class"}, ["at_most"]),
     "iou_drop": ({"at_most", *WHERE, "class"}, ["at_most"]),
     "hd95_rise": ({"at_most", *WHERE, "class"}, ["at_most"]),
+    "fallback": ({"at_most", *WHERE}, ["at_most"]),
     "parity": ({"at_most", *WHERE}, ["at_most"]),
     "latency_ms": ({"at_most", *WHERE, "percentile"}, ["at_most"]),
     "speedup": ({"at_least", *WHERE, "percentile", "over"}, ["at_least"]),

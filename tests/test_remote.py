@@ -96,6 +96,7 @@ def test_a_run_answers_there_as_it_does_here_to_the_bit(tower: Server, recipe: d
         for backend in ("onnxruntime", "openvino"):
             here, remote = rows[step, backend, "cpu"], rows[step, backend, "cpu@tower"]
             assert remote["status"] == "measured" and remote["scores"] == here["scores"]
+            assert remote["executed"] == here["executed"] and ("INT8" in here["executed"]) == (step != "baseline")
             assert remote["parity"] == here["parity"] and remote["sha256"] == here["sha256"]
             assert remote["peak_memory_mb"] > 0 and remote["flags"]["version"]
             assert (
@@ -578,7 +579,8 @@ def test_other_pythons_import_all_that_is_sent_but_for_the_runtimes(tmp_path: Pa
             f"import sys; sys.path[:0] = [{str(program)!r}, {str(tmp_path)!r}]",
             *(f"import {name}" for name in names),
             "from export.remote.runner.facts import facts",
-            "assert facts()['runtimes'] == {}",
+            # A machine may have trtexec, which needs no Python.
+            "assert set(facts()['runtimes']) <= {'tensorrt'}",
         ]
     )
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from compress.report import plots
-from compress.report.derived import compared, drops, numbers, slower, verdicts
+from compress.report.derived import compared, drops, executed, headline, numbers, slower, verdicts
 from compress.report.drawing.waterfall import _apart
 from compress.report.html import PALETTE, to_html
 from compress.report.markdown import to_markdown
@@ -663,3 +663,15 @@ def test_an_integer_file_larger_than_the_float_one_says_why() -> None:
     assert "01-int8 on onnxruntime (cpu) is larger than the baseline's file there (1000 MB" in " ".join(
         slower.slower_sentences(found)
     )
+
+
+def test_integers_that_a_runtime_did_not_compute_with_are_told() -> None:
+    found = report()
+    found["rows"][4] |= {"layers": {"integer": 3, "float": 1}, "executed": {"INT8": 3, "FP32": 1}}
+    assert not executed.executed_sentences(found)
+    found["rows"][4] |= {"executed": {"FP16": 4}}
+    (said,) = executed.executed_sentences(found)
+    assert said.startswith(
+        "01-int8 on onnxruntime (cpu) has 3 layers in integers and its runtime ran none in them (4 in FP16)"
+    )
+    assert said in headline.summary(found)

@@ -57,6 +57,7 @@ class Abacus:
     rules: ClassVar = {rules}
     runs_on: ClassVar = frozenset({{"cpu"}})
     runs_modules: ClassVar = False
+    builds_on_device: ClassVar = False
     libraries: ClassVar = ("pytest",)
 
     @staticmethod

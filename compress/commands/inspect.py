@@ -29,6 +29,7 @@ from export.backend import Profiler
 from export.layers import Layer, layers_of, opened_port, total, with_times
 from export.quantization.quantized import Quantized
 from export.quantization.saturation import PairSums, pair_sums
+from export.reach import word_of
 from export.registry import find_backend, find_device, words
 from export.target import Target
 from export.to_onnx import to_onnx
@@ -117,7 +118,7 @@ def inspect(model: Path, where: Where) -> Inspection:
 
 def _deployment(where: Where) -> Deployment:
     for what, word, known in (
-        ("device", where.device.partition("@")[0], words("export.devices")),
+        ("device", word_of(where.device), words("export.devices")),
         ("backend", where.backend, words("export.backends")),
     ):
         if word not in known:

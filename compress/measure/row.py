@@ -46,6 +46,12 @@ class Row:
     """Against the torch network of the same step: relative_error, flipped (share of pixels), cases."""
     layers: Mapping[str, int] | None = None
     """Convolutions in "integer" and in "float", as placed in the artifact."""
+    executed: Mapping[str, int] | None = None
+    """How many convolutions and multiplications of matrices ran in each precision ("INT8", "FP16", "FP32"), as the
+    runtime itself tells: the proof that integers are computed with, which the file alone is not."""
+    fallback: Mapping[str, Any] | None = None
+    """On a DLA core: `layers` how many it left to the GPU, `names` which, `on_dla` how many parts it took, `why` as
+    TensorRT warned; None where that is not known, or there is no such core."""
     processors: Mapping[str, Any] | None = None
     """On which CPUs it answers alike, and why (`Processors`); None where it is not for a CPU."""
     slower: Mapping[str, Any] | None = None

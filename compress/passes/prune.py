@@ -28,6 +28,7 @@ from compress.errors import PassError
 from compress.passes.distill import Distill
 from compress.storage.description import described
 from export.modules import Precision, copy_of
+from export.reach import word_of
 from export.registry import find_device, words
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Prune:
             raise ValueError(f"{said}; give one of ratio, macs, params or latency_ms")
         if self.ratio is not None and self.scope == "local" and self.ratio > self.most:
             raise ValueError(f"ratio {self.ratio} is more than most, {self.most}, allows; lower ratio or raise most")
-        if self.device.partition("@")[0] not in words("export.devices"):
+        if word_of(self.device) not in words("export.devices"):
             raise ValueError(f"there is no device '{self.device}'; there are {', '.join(words('export.devices'))}")
         backends = find_device(self.device).backends
         if self.latency_ms is not None and self.backend not in backends:

@@ -17,7 +17,7 @@ def spots(recipe: Recipe) -> list[Spot]:
     found = []
     lost: dict[str, str] = {}
     for each in deployments(recipe.devices, recipe.latency.threads):
-        missing = not_installed(each.backend)
+        missing = _not_installed(each)
         away = missing or lost.get(each.device.name)
         try:
             away = away or each.not_here()
@@ -45,6 +45,13 @@ def not_installed(backend: str) -> str | None:
     return None
 
 
+def _not_installed(at: Deployment) -> str | None:
+    """The same, but for what is built on a device elsewhere: there it is asked for."""
+    if at.kind.builds_on_device and not at.target.is_this_host:
+        return None
+    return not_installed(at.backend)
+
+
 def of_devices(recipe: Recipe, found: Sequence[Spot]) -> Iterator[str]:
     """A sentence for each device that is not here, and for each runtime that is not installed."""
     for index, device in enumerate(each.name for each in recipe.devices):
@@ -63,7 +70,7 @@ def of_passes(recipe: Recipe) -> Iterator[str]:
         if not isinstance(step, Timed) or step.latency_ms is None:
             continue
         at = Deployment(backend=step.backend, target=target_on(find_device(step.device), step.threads))
-        missing = not_installed(at.backend) or at.not_here()
+        missing = _not_installed(at) or at.not_here()
         if missing:
             yield f"passes[{index}] ({word}): latency_ms: it measures on what is not here: {missing}"
 

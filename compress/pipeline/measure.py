@@ -22,6 +22,7 @@ from compress.measure.latency import BLOCK, Samples, Timing, in_turns
 from compress.measure.row import Row, Status
 from compress.measure.segmentation import Scoring
 from compress.pipeline.build import Build, placed
+from compress.pipeline.executed import executed
 from compress.pipeline.faithful import fault_of_float, fault_of_integers
 from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.processors import processors
@@ -120,6 +121,7 @@ class Measurement:
 def _row(build: Build, score: dict[str, Any], latency_ms: dict[str, Any] | None, cache: Cache) -> Row:
     # What computes another network is no artifact of this one.
     artifact = None if score.get("refused") else build.artifact
+    made = {} if artifact is None else artifact.made
     status: Status = "measured" if score["reason"] is None else "not measured" if artifact is None else "built"
     return Row(
         step=build.stage.name,
@@ -138,6 +140,8 @@ def _row(build: Build, score: dict[str, Any], latency_ms: dict[str, Any] | None,
         peak_memory_mb=score["peak_memory_mb"],
         latency_ms=latency_ms,
         layers=build.layers,
+        executed=score.get("executed") or made.get("executed"),
+        fallback=made.get("fallback"),
         processors=score["processors"],
         flags=score["flags"],
     )
@@ -217,6 +221,7 @@ def _score(
             "scores": scores.as_dict(),
             "parity": {name: round(value, 9) for name, value in asdict(apart).items()},
             "peak_memory_mb": peaks.mb(build.name),
+            "executed": executed(backend, build.artifact),
             "processors": processors(backend, build.deployment.target, build.artifact, task, cases),
             "flags": backend.flags(),
             "reason": None,

@@ -97,6 +97,8 @@ def _devices(entries: Entries, text: dict[str, Any]) -> tuple[Device, ...]:
         reach = chosen and entries.options(Reach, chosen[1], f"devices[{index}] ({chosen[0]})")
         if not chosen or not reach:
             continue
+        if fault := find_device(chosen[0]).fault_of(reach):
+            entries.mistakes.append(f"devices[{index}] ({chosen[0]}): {fault}")
         device = find_device(chosen[0]).reached(reach)
         if device.name in [each.name for each in devices]:
             entries.mistakes.append(f"devices[{index}]: '{device.name}' is given twice")

@@ -11,6 +11,7 @@ from compress.gates.judging.gate import Gate
 from compress.postprocess.applying.chain import out_of_order
 from compress.recipe.entries import Entries
 from compress.recipe.options import option_names
+from export.reach import word_of
 from export.registry import named, words
 
 RENAMED: Mapping[str, Mapping[str, str]] = {
@@ -96,8 +97,8 @@ def read_gates(entries: Entries, text: dict[str, Any]) -> list[tuple[str, Gate]]
         for option in [name for name in known if name in option_names(kind)]:
             what = "backend or step" if option == "over" else option
             given = options.get(option)
-            # A device may be named with its host.
-            plain = given.partition("@")[0] if option == "device" and isinstance(given, str) else given
+            # A device may be named with its host and a DLA core.
+            plain = word_of(given) if option == "device" and isinstance(given, str) else given
             entries.check_known(plain, known[option], f"{where}: no {what}")
         gate = entries.options(kind, options, where)
         if gate is not None:

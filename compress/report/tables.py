@@ -37,6 +37,7 @@ def tables(report: Json) -> list[Table]:
         case_table(report),
         artifact_table(report),
         *hash_tables(report),
+        *fallback_tables(report),
         *processor_tables(report),
         _pairs("Host", report["host"]),
         _pairs("Versions", report["versions"]),
@@ -227,12 +228,30 @@ def case_table(report: Json) -> Table:
 def artifact_table(report: Json) -> Table:
     """Where each artifact lies, what runs in integers in it, and the flags it was made and run with."""
     rows = [
-        (line.title, line.row.get("artifact") or NOTHING, _layers(line), _plain(line.row.get("flags") or {}))
+        (
+            line.title,
+            line.row.get("artifact") or NOTHING,
+            _layers(line),
+            _executed(line),
+            _plain(line.row.get("flags") or {}),
+        )
         for line in compared.lines(report)
     ]
     return Table(
-        title="Artifacts and flags", head=("artifact", "file", "convolutions", "flags"), align="llll", rows=rows
+        title="Artifacts and flags",
+        head=("artifact", "file", "convolutions", "ran in", "flags"),
+        align="lllll",
+        rows=rows,
+        note="What convolutions and multiplications of matrices ran in is told by the runtime, not by the file.",
     )
+
+
+def fallback_tables(report: Json) -> list[Table]:
+    """Which layers a DLA core left to the GPU; none where no artifact is for one."""
+    told = [(line.title, line.row["fallback"]) for line in compared.lines(report) if line.row.get("fallback")]
+    rows = [(title, str(each["layers"]), _plain(each["names"]), _plain(each["why"])) for title, each in told]
+    head = ("artifact", "layers on the GPU", "which", "why")
+    return [Table(title="Layers that the DLA core left to the GPU", head=head, align="lrll", rows=rows)] if rows else []
 
 
 def hash_tables(report: Json) -> list[Table]:
@@ -275,6 +294,10 @@ def processor_tables(report: Json) -> list[Table]:
 def _layers(line: Line) -> str:
     layers = line.row.get("layers") or {}
     return ", ".join(f"{count} {kind}" for kind, count in layers.items()) or NOTHING
+
+
+def _executed(line: Line) -> str:
+    return ", ".join(f"{count} {word}" for word, count in (line.row.get("executed") or {}).items()) or NOTHING
 
 
 def _pairs(title: str, values: Json) -> Table:

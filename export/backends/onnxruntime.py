@@ -53,6 +53,7 @@ class OnnxRuntime:
     rules: ClassVar[Rules | None] = RULES
     runs_on: ClassVar[frozenset[Kind]] = frozenset({"cpu", "cuda"})
     runs_modules: ClassVar[bool] = False
+    builds_on_device: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")
     quick_to_tap: ClassVar[bool] = True
     """It opens a file in hundredths of a second."""
@@ -124,6 +125,11 @@ class OnnxRuntime:
         """How long each node takes, by this runtime's own profiler: medians over warm runs."""
         artifact.verify()
         return sessions.profiled(artifact.path, self.threads, self.device.kind, image_BCHW, runs)
+
+    def executed_precisions(self, artifact: Artifact) -> Mapping[str, int]:
+        """How many convolutions run in each precision, by the kernels that ran."""
+        artifact.verify()
+        return sessions.executed(artifact.path, self.threads, self.device.kind, artifact.input.shape)
 
     def _optimized(self, path: Path) -> onnx.ModelProto:
         """The graph that this runtime really runs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,6 +62,7 @@ class OpenVino:
     rules: ClassVar[Rules | None] = RULES
     runs_on: ClassVar[frozenset[Kind]] = frozenset({"cpu"})
     runs_modules: ClassVar[bool] = False
+    builds_on_device: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("openvino",)
     quick_to_tap: ClassVar[bool] = False
 
@@ -142,14 +143,14 @@ class OpenVino:
 
         The proof that convolutions run in integers: ("Convolution", "u8") or "i8", against "f32".
         """
-        counts: Counter[tuple[str, str]] = Counter()
-        batch, *rest = artifact.input.shape
-        shape = (1 if batch == -1 else batch, *(256 if axis == -1 else axis for axis in rest))
-        sessions = _sessions()
-        for layer in sessions.compiled(artifact.path, self.threads, shape).get_runtime_model().get_ordered_ops():
-            info = layer.get_rt_info()
-            counts[sessions.text(info["layerType"]), sessions.text(info["runtimePrecision"])] += 1
-        return counts
+        found: Counter[tuple[str, str]] = _sessions().layers(artifact.path, self.threads, artifact.input.shape)
+        return found
+
+    def executed_precisions(self, artifact: Artifact) -> Mapping[str, int]:
+        """How many convolutions run in each precision, by the compiled graph."""
+        artifact.verify()
+        found: dict[str, int] = _sessions().executed(artifact.path, self.threads, "cpu", artifact.input.shape)
+        return found
 
     def profile(self, artifact: Artifact, image_BCHW: NDArray[np.float32], runs: int = 20) -> Profile:
         """How long each node takes, by this runtime's own counters: medians over warm runs."""

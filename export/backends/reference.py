@@ -30,6 +30,7 @@ class Reference:
     """ONNX Runtime's, so that both can be compared on one file."""
     runs_on: ClassVar[frozenset[Kind]] = frozenset({"cpu"})
     runs_modules: ClassVar[bool] = False
+    builds_on_device: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("onnx", "numpy")
 
     @staticmethod

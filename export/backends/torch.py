@@ -31,6 +31,7 @@ class Torch:
     """It would only simulate integers in float."""
     runs_on: ClassVar[frozenset[Kind]] = frozenset({"cpu", "cuda"})
     runs_modules: ClassVar[bool] = True
+    builds_on_device: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     @staticmethod

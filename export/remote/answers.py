@@ -12,6 +12,11 @@ Milliseconds = Annotated[float, Field(gt=0, lt=1e7, allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Side = Annotated[int, Field(ge=1, le=1 << 20)]
 Text = Annotated[str, Field(max_length=500)]
+Long = Annotated[str, Field(max_length=50_000)]
+"""A name that a runtime puts together from those of many layers."""
+Count = Annotated[int, Field(ge=0, lt=1 << 30)]
+Layers = dict[Text, Count]
+"""How many layers of each precision."""
 Known = TypeVar("Known", bound="_Answer")
 
 
@@ -108,6 +113,59 @@ class Profiled(_Answer):
 
 class PeakMemory(_Answer):
     peak_memory_mb: Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class Executed(_Answer):
+    """How many layers run in each precision."""
+
+    executed: Layers
+
+
+class Fallback(_Answer):
+    """What a DLA core did not take."""
+
+    layers: Count
+    names: list[Long]
+    on_dla: Count
+    why: list[Text]
+
+
+class TrtexecTimes(_Answer):
+    """What trtexec itself measured."""
+
+    latency_ms: Milliseconds | None = None
+    compute_ms: Milliseconds | None = None
+    n: Count | None = None
+    warnings: list[Text] = []
+    slowest_layers: dict[Long, Annotated[float, Field(ge=0, lt=1e7, allow_inf_nan=False)]] = {}
+    not_timed: Text | None = None
+
+
+class Made(_Answer):
+    """How an engine was made."""
+
+    tensorrt: Text | None = None
+    tensorrt_rtx: Text | None = None
+    flags: dict[Text, bool | int | str | list[str] | dict[str, list[int]] | None]
+    built_by: Text
+    command: list[Text] | None = None
+    executed: Layers | None = None
+    trtexec: TrtexecTimes | None = None
+    fallback: Fallback | None = None
+
+
+class BuiltThere(_Answer):
+    """What a runtime built on the device, by its content; it is got with another request."""
+
+    artifact: Sha256
+    log: Sha256
+    made: Made
+
+
+class Got(_Answer):
+    """A content, whose bytes are behind the line."""
+
+    got: Sha256
 
 
 class Cleaned(_Answer):

@@ -14,6 +14,7 @@ ROOT = Path(export.__file__).parent
 SHIPPED = (
     "__init__.py",
     "clock.py",
+    "engines",
     "errors.py",
     "host.py",
     "instruction_set.py",

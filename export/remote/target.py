@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -19,13 +19,15 @@ from export.artifact import Artifact, Infer
 from export.backend import Backend
 from export.clock import Turn
 from export.device import Device, Kind
+from export.engines.wanted import times_of_trtexec
 from export.errors import NotHere, SurroundingsError
 from export.files import sha256
 from export.instruction_set import InstructionSet, family, widest
 from export.profile import NodeTime, Profile
 from export.quantization.rules import Rules
-from export.registry import find_backend
+from export.registry import backends_of, find_backend
 from export.remote import answers
+from export.remote.building import built_there
 from export.remote.conversation import Conversation, with_runner
 
 SLACK_MS = 50.0
@@ -47,7 +49,7 @@ class RemoteTarget:
     @property
     def backends(self) -> tuple[str, ...]:
         """Those that run a file: nothing is installed there, and a module of torch is no file."""
-        return tuple(word for word in self.device.backends if not find_backend(word).runs_modules)
+        return tuple(word for word in backends_of(self.device) if not find_backend(word).runs_modules)
 
     @property
     def threads(self) -> int:
@@ -81,7 +83,11 @@ class RemoteTarget:
 
     def build(self, word: str, onnx: Artifact, folder: Path) -> Artifact:
         """See `Target`; a runtime whose files run on every machine builds them here."""
-        return self._kind(word)(device=self.device, threads=1).build(onnx, folder)
+        backend: Any = self._kind(word)(device=self.device, threads=1)
+        if not backend.builds_on_device:
+            return cast(Artifact, backend.build(onnx, folder))
+        self.open(word)
+        return built_there(self, backend, word, onnx, folder)
 
     def open(self, word: str) -> Backend:
         """See `Target`."""
@@ -145,7 +151,7 @@ class RemoteTarget:
             "files": files,
             "file": artifact.path.name,
             "threads": self.threads,
-            "kind": self.device.kind,
+            "kind": self.device.processor,
             "shape": list(artifact.input.shape),
         }
 
@@ -209,6 +215,10 @@ class RemoteBackend:
         return False
 
     @property
+    def builds_on_device(self) -> bool:
+        return find_backend(self.word).builds_on_device
+
+    @property
     def libraries(self) -> tuple[str, ...]:
         return find_backend(self.word).libraries
 
@@ -225,7 +235,10 @@ class RemoteBackend:
         """The artifact, sent where it is not there yet, and opened there."""
         artifact.verify()
         infer = RemoteInfer(target=self.target, word=self.word, artifact=artifact)
-        infer.opened()
+        try:
+            infer.opened()
+        except NotHere as error:
+            raise NotHere(f"{error}{times_of_trtexec(artifact.made)}") from None
         try:
             yield infer
         finally:
@@ -258,6 +271,12 @@ class RemoteBackend:
             for node in told.nodes
         )
         return Profile(nodes=tuple(nodes), whole_us=told.whole_us)
+
+    def executed_precisions(self, artifact: Artifact) -> Mapping[str, int]:
+        """How many convolutions run in each precision, as the runtime there tells."""
+        artifact.verify()
+        request = {"do": "executed", **self.target.opening(self.word, artifact)}
+        return self.target._conversation.ask(answers.Executed, request)[0].executed
 
 
 @dataclass(kw_only=True)

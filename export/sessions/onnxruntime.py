@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
@@ -13,9 +14,12 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as pybind
 
 from export.errors import BackendError, NotHere
-from export.profile import WARM, NodeTime, Profile, profile_of
+from export.profile import WARM, NodeTime, Profile, closed, profile_of
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+MULTIPLIES = re.compile("Conv|Gemm|MatMul")
+"""Kernels that are convolutions or multiplications of matrices."""
+PRECISIONS = {"uint8": "INT8", "int8": "INT8", "float16": "FP16", "bfloat16": "BF16", "float": "FP32", "double": "FP64"}
 # Its errors have no class in common but Exception; which of them there are depends on the version.
 REFUSALS: tuple[type[BaseException], ...] = tuple(
     getattr(pybind, name)
@@ -93,18 +97,45 @@ def opened(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> Calla
 
 def profiled(path: Path, threads: int, kind: str, image_BCHW: Any, runs: int) -> Profile:
     """How long each node takes, by this runtime's own profiler: medians over warm runs."""
-    with tempfile.TemporaryDirectory() as scratch:
-        made = session(path, threads, CUDA if kind == "cuda" else CPU, Path(scratch) / "profile")
-        name = made.get_inputs()[0].name
-        for _ in range(WARM + runs):
-            made.run(None, {name: image_BCHW})
-        events = json.loads(Path(made.end_profiling()).read_text(encoding="utf-8"))
-    return profile_of(_runs_of(events)[WARM:])
+    return profile_of(_runs_of(_events(path, threads, kind, image_BCHW, WARM + runs))[WARM:])
+
+
+def executed(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> dict[str, int]:
+    """How many convolutions and multiplications of matrices run in each precision: those of the kernels that ran once.
+
+    Args:
+        shape: of the input; its open axes are closed.
+    """
+    image = np.zeros(closed(shape), np.float32)
+    counts: Counter[str] = Counter()
+    for event in _events(path, threads, kind, image, 1):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            told = event["args"]
+            if MULTIPLIES.search(told.get("op_name", "")):
+                counts[_precision(told)] += 1
+    return dict(counts)
 
 
 def reason(error: BaseException) -> str:
     """What the runtime says, on one line."""
     return " ".join(str(error).split())[:300]
+
+
+def _events(path: Path, threads: int, kind: str, image_BCHW: Any, runs: int) -> list[dict[str, Any]]:
+    """What its profiler writes of so many inferences."""
+    with tempfile.TemporaryDirectory() as scratch:
+        made = session(path, threads, CUDA if kind == "cuda" else CPU, Path(scratch) / "profile")
+        name = made.get_inputs()[0].name
+        for _ in range(runs):
+            made.run(None, {name: image_BCHW})
+        found: list[dict[str, Any]] = json.loads(Path(made.end_profiling()).read_text(encoding="utf-8"))
+        return found
+
+
+def _precision(told: dict[str, Any]) -> str:
+    """That of what a kernel reads first: `input_type_shape` is such as [{"uint8": [1, 16, 32, 32]}, ...]."""
+    types = [kind for each in told.get("input_type_shape", [])[:1] for kind in each]
+    return PRECISIONS.get(types[0], types[0].upper()) if types else "unknown"
 
 
 def _runs_of(events: list[dict[str, Any]]) -> list[tuple[float, list[NodeTime]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable
@@ -12,7 +13,10 @@ import numpy as np
 import openvino as ov
 
 from export.errors import BackendError
-from export.profile import WARM, NodeTime, Profile, profile_of
+from export.profile import WARM, NodeTime, Profile, closed, profile_of
+
+MULTIPLY = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+PRECISIONS = {"u8": "INT8", "i8": "INT8", "f16": "FP16", "bf16": "BF16", "f32": "FP32"}
 
 
 def version() -> str:
@@ -82,6 +86,28 @@ def profiled(path: Path, threads: int, kind: str, image_BCHW: Any, runs: int) ->
         executed = [info for info in request.profiling_info if info.status == info.Status.EXECUTED]
         found.append((whole, [_node_time(info, fused) for info in executed]))
     return profile_of(found[WARM:])
+
+
+def layers(path: Path, threads: int, shape: tuple[int, ...]) -> Counter[tuple[str, str]]:
+    """How many layers of each (type, precision) the compiled graph has.
+
+    Args:
+        shape: of the input; its open axes are closed.
+    """
+    found = (
+        layer.get_rt_info() for layer in compiled(path, threads, closed(shape)).get_runtime_model().get_ordered_ops()
+    )
+    return Counter((text(info["layerType"]), text(info["runtimePrecision"])) for info in found)
+
+
+def executed(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> dict[str, int]:
+    """How many convolutions and multiplications of matrices run in each precision."""
+    assert kind == "cpu", "a runtime is asked only for processors that it computes on"
+    counts: Counter[str] = Counter()
+    for (layer, precision), number in layers(path, threads, shape).items():
+        if layer in MULTIPLY:
+            counts[PRECISIONS.get(precision, precision.upper())] += number
+    return dict(counts)
 
 
 def reason(error: RuntimeError) -> str:

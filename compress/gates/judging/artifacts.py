@@ -9,7 +9,7 @@ from typing import Protocol
 
 from compress.gates.judging.verdict import Bound, Outcome, Verdict, inconclusive
 from compress.measure.row import Row, Status
-from export.reach import HERE
+from export.reach import DLA, HERE
 
 
 class Titled(Protocol):
@@ -54,10 +54,15 @@ def applies(gate: OfArtifacts, to: Located) -> bool:
 def is_device(asked: str | None, name: str) -> bool:
     """Whether a gate's `device` means the device of this name.
 
-    `orin_nano` means it wherever it is, `orin_nano@tower-7` the one at that host, `cpu@here` the one here.
+    `orin_nano` means it wherever it is, `orin_nano@tower-7` the one at that host, `cpu@here` the one here;
+    `agx_orin` its GPU and its DLA cores, `agx_orin+dla0` that core.
     """
-    word, _, host = name.partition("@")
-    return asked in (None, name, word, f"{word}@{host or HERE}")
+    place, _, core = name.partition(DLA)
+    word, _, host = place.partition("@")
+    meant = (
+        (word, f"{word}{DLA}{core}", f"{word}@{host or HERE}{DLA}{core}") if core else (word, f"{word}@{host or HERE}")
+    )
+    return asked in (None, name, *meant)
 
 
 def each_measured(gate: OfArtifacts, rows: Sequence[Row], find: Callable[[Row], Sequence[Outcome]]) -> list[Verdict]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from compress.measure.skill import LITTLE, REASONS, THRESHOLD
 from compress.report.derived import applied
 from compress.report.derived.compared import Line, baseline, last_step
+from compress.report.derived.executed import executed_sentences
 from compress.report.derived.numbers import fixed, number, signed
 from compress.report.derived.recorded import Json
 from compress.report.derived.slower import slower_sentences
@@ -37,6 +38,7 @@ def summary(report: Json) -> list[str]:
         *applied.sentences(report),
         *drop_sentences(report),
         *processor_sentences(report),
+        *executed_sentences(report),
         *slower_sentences(report),
     ]
 

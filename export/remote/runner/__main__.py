@@ -1,4 +1,4 @@
-"""Load an artifact, run it and print, as JSON, the most memory (MB) that this process held: in a process of its own."""
+"""In a process of its own, print as JSON the most memory (MB) that an artifact takes, or build an engine."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ from pathlib import Path
 import numpy as np
 
 from export.host import peak_mb
+from export.profile import closed
 
 RUNS = 3
 
 
 def main(given: str) -> None:
-    """Of what runs nothing else."""
+    """Measure, or build; nothing else is loaded first, since it would count as memory."""
     import importlib
 
     asked = json.loads(given)
+    if "wanted" in asked:
+        from export.remote.runner.building import build
+
+        build(asked)
+        return
     session = importlib.import_module("export.sessions." + asked["runtime"])
     infer = session.opened(Path(asked["path"]), asked["threads"], asked["kind"], tuple(asked["shape"]))
-    image = np.zeros([1 if axis == -1 else axis for axis in asked["shape"]], np.float32)
+    image = np.zeros(closed(asked["shape"]), np.float32)
     for _ in range(RUNS):
         infer(image)
     print(json.dumps(peak_mb()))

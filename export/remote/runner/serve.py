@@ -22,6 +22,7 @@ import numpy as np
 from export.clock import Turn, timed
 from export.errors import BackendError, NotHere, SegpressError, SurroundingsError
 from export.host import conditions
+from export.remote.runner.building import Group, built
 from export.remote.runner.facts import facts
 from export.remote.runner.store import Store
 from export.remote.runner.wire import BEAT, PROTOCOL, SILENCE, Broken, Message, Voice, messages
@@ -105,7 +106,7 @@ class Runner:
     def __init__(self, folder: Path, program: str) -> None:
         self._store, self._program = Store(folder), program
         self._open: dict[int, Callable[[Any], Any]] = {}
-        self._children: list[subprocess.Popen[bytes]] = []
+        self._children: list[subprocess.Popen[bytes] | Group] = []
 
     def answer(self, request: Message) -> Answer:
         """What one request is answered with.
@@ -126,6 +127,9 @@ class Runner:
             "profile": self._profile,
             "peak_memory": self._peak_memory,
             "clean": self._clean,
+            "build": self._build,
+            "get": self._get,
+            "executed": self._executed,
         }
         if do not in known:
             raise BackendError("the runner cannot do {!r}; it can do {}".format(do, ", ".join(known)))
@@ -158,7 +162,10 @@ class Runner:
         return {"handle": number, "sha256": said["files"][said["file"]], "version": session.version()}, b""
 
     def _close(self, said: dict[str, Any], _: bytes) -> Answer:
-        self._open.pop(said["handle"], None)
+        infer: Any = self._open.pop(said["handle"], None)
+        if hasattr(infer, "close"):
+            # What it holds on a GPU is given back at once.
+            infer.close()
         if not self._open:
             self._store.forget_inputs()
         return {"closed": said["handle"]}, b""
@@ -196,6 +203,23 @@ class Runner:
             lines = err.decode("utf-8", "replace").strip().splitlines() or [f"exit {child.returncode}"]
             raise SurroundingsError(f"the process that measures memory died ({lines[-1][:200]})")
         return {"peak_memory_mb": json.loads(out.decode("ascii"))}, b""
+
+    def _build(self, said: dict[str, Any], _: bytes) -> Answer:
+        path = self._store.artifact(said["files"]) / said["file"]
+        session = _session(said["runtime"])
+        if not hasattr(session, "built"):
+            raise NotHere("{} builds nothing on a device".format(said["runtime"]))
+        return built(said, path, self._store, self._program, self._children.append), b""
+
+    def _get(self, said: dict[str, Any], _: bytes) -> Answer:
+        return {"got": said["sha256"]}, self._store.content(said["sha256"])
+
+    def _executed(self, said: dict[str, Any], _: bytes) -> Answer:
+        path = self._store.artifact(said["files"]) / said["file"]
+        session = _session(said["runtime"])
+        if not hasattr(session, "executed"):
+            raise NotHere("{} does not tell in what precision its layers run".format(said["runtime"]))
+        return {"executed": session.executed(path, said["threads"], said["kind"], tuple(said["shape"]))}, b""
 
     def _clean(self, said: dict[str, Any], _: bytes) -> Answer:
         return {"freed": self._store.clean()}, b""

@@ -49,6 +49,23 @@ class Store:
                 beside.unlink()
             raise cannot_write(path.parent, error) from None
 
+    def keep(self, data: bytes) -> str:
+        """Keep what was made here; returns its SHA-256."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        self.put(sha256, data)
+        return sha256
+
+    def content(self, sha256: str) -> bytes:
+        """What was kept.
+
+        Raises:
+            BackendError: if it is not here.
+        """
+        path = self._path(sha256)
+        if not path.is_file():
+            raise BackendError("what is asked for is not on the device; it must be made again")
+        return path.read_bytes()
+
     def artifact(self, files: Mapping[str, str]) -> Path:
         """The folder in which these contents lie under their names, verified: an engine is code.
 
