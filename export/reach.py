@@ -30,3 +30,9 @@ class Reach:
     """A host as `ssh` knows it, such as one of ~/.ssh/config; None is this host."""
     python: Annotated[str, Field(min_length=1)] = "python3"
     """The Python there that has the runtimes."""
+    soak: Annotated[float, Field(gt=0, le=240, allow_inf_nan=False)] | None = None
+    """Minutes, at most, for which the last step's artifacts run until the temperature has settled, so that warm times
+    are told too; None runs none."""
+    power_mode: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,64}$")] | None = None
+    """The mode of `nvpmodel` that a Jetson is set to while it is measured, such as MAXN or 15W, and put back from; None
+    changes nothing."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.gates.judging.paired_drop import COLLAPSE
-from compress.report.derived import compared, drops, headline, numbers, recorded, verdicts
+from compress.report.derived import compared, drops, headline, heat, numbers, recorded, verdicts
 from compress.report.derived.compared import Line, Step
 from compress.report.derived.numbers import NOTHING
 from compress.report.derived.recorded import Json
@@ -35,6 +35,7 @@ def tables(report: Json) -> list[Table]:
         stage_table(report),
         class_table(report),
         case_table(report),
+        *heat_tables(report),
         artifact_table(report),
         *hash_tables(report),
         *processor_tables(report),
@@ -233,6 +234,12 @@ def artifact_table(report: Json) -> Table:
     return Table(
         title="Artifacts and flags", head=("artifact", "file", "convolutions", "flags"), align="llll", rows=rows
     )
+
+
+def heat_tables(report: Json) -> list[Table]:
+    """Power, heat and throttling of what was watched; none for a report that knows of nothing watched."""
+    rows = heat.rows(report)
+    return [Table(title="Power and heat", head=heat.HEAD, align=heat.ALIGN, rows=rows, note=heat.NOTE)] if rows else []
 
 
 def hash_tables(report: Json) -> list[Table]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compress.measure.skill import LITTLE, REASONS, THRESHOLD
-from compress.report.derived import applied
+from compress.report.derived import applied, heat
 from compress.report.derived.compared import Line, baseline, last_step
 from compress.report.derived.numbers import fixed, number, signed
 from compress.report.derived.recorded import Json
@@ -38,6 +38,7 @@ def summary(report: Json) -> list[str]:
         *drop_sentences(report),
         *processor_sentences(report),
         *slower_sentences(report),
+        *heat.sentences(report),
     ]
 
 
