@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from export.errors import NotHere
+from export.floor import Peaks
 from export.host import board
 from export.instruction_set import instruction_set
 from export.reach import Reach
@@ -28,6 +29,10 @@ class Device:
     """Of an NVIDIA GPU, such as "8.6"; None takes that of the GPU in this host."""
     model: str | None = None
     """How the board names itself in /proc/device-tree/model, or part of that; None: it is told by nothing."""
+    memory_gb: float | None = None
+    """What tells it from others of its model; None where they are alike, or not known."""
+    peaks: Peaks | None = None
+    """What its vendor publishes of its speed; None: nothing that holds for all that are called so."""
     reach: Reach = field(default_factory=Reach)
     """How it is reached; this host is, unless a recipe says otherwise."""
     exact_sums: bool = False
@@ -44,6 +49,12 @@ class Device:
         if reach.at is None:
             return replace(self, reach=reach)
         return replace(self, name=f"{self.word}@{reach.at}", title=f"{self.title} at {reach.at}", reach=reach)
+
+    def has_memory(self, memory_mb: int | None) -> bool:
+        """Whether a board that has so much memory can be this one: a system takes a part of it for itself."""
+        if self.memory_gb is None or memory_mb is None:
+            return True
+        return 0.6 * self.memory_gb < memory_mb / 1000 < 1.1 * self.memory_gb
 
     def check_here(self) -> None:
         """Whether this host is or has the device.

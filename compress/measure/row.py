@@ -42,6 +42,8 @@ class Row:
     latency_ms: Mapping[str, Any] | None = None
     """p50, p90, p95, p99, max, n of the network alone; end_to_end_p50; "screening" where n is too small for p99;
     "throttled": by what the device was slowed down meanwhile, null where it does not tell."""
+    floor: Mapping[str, Any] | None = None
+    """The time that cannot be beaten on a device whose peaks are published: "ms", and "by" what; no prediction."""
     watch: Mapping[str, Any] | None = None
     """What power, heat and clocks were while it ran (`Watch` in export/remote/answers.py), or "why" nothing is told;
     None where it was not watched: the baseline and the last step are."""

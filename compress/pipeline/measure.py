@@ -21,6 +21,7 @@ from compress.errors import NotHere
 from compress.measure.latency import BLOCK, Samples, Timing, in_turns
 from compress.measure.row import Row, Status
 from compress.measure.segmentation import Scoring
+from compress.pipeline.bounds import floor
 from compress.pipeline.build import Build, placed
 from compress.pipeline.faithful import fault_of_float, fault_of_integers
 from compress.pipeline.peak_memory import PeakMemory
@@ -139,6 +140,7 @@ def _row(build: Build, score: dict[str, Any], times: dict[str, Any], cache: Cach
         parity=score["parity"],
         peak_memory_mb=score["peak_memory_mb"],
         latency_ms=times["latency_ms"],
+        floor=floor(build),
         watch=times["watch"],
         layers=build.layers,
         processors=score["processors"],

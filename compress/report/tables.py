@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.gates.judging.paired_drop import COLLAPSE
-from compress.report.derived import compared, drops, headline, heat, numbers, recorded, verdicts
+from compress.report.derived import compared, drops, floors, headline, heat, numbers, recorded, verdicts
 from compress.report.derived.compared import Line, Step
 from compress.report.derived.numbers import NOTHING
 from compress.report.derived.recorded import Json
@@ -35,6 +35,7 @@ def tables(report: Json) -> list[Table]:
         stage_table(report),
         class_table(report),
         case_table(report),
+        *floor_tables(report),
         *heat_tables(report),
         artifact_table(report),
         *hash_tables(report),
@@ -234,6 +235,12 @@ def artifact_table(report: Json) -> Table:
     return Table(
         title="Artifacts and flags", head=("artifact", "file", "convolutions", "flags"), align="llll", rows=rows
     )
+
+
+def floor_tables(report: Json) -> list[Table]:
+    """What cannot be beaten, for devices whose peaks are published; none where there are no such devices."""
+    rows = floors.rows(report)
+    return [Table(title="Floors", head=floors.HEAD, align="lrlrr", rows=rows, note=floors.NOTE)] if rows else []
 
 
 def heat_tables(report: Json) -> list[Table]:

@@ -68,6 +68,9 @@ class RemoteTarget:
         model, board = self.device.model, self._told.board
         if model is not None and model not in (board or ""):
             raise NotHere(f"{self._host} is {board or f'a machine with {self._told.cpu}'}, and no {self.device.word}")
+        if model is not None and not self.device.has_memory(self._told.memory_mb):
+            has, wants = self._told.memory_mb, self.device.memory_gb
+            raise NotHere(f"{self._host} is {board} with {has} MB of memory, and {self.device.word} has {wants} GB")
         if self.device.exact_sums and not (known := self.instruction_set()).exact_sums:
             raise NotHere(f"{self._host}: its CPU has neither AVX-512 VNNI nor AMX: it is {known.title}")
 
