@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import errno
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import machines
+import numpy as np
 import pytest
+from conftest import write_recipe
 
+from compress.errors import RecipeError
+from compress.recipe import load
+from compress.storage.weights import load_net
 from export.errors import SurroundingsError
-from export.remote.answers import Watched
+from export.reach import Reach
+from export.registry import find_device
+from export.remote.answers import Watched, read
 from export.remote.runner import clocks, heat, power, sysfs, throttling
 from export.remote.runner.power import Rail
 from export.remote.runner.power_mode import PowerMode, mode, modes
 from export.remote.runner.soaking import Soak, soaked
 from export.remote.runner.watching import Asked, watched
+from export.target import LocalTarget
 
 BRIEF = {"seconds": 0.25, "idle": 0.05}
 
@@ -109,6 +118,81 @@ def test_a_power_supply_that_tells_microwatts_is_a_rail(tmp_path: Path) -> None:
     place = f"{machines.HWMON}/hwmon2"
     files = {f"{place}/name": "psu", f"{place}/power1_input": 12_500_000, f"{place}/power1_label": "in"}
     assert seen(machines.write(tmp_path, files))["rails"]["psu in"]["mean_w"] == 12.5
+
+
+def test_a_device_of_this_host_is_watched_by_the_same_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = functools.partial(Asked, root=machines.x86(tmp_path / "x86"), **BRIEF)
+    monkeypatch.setattr("export.remote.watchers.Asked", asked)
+    reached = find_device("cpu").reached(Reach(soak=0.001))
+    watcher = LocalTarget(device=reached, threads=1, load=load_net).watcher
+    images = [np.full((1, 1, 2, 2), value, np.float32) for value in (0, 1)]
+    given: list[float] = []
+
+    def infer(image_BCHW: np.ndarray) -> np.ndarray:
+        given.append(float(image_BCHW.max()))
+        return image_BCHW
+
+    told = watcher.watch(infer, images, soak=True)
+    assert told["total"]["of"] == ["package-0"] and told["soak"]["settled"] is False
+    assert set(given) == {0, 1} and watcher.watch(infer, images, soak=False)["soak"] is None
+    monkeypatch.setattr("export.remote.watchers.Asked", functools.partial(Asked, root=tmp_path / "nothing"))
+    assert "tells no power" in watcher.watch(infer, images, soak=False)["why"]
+
+
+def test_a_device_of_this_host_without_modes_is_not_set_to_one() -> None:
+    reached = find_device("cpu").reached(Reach(power_mode="MAXN"))
+    watcher = LocalTarget(device=reached, threads=1, load=load_net).watcher
+    with pytest.raises(SurroundingsError, match="there is no nvpmodel"), watcher.in_power_mode():
+        pass
+    with LocalTarget(device=find_device("cpu"), threads=1, load=load_net).watcher.in_power_mode():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"soak": 0}, "soak: "),
+        ({"soak": 1000}, "soak: "),
+        ({"soak": float("nan")}, "soak: "),
+        ({"power_mode": "15W; reboot"}, "power_mode: "),
+        ({"power_mode": ""}, "power_mode: "),
+    ],
+)
+def test_options_that_cannot_be_are_mistakes_of_the_recipe(
+    recipe: dict[str, Any], tmp_path: Path, options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(RecipeError, match=rf"devices\[0\] \(cpu\): {told}"):
+        load(write_recipe(tmp_path, {**recipe, "devices": [{"cpu": options}]}))
+
+
+def test_devices_of_one_host_are_in_one_power_mode(recipe: dict[str, Any], tmp_path: Path) -> None:
+    there = [{"cpu": {"at": "tower", "power_mode": "15W"}}, {"orin_nano": {"at": "tower"}}]
+    with pytest.raises(RecipeError, match=r"devices\[1\] \(orin_nano@tower\): .* give both power_mode: 15W"):
+        load(write_recipe(tmp_path, {**recipe, "devices": there}))
+    load(write_recipe(tmp_path, {**recipe, "devices": ["cpu", there[0]]}))
+
+
+# What a device says is not believed where it cannot be.
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"energy_mj": float("nan")},
+        {"energy_mj": -1.0},
+        {"seconds": 0.0},
+        {"inferences": 0},
+        {"temperatures_c": {"tj": {"begin": 900.0, "end": 40.0, "max": 900.0}}},
+        {"rails": {"VDD_IN": {"mean_w": -3.0, "max_w": 1.0, "idle_w": None}}},
+        {"throttled": "no"},
+        {"more": 1},
+    ],
+)
+def test_a_watch_that_cannot_be_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    told = watched(lambda number: None, Asked(root=machines.raspberry_pi_5(tmp_path), seconds=0.01))
+    read(Watched, told, "tower")
+    with pytest.raises(SurroundingsError, match="tower: answered what cannot be"):
+        read(Watched, {**told, "watched": {**told["watched"], **wrong}}, "tower")
 
 
 # Energy.

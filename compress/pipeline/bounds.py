@@ -17,12 +17,15 @@ from compress.contracts import Pass
 from compress.measure.macs import macs_of
 from compress.pipeline.build import Build
 from export.device import Device
-from export.floor import Floor, Work, floor_of
+from export.floor import Bits, Floor, Work, floor_of
 from export.layers import Layer
 from export.registry import find_device, words
 
 KEEPING = ("int8", "distill", "sparsify")
 """Passes that leave every multiplication in its place; behind any other, nothing is certain of how many are left."""
+
+HALVING = ("half", "fp16")
+"""Passes that bring 16 bits."""
 
 
 def floor(build: Build) -> dict[str, Any] | None:
@@ -37,12 +40,20 @@ def floor(build: Build) -> dict[str, Any] | None:
         macs=build.stage.macs,
         weights=build.stage.params,
         values=sum(math.prod(shape) for shape in shapes),
-        bits=8 if build.stage.quantized else 32,
+        bits=_bits(build),
         dims=len(build.artifact.input.shape) - 2,
         sparse="sparse_weights" in flags,
     )
     found = floor_of(build.deployment.device.peaks, work)
     return None if found is None else {**asdict(found), "ms": round(found.ms, 6)}
+
+
+def _bits(build: Build) -> Bits:
+    """Of its narrowest weights."""
+    if build.stage.quantized:
+        return 8
+    narrower = build.bit_operations is not None and build.bit_operations < 31.9 * build.stage.macs
+    return 16 if narrower else 32
 
 
 def work_of(net: nn.Module, shape: Sequence[int]) -> Work:
@@ -63,19 +74,22 @@ def foreseen_floor(device: Device, work: Work, passes: Sequence[tuple[str, Pass]
     beat it either, which is certain only where they leave every multiplication in its place.
     """
     words = {word for word, _ in passes}
-    after = replace(work, bits=8 if "int8" in words else work.bits, sparse="sparsify" in words)
+    bits: Bits = 8 if "int8" in words else 16 if words & set(HALVING) else 32
+    after = replace(work, bits=bits, sparse="sparsify" in words)
     return floor_of(device.peaks, after), words <= set(KEEPING)
 
 
 def layers_work(layers: Sequence[Layer], shape: Sequence[int], sparse: bool) -> Work:
     """That of the layers of an ONNX file, for an input of this shape; layers whose shape is not known are left out."""
-    stored = [layer.bits for layer in layers if layer.bits]
+    fewest = min((layer.bits for layer in layers if layer.bits), default=32)
+    bits: Bits = 8 if fewest <= 8 else 16 if fewest <= 16 else 32
     last = layers[-1].shape if layers else None
     return Work(
         macs=sum(layer.macs or 0 for layer in layers),
-        weights=sum(layer.params for layer in layers),
+        # As many as would take the room that is stored, were all of them of these bits.
+        weights=sum(layer.params * layer.bits for layer in layers) // bits,
         values=math.prod(shape) + math.prod(last or (0,)),
-        bits=8 if min(stored, default=32) <= 8 else 16 if min(stored, default=32) <= 16 else 32,
+        bits=bits,
         dims=len(shape) - 2,
         sparse=sparse,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -84,7 +85,9 @@ def far_to_floor(gate: OfArtifacts, scene: Scene) -> Iterator[str]:
         if spot.surely:
             continue
         if floor.by == "operations":
-            needs = f"at least {floor.ms / gate.bound.limit:.2g} times fewer operations than the network has"
+            # Rounded down, so that it is not more than is certain.
+            factor = math.floor(10 * floor.ms / gate.bound.limit) / 10
+            needs = f"at least {factor:.1f} times fewer operations than the network has"
         else:
             needs = "fewer weights than the network has"
         yield (
