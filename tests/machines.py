@@ -20,6 +20,16 @@ def write(root: Path, files: Mapping[str, object]) -> Path:
     return root
 
 
+def linked(root: Path) -> Path:
+    """The same tree, where what lies in a class is a link to a device, as a kernel shows it."""
+    for entry in sorted((root / "sys/class").glob("*/*")):
+        device = root / "sys/devices/virtual" / entry.parent.name / entry.name
+        device.parent.mkdir(parents=True, exist_ok=True)
+        entry.rename(device)
+        entry.symlink_to(device)
+    return root
+
+
 def program(root: Path, name: str, text: str) -> None:
     """A program of the machine, a shell script."""
     path = root / "usr/bin" / name

@@ -55,6 +55,13 @@ def test_an_orin_nano_tells_its_module_by_one_rail(tmp_path: Path) -> None:
     assert told["power_mode"] is None and told["unknown"] == {"power_mode": "there is no nvpmodel on this machine"}
 
 
+def test_classes_are_links_to_devices(tmp_path: Path) -> None:
+    told = seen(machines.linked(machines.orin_nano(tmp_path)))
+    assert told["hottest"] == "tj-thermal" and told["clocks_mhz"]["gpu"]["mean"] == 306
+    assert throttling.state(tmp_path)["counters"]["oc3 (instantaneous over-current)"] == 7
+    assert power.rails(machines.linked(machines.x86(tmp_path / "x86"))).total == ("package-0",)
+
+
 def test_an_agx_orin_is_the_sum_of_three_rails(tmp_path: Path) -> None:
     told = seen(machines.agx_orin(tmp_path))
     assert told["total"]["of"] == ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"]
@@ -136,7 +143,7 @@ def test_a_device_of_this_host_is_watched_by_the_same_code(tmp_path: Path, monke
     assert told["total"]["of"] == ["package-0"] and told["soak"]["settled"] is False
     assert set(given) == {0, 1} and watcher.watch(infer, images, soak=False)["soak"] is None
     monkeypatch.setattr("export.remote.watchers.Asked", functools.partial(Asked, root=tmp_path / "nothing"))
-    assert "tells no power" in watcher.watch(infer, images, soak=False)["why"]
+    assert "no sensor of power" in watcher.watch(infer, images, soak=False)["why"]
 
 
 def test_a_device_of_this_host_without_modes_is_not_set_to_one() -> None:

@@ -22,8 +22,13 @@ NOTE = (
 
 
 def rows(report: Json) -> list[tuple[str, ...]]:
-    """A row for each artifact that was watched, and for each that could not be, why."""
-    return [_row(line, line.row["watch"]) for line in lines(report) if line.row.get("watch")]
+    """A row for each artifact that was watched, and one for each device that tells nothing, with why."""
+    asked = [(line, line.row["watch"]) for line in lines(report) if line.row.get("watch")]
+    silent = dict.fromkeys((line.device, watch["why"]) for line, watch in asked if "why" in watch)
+    return [
+        *(_row(line, watch) for line, watch in asked if "why" not in watch),
+        *((f"all on {device}", *[NOTHING] * (len(HEAD) - 2), f"not measured: {why}") for device, why in silent),
+    ]
 
 
 def sentences(report: Json) -> list[str]:
@@ -42,8 +47,6 @@ def sentences(report: Json) -> list[str]:
 
 
 def _row(line: Line, watch: Json) -> tuple[str, ...]:
-    if "why" in watch:
-        return (line.title, *[NOTHING] * (len(HEAD) - 2), f"not measured: {watch['why']}")
     total = watch["total"] or {}
     power = (amount(number(total.get(key))) for key in ("mean_w", "max_w", "idle_w"))
     energy = (amount(number(watch[key])) for key in ("energy_mj", "energy_above_idle_mj"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from export.remote.runner.sysfs import ROOT, found, whole
 
-NOTHING = "this machine tells no clock: it has neither cpufreq nor a GPU's devfreq"
+NOTHING = "neither cpufreq nor a devfreq of a GPU tells a clock"
 GPUS = ("gpu", "ga10b", "gv11b", "gp10b", "v3d")
 """What the name of a GPU's devfreq has in it."""
 

@@ -7,7 +7,7 @@ from typing import Iterable
 
 from export.remote.runner.sysfs import ROOT, found, text, whole
 
-NOTHING = "this machine tells no temperature: it has no thermal zone that says one"
+NOTHING = "no thermal zone tells a temperature"
 FIRST = ("tj", "x86_pkg_temp", "cpu", "soc", "gpu")
 """Which zone speaks for the machine: a Jetson's hottest junction, a processor's package, else the first of these."""
 SLOWING = ("throttle", "cpufreq", "devfreq", "processor", "thermal-cpu", "thermal-gpu", "-alert")

@@ -18,7 +18,7 @@ MODULE = ("VDD_IN",)
 """The whole module of an Orin NX, Orin Nano, Xavier NX or TX2."""
 AGX_ORIN = ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
 """What together is an AGX Orin, which has no rail for the whole; its other rails lie behind these."""
-NOTHING = "this machine tells no power: it has neither an INA3221, nor a power sensor of hwmon, nor RAPL"
+NOTHING = "no sensor of power (INA3221, hwmon, RAPL)"
 Sample = Tuple[float, float]
 """Seconds, and watts; of a counter, joules."""
 

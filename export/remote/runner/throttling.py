@@ -14,7 +14,7 @@ from typing import Any, Mapping
 from export.remote.runner.heat import slowing
 from export.remote.runner.sysfs import ROOT, found, program, ran, text, whole
 
-NOTHING = "nothing on this machine counts how often it is slowed down"
+NOTHING = "nothing counts how often it is slowed down"
 EVENTS = {"oc1": "under-voltage", "oc2": "average over-current", "oc3": "instantaneous over-current"}
 BITS = ("under-voltage", "clock capped", "throttled", "soft temperature limit")
 """Of a Raspberry Pi, bits 0 to 3 now, and 16 to 19 since it was started."""
