@@ -7,6 +7,7 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import machines
@@ -15,6 +16,7 @@ import pytest
 from conftest import write_recipe
 
 from compress.errors import RecipeError
+from compress.pipeline import watch as run_watch
 from compress.recipe import load
 from compress.storage.weights import load_net
 from export.errors import SurroundingsError
@@ -26,6 +28,7 @@ from export.remote.runner.power import Rail
 from export.remote.runner.power_mode import PowerMode, mode, modes
 from export.remote.runner.soaking import Soak, soaked
 from export.remote.runner.watching import Asked, watched
+from export.remote.watchers import WatcherThere
 from export.target import LocalTarget
 
 BRIEF = {"seconds": 0.25, "idle": 0.05}
@@ -350,6 +353,61 @@ def test_a_soak_without_a_temperature_runs_its_minutes() -> None:
     oven = Oven(warms=1)
     told = soaked(oven.run, Soak(0.5, lambda: None, lambda: oven.seconds))
     assert told["settled"] is None and told["minutes"] == pytest.approx(0.5, abs=0.05) and told["end_c"] is None
+
+
+@pytest.mark.parametrize("bus", ["", "bus@0/"])
+def test_the_clock_of_a_gpu_that_is_in_no_class_is_found(tmp_path: Path, bus: str) -> None:
+    place = f"sys/devices/platform/{bus}17000000.gpu/devfreq/17000000.gpu"
+    root = machines.write(tmp_path, {f"{place}/cur_freq": 918_000_000, f"{place}/max_freq": 1_020_000_000})
+    assert clocks.now(root) == {"gpu": 918} and clocks.most(root) == {"gpu": 1020}
+
+
+# What a run makes of it.
+
+
+class Talk:
+    """A conversation that is written down."""
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+
+    def ask(self, kind: Any, request: dict[str, Any]) -> tuple[Any, bytes]:
+        self.said.append(request["name"])
+        return kind(found="15W"), b""
+
+    def close(self) -> None:
+        self.said.append("closed")
+
+
+def test_a_power_mode_elsewhere_is_put_back_also_where_something_fails() -> None:
+    talk: Any = Talk()
+    watcher = WatcherThere(reach=Reach(at="tower", power_mode="MAXN"), conversation=talk)
+    with watcher.in_power_mode():
+        assert talk.said == ["MAXN"]
+    assert talk.said == ["MAXN", None]
+    with pytest.raises(KeyboardInterrupt), watcher.in_power_mode():
+        raise KeyboardInterrupt
+    # With the conversation the runner ends, which puts it back.
+    assert talk.said == ["MAXN", None, "MAXN", "closed"]
+    with WatcherThere(reach=Reach(at="tower"), conversation=talk).in_power_mode():
+        assert len(talk.said) == 4
+
+
+def test_times_on_a_device_that_was_slowed_down_are_labelled(tmp_path: Path) -> None:
+    root = machines.orin_nano(tmp_path / "nano")
+
+    def build(name: str, device: str, tree: Path) -> Any:
+        watcher = SimpleNamespace(throttling=lambda: throttling.state(tree))
+        target = SimpleNamespace(watcher=watcher)
+        at = SimpleNamespace(target=target, device=SimpleNamespace(name=device))
+        return SimpleNamespace(name=name, deployment=at)
+
+    builds = [build("baseline", "nano", root), build("int8", "nano", root), build("here", "cpu", tmp_path / "none")]
+    before = run_watch.throttling(builds)
+    assert run_watch.throttled(builds, before) == {"baseline": [], "int8": [], "here": None}
+    (root / machines.HWMON / "hwmon3/oc1_event_cnt").write_text("1")
+    slowed = ["oc1 (under-voltage)"]
+    assert run_watch.throttled(builds, before) == {"baseline": slowed, "int8": slowed, "here": None}
 
 
 def test_clocks_are_none_where_none_is_told(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from export.remote.runner.sysfs import ROOT, found, whole
 
 NOTHING = "neither cpufreq nor a devfreq of a GPU tells a clock"
+JETSON = "sys/devices/platform/17000000.gpu/devfreq/*"
 GPUS = ("gpu", "ga10b", "gv11b", "gp10b", "v3d")
 """What the name of a GPU's devfreq has in it."""
 
@@ -30,4 +31,6 @@ def _told(root: Path, of_cpus: str, of_gpus: str) -> dict[str, float]:
 
 def _gpus(root: Path) -> list[Path]:
     every = found(root, "sys/class/devfreq/*")
-    return [folder for folder in every if any(word in folder.name.lower() for word in GPUS)]
+    classed = [folder for folder in every if any(word in folder.name.lower() for word in GPUS)]
+    # Some kernels of Jetsons show the device alone.
+    return classed or found(root, JETSON) or found(root, JETSON.replace("platform/", "platform/*/"))
