@@ -70,6 +70,18 @@ def test_energy_is_judged_where_the_whole_is_measured() -> None:
         named("compress.gates", "energy_mj")(at_most=0)
 
 
+def test_a_latency_of_a_throttled_device_says_so() -> None:
+    times = {"p50": 5.0, "p90": 5.0, "p95": 5.0, "p99": 5.0, "n": 459}
+    for limit, ruling in ((9, "holds"), (1, "fails")):
+        found = verdict(
+            ("latency_ms", {"at_most": limit}), row("01-int8", latency_ms={**times, "throttled": ["oc1", "oc3"]})
+        )
+        assert (found.verdict, found.reason) == (ruling, "throttled while it was timed (oc1, oc3)")
+    for quiet in ([], None):
+        found = verdict(("latency_ms", {"at_most": 9}), row("01-int8", latency_ms={**times, "throttled": quiet}))
+        assert found.reason == ""
+
+
 def test_size_is_judged_even_where_the_artifact_cannot_run() -> None:
     built = row("01-int8", "tensorrt", "rtx_40", status="built", reason="no NVIDIA driver", size_mb=2.0)
     assert verdict(("size_mb", {"at_most": 2.0}), built).verdict == "holds"

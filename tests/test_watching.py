@@ -131,7 +131,7 @@ def test_a_power_supply_that_tells_microwatts_is_a_rail(tmp_path: Path) -> None:
 
 
 def test_a_device_of_this_host_is_watched_by_the_same_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = functools.partial(Asked, root=machines.x86(tmp_path / "x86"), **BRIEF)
+    asked = functools.partial(Asked, root=machines.orin_nano(tmp_path / "nano"), **BRIEF)
     monkeypatch.setattr("export.remote.watchers.Asked", asked)
     reached = find_device("cpu").reached(Reach(soak=0.001))
     watcher = LocalTarget(device=reached, threads=1, load=load_net).watcher
@@ -143,7 +143,7 @@ def test_a_device_of_this_host_is_watched_by_the_same_code(tmp_path: Path, monke
         return image_BCHW
 
     told = watcher.watch(infer, images, soak=True)
-    assert told["total"]["of"] == ["package-0"] and told["soak"]["settled"] is False
+    assert told["total"]["of"] == ["VDD_IN"] and told["soak"]["settled"] is False
     assert set(given) == {0, 1} and watcher.watch(infer, images, soak=False)["soak"] is None
     monkeypatch.setattr("export.remote.watchers.Asked", functools.partial(Asked, root=tmp_path / "nothing"))
     assert "no sensor of power" in watcher.watch(infer, images, soak=False)["why"]
@@ -223,6 +223,23 @@ def test_a_counter_that_begins_again_loses_nothing() -> None:
     rail = Rail("package-0", lambda: None, counts=True, wraps_at=100)
     samples = [(0.0, 90.0), (1.0, 95.0), (2.0, 5.0), (4.0, 9.0)]
     assert rail.joules(samples) == 19 and rail.watts(samples) == [5, 10, 2] and rail.mean(samples) == 19 / 4
+
+
+def test_a_counter_that_is_reset_and_a_sensor_that_tells_anything_are_no_power(tmp_path: Path) -> None:
+    assert Rail("any", lambda: None, counts=True).joules([(0, 90), (1, 95), (2, 1), (3, 2)]) == 6
+    place = f"{machines.HWMON}/hwmon2"
+    root = machines.write(tmp_path, {f"{place}/name": "psu", f"{place}/power1_input": 2**62})
+    told = seen(root)
+    assert told["rails"] == {} and told["unread"] == {"psu power1": "it said nothing while it was watched"}
+    # A sensor at rest is a little below nothing.
+    low = seen(machines.write(tmp_path / "low", machines.ina3221("40", {1: ("VDD_IN", 5000, -8)})))
+    assert low["rails"]["VDD_IN"]["mean_w"] == pytest.approx(-0.04) and low["total"] is None is low["energy_mj"]
+
+
+def test_a_counter_that_stands_still_is_no_energy_of_nothing(tmp_path: Path) -> None:
+    told = seen(machines.x86(tmp_path))
+    assert told["rails"]["package-0"]["mean_w"] == 0 and told["total"] is None is told["energy_mj"]
+    assert told["unknown"]["power"] == "package-0 told no power while it ran"
 
 
 # Throttling.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
@@ -47,4 +48,8 @@ class LatencyMs:
     def _outcome(self, row: Row) -> Outcome:
         if row.latency_ms is None:
             return inconclusive("not measured: its latency")
-        return time_outcome(self.bound, self.percentile, row.latency_ms)
+        outcome = time_outcome(self.bound, self.percentile, row.latency_ms)
+        if not row.latency_ms.get("throttled"):
+            return outcome
+        by = f"throttled while it was timed ({', '.join(row.latency_ms['throttled'])})"
+        return replace(outcome, reason=f"{outcome.reason}; {by}" if outcome.reason else by)

@@ -117,7 +117,8 @@ class PeakMemory(_Answer):
 
 
 Seconds = Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)]
-Watts = Annotated[float, Field(ge=0, lt=1e5, allow_inf_nan=False)]
+Watts = Annotated[float, Field(ge=-1, lt=1e5, allow_inf_nan=False)]
+"""A sensor at rest can tell a little less than nothing."""
 Millijoules = Annotated[float, Field(ge=0, lt=1e9, allow_inf_nan=False)]
 Above = Annotated[float, Field(gt=-1e9, lt=1e9, allow_inf_nan=False)]
 """Millijoules above those of an idle machine; noise can be below."""

@@ -56,7 +56,14 @@ class Rail:
         return [(now[0] - was[0], (now[0] - was[0]) * (was[1] + now[1]) / 2) for was, now in pairs]
 
     def _risen(self, was: float, now: float) -> float:
-        return now - was if now >= was else now - was + self.wraps_at
+        if now >= was:
+            return now - was
+        # One that does not say where it begins again may as well have been reset.
+        return now - was + self.wraps_at if math.isfinite(self.wraps_at) else 0.0
+
+    def is_plausible(self, value: float) -> bool:
+        """Whether a value can be what it is called: a sensor without a supply tells anything."""
+        return self.counts or -1 <= value < 1e5
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Samples:
         """Read everything once."""
         for name, rail in self._rails.rails.items():
             value = rail.read()
-            if value is not None:
+            if value is not None and rail.is_plausible(value):
                 self.power[name].append((time.perf_counter(), value))
         for name, degrees in heat.temperatures(self._root).items():
             self.degrees.setdefault(name, []).append(degrees)

@@ -104,10 +104,13 @@ def _total(rails: Rails, read: Json, samples: Samples) -> Json | None:
     if not rails.total or not all(name in read for name in rails.total):
         return None
     of = list(rails.total)
+    mean = sum(read[name]["mean_w"] for name in of)
+    if mean <= 0:
+        return None
     return {
         "of": of,
         "what": rails.whole,
-        "mean_w": sum(read[name]["mean_w"] for name in of),
+        "mean_w": mean,
         "max_w": samples.max_w(of),
         "idle_w": _sum([read[name]["idle_w"] for name in of]),
     }
@@ -136,6 +139,9 @@ def _heat_and_clocks(samples: Samples, root: Path) -> Json:
 def _unknown(told: Json, rails: Rails, root: Path) -> dict[str, str]:
     """Why each thing that is null or empty is not known."""
     silent: list[str] = [f"{name}: {why}" for name, why in told["unread"].items() if name in rails.total]
+    if rails.total and not silent:
+        # A counter that stands still, as in a virtual machine, is no machine without power.
+        silent = [f"{' and '.join(rails.total)} told no power while it ran"]
     reasons = {
         "power": None if told["total"] else "; ".join(silent) or rails.whole,
         "temperature": None if told["temperatures_c"] else heat.NOTHING,
