@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from export.errors import NotHere
+from export.floor import Peaks
 from export.host import board
 from export.instruction_set import instruction_set
 from export.reach import DLA, Reach, word_of
@@ -30,6 +31,10 @@ class Device:
     """How the board names itself in /proc/device-tree/model, or part of that; None: it is told by nothing."""
     dla_cores: int = 0
     """NVIDIA Deep Learning Accelerators beside its GPU."""
+    memory_gb: float | None = None
+    """What tells it from others of its model; None where they are alike, or not known."""
+    peaks: Peaks | None = None
+    """What its vendor publishes of its speed; None: nothing that holds for all that are called so."""
     reach: Reach = field(default_factory=Reach)
     """How it is reached; this host is, unless a recipe says otherwise."""
     exact_sums: bool = False
@@ -61,6 +66,12 @@ class Device:
     def processor(self) -> str:
         """What a runtime is told to compute on: "cpu", "cuda", or a DLA core, as "dla0"."""
         return f"dla{self.reach.dla}" if self.kind == "dla" else self.kind
+
+    def has_memory(self, memory_mb: int | None) -> bool:
+        """Whether a board that has so much memory can be this one: a system takes a part of it for itself."""
+        if self.memory_gb is None or memory_mb is None:
+            return True
+        return 0.6 * self.memory_gb < memory_mb / 1000 < 1.1 * self.memory_gb
 
     def check_here(self) -> None:
         """Whether this host is or has the device.

@@ -40,3 +40,9 @@ class Reach:
     """The Python there that has the runtimes."""
     dla: Annotated[int, Field(ge=0, le=15)] | None = None
     """The DLA core that computes, and the GPU what it does not take; None is the GPU alone."""
+    soak: Annotated[float, Field(gt=0, le=240, allow_inf_nan=False)] | None = None
+    """Minutes, at most, for which the last step's artifacts run until the temperature has settled, so that warm times
+    are told too; None runs none."""
+    power_mode: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,64}$")] | None = None
+    """The mode of `nvpmodel` that a Jetson is set to while it is measured, such as MAXN or 15W, and put back from; None
+    changes nothing."""

@@ -20,6 +20,7 @@ from export.errors import NotHere
 from export.host import boot_id, conditions, host_facts, usable_cpus
 from export.instruction_set import InstructionSet, family, instruction_set
 from export.registry import backends_of, find_backend, words
+from export.remote.watchers import Watcher, WatcherHere
 
 if TYPE_CHECKING:
     from torch import nn
@@ -105,6 +106,11 @@ class Target(Protocol):
             infer: opened by a backend of this target.
             images: BCHW each; inputs are taken from them in order, over and over.
         """
+        ...
+
+    @property
+    def watcher(self) -> Watcher:
+        """What tells of power, heat and throttling there, and sets the power mode."""
         ...
 
     def peak_memory(self, word: str, artifact: Artifact) -> Peak:
@@ -205,6 +211,10 @@ class LocalTarget:
     def time(self, infer: Infer, images: Sequence[NDArray[np.float32]], turn: Turn) -> list[float]:
         """See `Target`."""
         return timed(lambda number: infer(images[number % len(images)]), turn)
+
+    @property
+    def watcher(self) -> Watcher:
+        return WatcherHere(reach=self.device.reach)
 
     def peak_memory(self, word: str, artifact: Artifact) -> Command:
         """See `Target`."""

@@ -66,6 +66,7 @@ FLOORS = (
     "export.artifact",
     "export.devices",
     "export.device",
+    "export.floor",
     "export.reach",
     "export.remote.runner",
     "export.sessions",

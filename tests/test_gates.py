@@ -14,6 +14,7 @@ from compress.gates.judging.judge import judge
 from compress.gates.judging.scene import Scene, Spot
 from compress.gates.judging.verdict import Ruling
 from compress.gates.parity import Parity
+from compress.measure.row import Row
 from compress.report.report import Report
 from export.registry import named, words
 
@@ -54,6 +55,31 @@ def test_every_gate_can_be_asked_before_anything_is_built(word: str) -> None:
     away = replace(scene, spots=[replace(spot, unbuilt="no driver", unmeasured="no driver") for spot in spots])
     (doubt,) = gate.cannot_hold(away)
     assert doubt.startswith("cannot hold on this host") and doubt.endswith("no driver")
+
+
+def test_energy_is_judged_where_the_whole_is_measured() -> None:
+    def watched(energy: float | None, **more: Any) -> Row:
+        return row("01-int8", watch={"energy_mj": energy, "unknown": {"power": "only root may"}, **more})
+
+    gate = ("energy_mj", {"at_most": 20})
+    assert verdict(gate, watched(20.0)).verdict == "holds" and verdict(gate, watched(20.1)).verdict == "fails"
+    unknown, nothing = verdict(gate, watched(None)), verdict(gate, row("01-int8", watch={"why": "no sensor"}))
+    assert unknown.verdict == nothing.verdict == "inconclusive"
+    assert unknown.reason == "not measured: its energy: only root may" and nothing.reason.endswith("no sensor")
+    with pytest.raises(ValidationError, match="greater than 0"):
+        named("compress.gates", "energy_mj")(at_most=0)
+
+
+def test_a_latency_of_a_throttled_device_says_so() -> None:
+    times = {"p50": 5.0, "p90": 5.0, "p95": 5.0, "p99": 5.0, "n": 459}
+    for limit, ruling in ((9, "holds"), (1, "fails")):
+        found = verdict(
+            ("latency_ms", {"at_most": limit}), row("01-int8", latency_ms={**times, "throttled": ["oc1", "oc3"]})
+        )
+        assert (found.verdict, found.reason) == (ruling, "throttled while it was timed (oc1, oc3)")
+    for quiet in ([], None):
+        found = verdict(("latency_ms", {"at_most": 9}), row("01-int8", latency_ms={**times, "throttled": quiet}))
+        assert found.reason == ""
 
 
 def test_size_is_judged_even_where_the_artifact_cannot_run() -> None:

@@ -477,6 +477,7 @@ OF_GATES = {
     "fallback": ({"at_most", *WHERE}, ["at_most"]),
     "parity": ({"at_most", *WHERE}, ["at_most"]),
     "latency_ms": ({"at_most", *WHERE, "percentile"}, ["at_most"]),
+    "energy_mj": ({"at_most", *WHERE}, ["at_most"]),
     "speedup": ({"at_least", *WHERE, "percentile", "over"}, ["at_least"]),
     "size_mb": ({"at_most", *WHERE}, ["at_most"]),
     "smaller": ({"at_least", *WHERE, "over"}, ["at_least"]),

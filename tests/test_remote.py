@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import machines
 import numpy as np
 import pytest
 import ssh_server
@@ -33,6 +34,7 @@ from export.reach import Reach
 from export.registry import find_backend, find_device
 from export.remote.conversation import close_all
 from export.remote.package import ROOT, runner, shipped
+from export.remote.runner import heat, power
 from export.remote.target import RemoteTarget
 
 pytestmark = pytest.mark.skipif(not ssh_server.IS_THERE, reason=ssh_server.MISSING)
@@ -141,6 +143,66 @@ def test_the_time_of_each_layer_is_told(tower: Server, artifact: Artifact) -> No
     backend: Any = remote.open("onnxruntime")
     profile = backend.profile(artifact, images(artifact)[0], runs=3)
     assert profile.whole_us > 0 and any(node.kind == "Conv" for node in profile.nodes)
+
+
+def board_at(tree: Path, folder: Path) -> str:
+    """This Python on a machine whose kernel shows this tree."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "from pathlib import Path\n_glob = Path.glob\n"
+        f"Path.glob = lambda self, *given, **more: _glob(Path({str(tree)!r}) if str(self) == '/' else self, *given, "
+        "**more)\n"
+    )
+    return python_with(folder / "board", f"export PYTHONPATH={shlex.quote(str(folder))}")
+
+
+def test_power_heat_and_throttling_of_a_board_are_in_the_report_and_judged(
+    tower: Server, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    tree = machines.orin_nano(tmp_path / "tree")
+    python = board_at(tree, tmp_path / "python")
+    (tmp_path / "python" / "openvino.py").write_text("raise ModuleNotFoundError(\"No module named 'openvino'\")\n")
+    gates = [
+        {"energy_mj": {"at_most": 1e6, "device": "cpu@tower"}},
+        {"energy_mj": {"at_most": 1, "device": "cpu@here"}},
+    ]
+    there = {"cpu": {"at": "tower", "python": python, "soak": 0.01}}
+    recipe = {**recipe, "passes": [], "devices": ["cpu", there], "gates": gates}
+    said: list[str] = []
+    run(load(write_recipe(tmp_path, recipe)), tmp_path / "out", say=said.append)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    rows = {(row["backend"], row["device"]): row for row in report["rows"]}
+    watch = rows["onnxruntime", "cpu@tower"]["watch"]
+    assert watch["total"]["of"] == ["VDD_IN"] and watch["total"]["mean_w"] == pytest.approx(5)
+    assert watch["energy_mj"] == pytest.approx(5000 * watch["seconds"] / watch["inferences"], rel=0.01)
+    assert watch["soak"]["minutes"] == pytest.approx(0.01, abs=0.01) and watch["soak"]["warm_p50_ms"] > 0
+    assert watch["temperatures_c"]["tj-thermal"]["max"] == 45.9
+    assert "watched power and heat of 1 artifact" in said
+    verdicts = {gate["device"]: gate["verdict"] for gate in report["gates"] if gate["backend"] == "onnxruntime"}
+    assert verdicts["cpu@tower"] == "holds"
+    for name in ("report.md", "report.html"):
+        page = (tmp_path / "out" / name).read_text()
+        assert "Power and heat" in page and "the whole module (VDD" in page.replace("\\", "")
+
+
+def test_a_device_that_tells_nothing_is_not_watched_and_says_why(
+    tower: Server, artifact: Artifact, tmp_path: Path
+) -> None:
+    remote, given = target(board_at(tmp_path / "nothing", tmp_path / "python")), images(artifact)
+    with remote.open("onnxruntime").open(artifact) as infer:
+        told = remote.watcher.watch(infer, given, soak=True)
+    assert set(told) == {"why"} and told["why"] == f"{power.NOTHING}; {heat.NOTHING}"
+    assert remote.watcher.throttling() == {"counters": {}, "flags": {}}
+
+
+def test_a_power_mode_of_a_device_that_has_none_is_told(tower: Server) -> None:
+    device = find_device("cpu").reached(Reach(at="tower", python=sys.executable, power_mode="MAXN"))
+    remote = RemoteTarget(device=device, given_threads=1)
+    with (
+        pytest.raises(SurroundingsError, match="tower: power_mode: there is no nvpmodel on this machine"),
+        remote.watcher.in_power_mode(),
+    ):
+        pass
 
 
 def test_facts_are_those_of_the_machine(tower: Server) -> None:

@@ -354,6 +354,31 @@ def test_what_was_not_measured_says_why(render: Any) -> None:
 
 
 @FORMS
+def test_power_heat_and_throttling_are_told(render: Any) -> None:
+    found, clocks = report(), {"gpu": {"min": 306.0, "mean": 600.0, "most": 625.0}}
+    total = {"of": ["VDD_IN"], "what": "the whole module", "mean_w": 7.512, "max_w": 9.1, "idle_w": 4.2}
+    soak = {"minutes": 12.0, "settled": True, "warm_p50_ms": 5.5, "warm_p99_ms": 6.25, "cold_p50_ms": 4.5}
+    soak |= {"slowest_minute": 9, "slowest_p50_ms": 5.75, "begin_c": 40.0, "end_c": 71.0}
+    watch = {"total": total, "energy_mj": 33.75, "energy_above_idle_mj": 14.5, "hottest": "tj", "clocks_mhz": clocks}
+    watch |= {"temperatures_c": {"tj": {"begin": 45.9, "end": 51.2, "max": 52.0}}, "throttled": True, "soak": soak}
+    watch |= {"throttled_by": ["oc3 (instantaneous over-current)"], "power_mode": "15W", "unknown": {"clocks": "none"}}
+    measured = [row for row in found["rows"] if row["status"] == "measured"]
+    measured[0]["watch"], measured[1]["watch"] = watch, {"why": "this machine tells no power"}
+    measured[2]["latency_ms"]["throttled"] = ["core_throttle_count"]
+    text = seen(render, found).replace("\\", "")
+    assert "was throttled while it was watched, after the timing (oc3 (instantaneous over-current))" in text
+    assert "was throttled while it was timed (core_throttle_count)" in text and "Power and heat" in text
+    told = ["33.8", "7.51", "tj 46 to 51, at most 52"]
+    if render is not printed:
+        told += [
+            "gpu 600 of 625",
+            "soaked 12 min (the temperature settled): p50 4.50 ms cold, 5.50 ms warm, p99 6.25 ms; slowest minute 9",
+        ]
+        told += ["not measured: this machine tells no power", "power mode 15W"]
+    assert [each for each in told if each not in text] == []
+
+
+@FORMS
 def test_a_number_in_a_row_that_was_not_measured_is_not_shown(render: Any) -> None:
     found = report()
     found["rows"][6]["scores"] = scores({"nerve": (0.1234,) * 3, "vessel": (0.1234,) * 3})

@@ -12,7 +12,7 @@ import difflib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -30,6 +30,7 @@ from compress.errors import SegpressError
 from compress.measure.segmentation import DICE
 from compress.measure.skill import LITTLE
 from compress.pipeline import foreseen
+from compress.pipeline.bounds import work_of
 from compress.progress import bar
 from compress.recipe import Recipe
 from compress.storage.description import shape_of
@@ -106,7 +107,7 @@ def check(recipe: Recipe, say: Say) -> Found:
             if fits and whole:
                 _answers(recipe, net, few, found, say)
         if not trains(recipe):
-            _gates(recipe, data, found)
+            _gates(recipe, data, net if fits else None, found)
     return found
 
 
@@ -335,9 +336,14 @@ def _patterns(step: Any) -> Iterator[tuple[str, str]]:
         yield from ((option, pattern) for pattern in ([given] if isinstance(given, str) else given))
 
 
-def _gates(recipe: Recipe, data: Dataset | None, found: Found) -> None:
+def _gates(recipe: Recipe, data: Dataset | None, net: nn.Module | None, found: Found) -> None:
     """What is not here, and which gates can never hold."""
     spots = foreseen.spots(recipe)
+    if net is not None and any(device.peaks for device in recipe.devices):
+        # What is wrong with a network that fails on its input has been said.
+        with suppress(RuntimeError):
+            shape = (1, shape_of(recipe.network).in_channels, *recipe.data.size)
+            spots = foreseen.with_floors(recipe, spots, work_of(net, shape))
     tests = None if data is None else _count(recipe, data, "test")
     classes = None if data is None else data.class_names[1:]
     scene = foreseen.scene(recipe, spots, classes, tests)

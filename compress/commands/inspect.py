@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from compress.editing.pruning.dependency.groups import Group
 from compress.editing.pruning.removal import groups
 from compress.errors import BackendError, SegpressError
 from compress.measure.latency import Timing, in_turns
+from compress.pipeline.bounds import floors, layers_work, many_zeros
 from compress.pipeline.build import placed
 from compress.pipeline.deployment import Deployment, target_on
 from compress.recipe import load
@@ -26,6 +27,7 @@ from compress.storage.description import build_net, read_description, shape_of
 from compress.storage.weights import load_net, load_weights
 from export.artifact import Artifact, Port
 from export.backend import Profiler
+from export.floor import Floor
 from export.layers import Layer, layers_of, opened_port, total, with_times
 from export.quantization.quantized import Quantized
 from export.quantization.saturation import PairSums, pair_sums
@@ -67,6 +69,8 @@ class Inspection:
     """What pruning could remove together; empty for a file that is no torch network."""
     pair_sums: PairSums | None
     """Whether integer layers can be cut off at 16 bits on a CPU without VNNI; None where none can be asked."""
+    floors: Mapping[str, Floor] = field(default_factory=dict)
+    """The time that this network cannot beat on each device whose peaks are published, by the device's word."""
     notes: Sequence[str]
 
     @property
@@ -98,7 +102,8 @@ def inspect(model: Path, where: Where) -> Inspection:
         latency = _latency(deployment, built, image)
         profile = backend.profile(built, image, where.runs)
         layers, own = with_times(layers_of(exported.file.path, exported.shape), profile)
-        sums = pair_sums(onnx.load(exported.file.path))
+        graph = onnx.load(exported.file.path)
+        sums, sparse = pair_sums(graph), many_zeros(graph)
     notes = [*exported.notes, *_busy(deployment.target)]
     return Inspection(
         model=str(model),
@@ -112,6 +117,7 @@ def inspect(model: Path, where: Where) -> Inspection:
         latency_ms=latency,
         groups=exported.groups,
         pair_sums=sums,
+        floors=floors(layers_work(layers, exported.shape, sparse)),
         notes=notes,
     )
 

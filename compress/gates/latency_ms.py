@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 
 from compress.gates.judging.artifacts import each_measured
-from compress.gates.judging.beforehand import few_samples, not_measured, nowhere
+from compress.gates.judging.beforehand import far_to_floor, few_samples, not_measured, nowhere, under_floor
 from compress.gates.judging.options import OPTIONS, Limit, OneBackend, OneDevice, Percentile
 from compress.gates.judging.scene import Scene
 from compress.gates.judging.timing import time_outcome
@@ -28,8 +29,6 @@ class LatencyMs:
     backend: OneBackend = None
     percentile: Percentile = 50
 
-    cannot_hold = not_measured
-
     @property
     def bound(self) -> Bound:
         return at_most(self.at_most)
@@ -40,8 +39,17 @@ class LatencyMs:
     def never_holds(self, scene: Scene) -> Iterator[str]:
         yield from nowhere(self, scene)
         yield from few_samples(self.percentile, scene)
+        yield from under_floor(self, scene)
+
+    def cannot_hold(self, scene: Scene) -> Iterator[str]:
+        yield from not_measured(self, scene)
+        yield from far_to_floor(self, scene)
 
     def _outcome(self, row: Row) -> Outcome:
         if row.latency_ms is None:
             return inconclusive("not measured: its latency")
-        return time_outcome(self.bound, self.percentile, row.latency_ms)
+        outcome = time_outcome(self.bound, self.percentile, row.latency_ms)
+        if not row.latency_ms.get("throttled"):
+            return outcome
+        by = f"throttled while it was timed ({', '.join(row.latency_ms['throttled'])})"
+        return replace(outcome, reason=f"{outcome.reason}; {by}" if outcome.reason else by)

@@ -40,7 +40,13 @@ class Row:
     step_drop: Mapping[str, Any] | None = None
     """The same from the step before on the same runtime."""
     latency_ms: Mapping[str, Any] | None = None
-    """p50, p90, p95, p99, max, n of the network alone; end_to_end_p50; "screening" where n is too small for p99."""
+    """p50, p90, p95, p99, max, n of the network alone; end_to_end_p50; "screening" where n is too small for p99;
+    "throttled": by what the device was slowed down meanwhile, null where it does not tell."""
+    floor: Mapping[str, Any] | None = None
+    """The time that cannot be beaten on a device whose peaks are published: "ms", and "by" what; no prediction."""
+    watch: Mapping[str, Any] | None = None
+    """What power, heat and clocks were while it ran (`Watch` in export/remote/answers.py), or "why" nothing is told;
+    None where it was not watched: the baseline and the last step are."""
     peak_memory_mb: float | None = None
     parity: Mapping[str, Any] | None = None
     """Against the torch network of the same step: relative_error, flipped (share of pixels), cases."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from compress.contracts import Timed
 from compress.errors import MissingExtra, SurroundingsError
 from compress.gates.judging.scene import Scene, Spot
+from compress.pipeline.bounds import foreseen_floor
 from compress.pipeline.deployment import Deployment, deployments, target_on
 from compress.recipe import Recipe
+from export.floor import Work
 from export.registry import find_backend, find_device
 
 
@@ -34,6 +37,16 @@ def spots(recipe: Recipe) -> list[Spot]:
             )
         )
     return found
+
+
+def with_floors(recipe: Recipe, found: Sequence[Spot], work: Work) -> list[Spot]:
+    """The spots, each with the time that the network cannot beat there.
+
+    Args:
+        work: that of the network as it comes.
+    """
+    floors = {each.name: foreseen_floor(each, work, recipe.passes) for each in recipe.devices}
+    return [replace(spot, floor=floors[spot.device][0], surely=floors[spot.device][1]) for spot in found]
 
 
 def not_installed(backend: str) -> str | None:

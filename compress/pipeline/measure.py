@@ -21,12 +21,14 @@ from compress.errors import NotHere
 from compress.measure.latency import BLOCK, Samples, Timing, in_turns
 from compress.measure.row import Row, Status
 from compress.measure.segmentation import Scoring
+from compress.pipeline.bounds import floor
 from compress.pipeline.build import Build, placed
 from compress.pipeline.executed import executed
 from compress.pipeline.faithful import fault_of_float, fault_of_integers
 from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.processors import processors
 from compress.pipeline.provenance import hashes
+from compress.pipeline.watch import power_modes, throttled, throttling, watched
 from compress.postprocess.applying.chain import Postprocess
 from compress.task import Task
 from export.artifact import Infer
@@ -115,10 +117,11 @@ class Measurement:
             key_of([build.key for build in runnable], self.timing, task.seed, *_scene(task), versions()),
             lambda: _timed(runnable, task, self.timing, self.log),
         )
-        return {build.name: _row(build, scored[build.name], times.get(build.name), cache) for build in builds}
+        nothing: dict[str, Any] = {"latency_ms": None, "watch": None}
+        return {each.name: _row(each, scored[each.name], times.get(each.name, nothing), cache) for each in builds}
 
 
-def _row(build: Build, score: dict[str, Any], latency_ms: dict[str, Any] | None, cache: Cache) -> Row:
+def _row(build: Build, score: dict[str, Any], times: dict[str, Any], cache: Cache) -> Row:
     # What computes another network is no artifact of this one.
     artifact = None if score.get("refused") else build.artifact
     made = {} if artifact is None else artifact.made
@@ -138,7 +141,9 @@ def _row(build: Build, score: dict[str, Any], latency_ms: dict[str, Any] | None,
         scores=score["scores"],
         parity=score["parity"],
         peak_memory_mb=score["peak_memory_mb"],
-        latency_ms=latency_ms,
+        latency_ms=times["latency_ms"],
+        floor=floor(build),
+        watch=times["watch"],
         layers=build.layers,
         executed=score.get("executed") or made.get("executed"),
         fallback=made.get("fallback"),
@@ -237,22 +242,27 @@ def _scene(task: Task) -> tuple[str, Postprocess]:
 
 
 def _timed(builds: Sequence[Build], task: Task, timing: Timing, log: Log) -> dict[str, Any]:
-    """Network-only and end-to-end times of every artifact, taken in turns."""
+    """Network-only and end-to-end times of every artifact, taken in turns; then what is seen while each runs alone."""
     if not builds:
         return {}
     order = np.random.default_rng(task.seed).permutation(len(task.data.cases["test"]))
     cases = [task.data.cases["test"][which] for which in order[:32]]
     images = [task.data.image(case)[None] for case in cases]
-    with _all_open(builds) as infers, progress.steps("timing", None) as step:
+    with power_modes(builds), _all_open(builds) as infers, progress.steps("timing", None) as step:
         # In one go, so that what reading and resizing cost is not drowned in the noise between two.
         alone = {each.name: partial(each.deployment.target.time, infers[each.name], images) for each in builds}
         # Elsewhere, reading and resizing here and the way there and back would be timed too.
         here = [each.name for each in builds if each.deployment.target.is_this_host]
         whole = {_whole(name): partial(timed, _on_cases(infers[name], cases, task)) for name in here}
+        before = throttling(builds)
         blocks, warm_with = dict.fromkeys(whole, BLOCK // 2), {_whole(name): name for name in here}
         times = in_turns({**alone, **whole}, timing, task.seed, step, blocks, warm_with)
-    log(f"timed {len(builds)} artifacts in turns")
-    return {each.name: _latency(each, times) for each in builds}
+        slowed_by = throttled(builds, before)
+        log(f"timed {len(builds)} artifacts in turns")
+        latency = {each.name: {**_latency(each, times), "throttled": slowed_by[each.name]} for each in builds}
+        # Behind the timing, which sampling would disturb.
+        watches = watched(builds, infers, images, log)
+    return {name: {"latency_ms": each, "watch": watches.get(name)} for name, each in latency.items()}
 
 
 def _latency(build: Build, times: dict[str, Samples]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from compress.measure.latency import Timing
@@ -103,4 +104,14 @@ def _devices(entries: Entries, text: dict[str, Any]) -> tuple[Device, ...]:
         if device.name in [each.name for each in devices]:
             entries.mistakes.append(f"devices[{index}]: '{device.name}' is given twice")
         devices.append(device)
+    entries.mistakes += _power_modes(devices)
     return tuple(devices)
+
+
+def _power_modes(devices: Sequence[Device]) -> Iterator[str]:
+    """A mistake where devices of one host, which are timed in turns, are to be in several modes of it."""
+    for index, device in enumerate(devices):
+        first = next(each for each in devices if each.reach.at == device.reach.at)
+        if device.reach.power_mode != first.reach.power_mode:
+            mode = first.reach.power_mode or device.reach.power_mode
+            yield f"devices[{index}] ({device.name}): is of one host with {first.name}: give both power_mode: {mode}"

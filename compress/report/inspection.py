@@ -30,6 +30,7 @@ def show(found: Json, surprises: Sequence[str], drops: Mapping[str, float | None
     for sentence in (
         *_sums(found),
         *_on_other_cpus(found),
+        *_floors(found),
         *(f"{one}." for one in surprises),
         *(f"Note: {note}." for note in found["notes"]),
     ):
@@ -99,6 +100,14 @@ def _on_other_cpus(found: Json) -> list[str]:
         f"Without VNNI, {len(sums['unsafe'])} of its {sums['layers']} integer layers can be cut off at 16 bits and "
         f"answer otherwise: {named}."
     ]
+
+
+def _floors(found: Json) -> list[str]:
+    """What cannot be beaten on devices whose peaks are published."""
+    floors = [f"{device} {amount(floor['ms'])} ms" for device, floor in found["floors"].items()]
+    if not floors:
+        return []
+    return [f"No kernel can be faster than this, a bound and no prediction: {', '.join(floors)} (docs/devices.md)."]
 
 
 def _groups(groups: Sequence[Json], drops: Mapping[str, float | None] | None) -> Table:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.gates.judging.paired_drop import COLLAPSE
-from compress.report.derived import compared, drops, headline, numbers, recorded, verdicts
+from compress.report.derived import compared, drops, floors, headline, heat, numbers, recorded, verdicts
 from compress.report.derived.compared import Line, Step
 from compress.report.derived.numbers import NOTHING
 from compress.report.derived.recorded import Json
@@ -35,6 +35,8 @@ def tables(report: Json) -> list[Table]:
         stage_table(report),
         class_table(report),
         case_table(report),
+        *floor_tables(report),
+        *heat_tables(report),
         artifact_table(report),
         *hash_tables(report),
         *fallback_tables(report),
@@ -252,6 +254,18 @@ def fallback_tables(report: Json) -> list[Table]:
     rows = [(title, str(each["layers"]), _plain(each["names"]), _plain(each["why"])) for title, each in told]
     head = ("artifact", "layers on the GPU", "which", "why")
     return [Table(title="Layers that the DLA core left to the GPU", head=head, align="lrll", rows=rows)] if rows else []
+
+
+def floor_tables(report: Json) -> list[Table]:
+    """What cannot be beaten, for devices whose peaks are published; none where there are no such devices."""
+    rows = floors.rows(report)
+    return [Table(title="Floors", head=floors.HEAD, align="lrlrr", rows=rows, note=floors.NOTE)] if rows else []
+
+
+def heat_tables(report: Json) -> list[Table]:
+    """Power, heat and throttling of what was watched; none for a report that knows of nothing watched."""
+    rows = heat.rows(report)
+    return [Table(title="Power and heat", head=heat.HEAD, align=heat.ALIGN, rows=rows, note=heat.NOTE)] if rows else []
 
 
 def hash_tables(report: Json) -> list[Table]:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.report import tables
-from compress.report.derived import compared, headline, numbers, verdicts
+from compress.report.derived import compared, headline, heat, numbers, verdicts
 from compress.report.derived.compared import Line
 from compress.report.derived.numbers import NOTHING
 from compress.report.derived.recorded import Json
@@ -24,6 +24,9 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     console.print()
     console.print(_steps(report))
     console.print()
+    if any("why" not in (row.get("watch") or {"why": ""}) for row in report["rows"]):
+        console.print(_heat(report))
+        console.print()
     for sentence in headline.summary(report):
         console.print(Text(sentence))
     console.print()
@@ -76,6 +79,20 @@ def _steps(report: Json) -> Table:
         notes = "; ".join(step.notes[:2]) + (f"; {len(step.notes) - 2} more in the report" if step.notes[2:] else "")
         cells = (step.name, numbers.lasted(step.seconds), *work, numbers.times(step.fewer), _fewer(bits), notes)
         table.add_row(*map(Text, cells))
+    return table
+
+
+def _heat(report: Json) -> Table:
+    """Power, energy, heat and throttling of what was watched; the rest, and why it is not known, in the report."""
+    table = Table(
+        title=Text("Power and heat", "bold"), title_justify="left", header_style="bold", box=None, pad_edge=False
+    )
+    shown = [heat.HEAD.index(head) for head in heat.IN_SHORT]
+    for place in shown:
+        right = heat.ALIGN[place] == "r"
+        table.add_column(heat.HEAD[place], overflow="fold", justify="right" if right else "left")
+    for row in heat.rows(report):
+        table.add_row(*(Text(row[place]) for place in shown))
     return table
 
 

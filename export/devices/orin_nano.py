@@ -1,6 +1,7 @@
-"""NVIDIA Jetson Orin Nano (Ampere, integrated). Its engines are built on the device itself."""
+"""NVIDIA Jetson Orin Nano 8GB (Ampere, integrated)."""
 
 from export.device import Device
+from export.floor import Peaks
 
 ORIN_NANO = Device(
     name="orin_nano",
@@ -9,4 +10,17 @@ ORIN_NANO = Device(
     model="Orin Nano",
     backends=("tensorrt", "onnxruntime"),
     compute_capability="8.7",
+    memory_gb=8,
+    peaks=Peaks(
+        int8_tops=33.5,
+        fp16_tops=16.75,
+        tf32_tops=8.4,
+        fp32_tops=2.1,
+        bandwidth_gb_s=102.4,
+        cache_mb=17,
+        watts=(7, 15, 25),
+        source="NVIDIA, Jetson Orin Nano Super: 67 TOPS int8 sparse at 25 W, half of it dense (40 and 68 GB/s before "
+        "JetPack 6.2); fp16 half and TF32 a quarter of dense int8 (tensor cores, Ampere); fp32 computed: 1024 "
+        "cores at 1.02 GHz; cache: that of the largest Orin",
+    ),
 )

@@ -51,6 +51,12 @@ class Facts(_Answer):
     l4t: Text | None
     process: Annotated[int, Field(ge=1)]
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What tells one machine, and what is installed on it, from another that is reached by the same name."""
+        told = (self.hostname, self.board, self.cpu, self.cpus, self.memory_mb, self.python)
+        return (*told, sorted(self.runtimes.items()))
+
 
 class ToldFacts(_Answer):
     facts: Facts
@@ -168,8 +174,113 @@ class Got(_Answer):
     got: Sha256
 
 
+Seconds = Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)]
+Watts = Annotated[float, Field(ge=-1, lt=1e5, allow_inf_nan=False)]
+"""A sensor at rest can tell a little less than nothing."""
+Millijoules = Annotated[float, Field(ge=0, lt=1e9, allow_inf_nan=False)]
+Above = Annotated[float, Field(gt=-1e9, lt=1e9, allow_inf_nan=False)]
+"""Millijoules above those of an idle machine; noise can be below."""
+Celsius = Annotated[float, Field(ge=-60, le=200, allow_inf_nan=False)]
+Megahertz = Annotated[float, Field(ge=0, lt=1e5, allow_inf_nan=False)]
+Counter = Annotated[int, Field(ge=-1, lt=1 << 63)]
+
+
+class Drawn(_Answer):
+    """The power of a rail."""
+
+    mean_w: Watts
+    max_w: Watts | None
+    idle_w: Watts | None
+    """Of the machine at rest, just before."""
+
+
+class DrawnInAll(Drawn):
+    """The power of the whole, and what that is."""
+
+    of: Annotated[list[Text], Field(min_length=1)]
+    what: Text
+
+
+class Warmth(_Answer):
+    begin: Celsius
+    end: Celsius
+    max: Celsius
+
+
+class Clocked(_Answer):
+    min: Megahertz
+    mean: Megahertz
+    most: Megahertz | None
+    """That it may take as the machine is set."""
+
+
+class Soaked(_Answer):
+    """What running until a machine is warm made of its times."""
+
+    minutes: Seconds
+    settled: bool | None
+    warm_p50_ms: Milliseconds
+    warm_p99_ms: Milliseconds
+    cold_p50_ms: Milliseconds
+    slowest_minute: Annotated[int, Field(ge=1)]
+    slowest_p50_ms: Milliseconds
+    begin_c: Celsius | None
+    end_c: Celsius | None
+
+
+class Watch(_Answer):
+    """What was seen while an artifact ran (export/remote/runner/watching.py); what is not known is null, and why."""
+
+    seconds: Seconds
+    inferences: Annotated[int, Field(ge=1)]
+    rails: dict[Text, Drawn]
+    unread: dict[Text, Text]
+    total: DrawnInAll | None
+    energy_mj: Millijoules | None
+    energy_above_idle_mj: Above | None
+    temperatures_c: dict[Text, Warmth]
+    hottest: Text | None
+    clocks_mhz: dict[Text, Clocked]
+    throttled: bool | None
+    throttled_by: list[Text]
+    power_mode: Text | None
+    soak: Soaked | None
+    unknown: dict[Text, Text]
+
+
+class Watched(_Answer):
+    """A watch, or why there is none."""
+
+    watched: Watch | None
+    why: Text | None
+
+
+class WatchedThere(Watched):
+    handle: int
+
+
+class State(_Answer):
+    counters: dict[Text, Counter]
+    flags: dict[Text, Counter]
+
+
+class Throttling(_Answer):
+    throttling: State
+
+
+class PowerModeFound(_Answer):
+    """The mode that the device was in before a recipe's; None when that is put back."""
+
+    found: Text | None
+
+
 class Cleaned(_Answer):
     freed: Annotated[int, Field(ge=0)]
+
+
+def seen(told: Watched) -> dict[str, Any]:
+    """A watch for a report; where there is none, why."""
+    return {"why": told.why} if told.watched is None else told.watched.model_dump()
 
 
 def read(kind: type[Known], said: dict[str, Any], host: str) -> Known:

@@ -29,6 +29,7 @@ from export.registry import backends_of, find_backend
 from export.remote import answers
 from export.remote.building import built_there
 from export.remote.conversation import Conversation, with_runner
+from export.remote.watchers import Watcher, WatcherThere
 
 SLACK_MS = 50.0
 """What a clock there may tell more than the whole request took by the clock here."""
@@ -61,23 +62,17 @@ class RemoteTarget:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What tells one machine, and what is installed on it, from another that is reached by the same name."""
-        told = self._told
-        return (
-            told.hostname,
-            told.board,
-            told.cpu,
-            told.cpus,
-            told.memory_mb,
-            told.python,
-            sorted(told.runtimes.items()),
-        )
+        """See `Target`."""
+        return self._told.identity
 
     def check_here(self) -> None:
         """See `Target`."""
         model, board = self.device.model, self._told.board
         if model is not None and model not in (board or ""):
             raise NotHere(f"{self._host} is {board or f'a machine with {self._told.cpu}'}, and no {self.device.word}")
+        if model is not None and not self.device.has_memory(self._told.memory_mb):
+            has, wants = self._told.memory_mb, self.device.memory_gb
+            raise NotHere(f"{self._host} is {board} with {has} MB of memory, and {self.device.word} has {wants} GB")
         if self.device.exact_sums and not (known := self.instruction_set()).exact_sums:
             raise NotHere(f"{self._host}: its CPU has neither AVX-512 VNNI nor AMX: it is {known.title}")
 
@@ -104,6 +99,10 @@ class RemoteTarget:
         """See `Target`."""
         assert isinstance(infer, RemoteInfer)
         return infer.time(images, turn)
+
+    @property
+    def watcher(self) -> Watcher:
+        return WatcherThere(reach=self.device.reach, conversation=self._conversation)
 
     def peak_memory(self, word: str, artifact: Artifact) -> Callable[[], float]:
         """See `Target`."""
@@ -304,13 +303,10 @@ class RemoteInfer:
 
     def time(self, images: Sequence[NDArray[np.float32]], turn: Turn) -> list[float]:
         """The milliseconds of each inference of a turn, by the device's clock."""
-        inputs, handle = [self._hash(image) for image in images], self.opened()
-        self.target.send({each: partial(_bytes, image) for each, image in zip(inputs, images, strict=True)})
+        given = self._given(images)
         request = {
             "do": "time",
-            "handle": handle,
-            "inputs": inputs,
-            "shape": list(images[0].shape),
+            **given,
             "first": turn.first,
             "count": turn.count,
             "untimed": turn.untimed,
@@ -319,13 +315,31 @@ class RemoteInfer:
         begun = time.perf_counter()
         told, _ = self._conversation.ask(answers.Times, request)
         took_ms = (time.perf_counter() - begun) * 1000
-        if told.handle != handle or len(told.ms) > turn.count:
+        if told.handle != given["handle"] or len(told.ms) > turn.count:
             raise SurroundingsError(f"{self._host}: answered times of another artifact, or more than were asked for")
         if sum(told.ms) > took_ms + SLACK_MS:
             raise SurroundingsError(
                 f"{self._host}: answered times of {sum(told.ms):.0f} ms, within {took_ms:.0f} ms: its clock is wrong"
             )
         return told.ms
+
+    def watch(self, images: Sequence[NDArray[np.float32]], soak: float | None) -> dict[str, Any]:
+        """What the device tells of power, heat and clocks while it runs; see `Target.watch`."""
+        given = self._given(images)
+        begun = time.perf_counter()
+        told, _ = self._conversation.ask(answers.WatchedThere, {"do": "watch", **given, "soak": soak})
+        took = time.perf_counter() - begun + SLACK_MS / 1000
+        if told.handle != given["handle"] or (told.watched is not None and told.watched.seconds > took):
+            raise SurroundingsError(
+                f"{self._host}: answered what it saw of another artifact, or of a time that was not"
+            )
+        return answers.seen(told)
+
+    def _given(self, images: Sequence[NDArray[np.float32]]) -> dict[str, Any]:
+        """What a request says of the artifact and its inputs, which are there then."""
+        inputs, handle = [self._hash(image) for image in images], self.opened()
+        self.target.send({each: partial(_bytes, image) for each, image in zip(inputs, images, strict=True)})
+        return {"handle": handle, "inputs": inputs, "shape": list(images[0].shape)}
 
     def opened(self) -> int:
         """The number that it is open under; opened again where the conversation is another one."""

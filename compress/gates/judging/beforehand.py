@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from compress.gates.judging.artifacts import OfArtifacts, applies, is_device
 from compress.gates.judging.scene import Scene, Spot
 from compress.measure.latency import samples_for
 from compress.measure.segmentation import FEWEST
+from export.floor import Floor
 from export.reach import HERE
 from export.registry import words
 
@@ -66,6 +68,39 @@ def few_samples(percentile: int, scene: Scene) -> Iterator[str]:
             f"never holds: the percentile {percentile} needs {needed} samples; "
             f"set latency samples, {scene.samples}, to that"
         )
+
+
+def under_floor(gate: OfArtifacts, scene: Scene) -> Iterator[str]:
+    """Never: no kernel is so fast on the device, and no pass takes operations away."""
+    for spot, floor in _floors_above(gate, scene)[:1]:
+        if spot.surely:
+            yield (
+                f"never holds: on {spot.device} the network cannot take less than {floor.ms:.3g} ms, for its "
+                f"{floor.by} alone, and no pass takes any away; allow more, or prune before"
+            )
+
+
+def far_to_floor(gate: OfArtifacts, scene: Scene) -> Iterator[str]:
+    """Not unless the passes take so many operations away, at least."""
+    for spot, floor in _floors_above(gate, scene)[:1]:
+        if spot.surely:
+            continue
+        if floor.by == "operations":
+            # Rounded down, so that it is not more than is certain.
+            factor = math.floor(10 * floor.ms / gate.bound.limit) / 10
+            needs = f"at least {factor:.1f} times fewer operations than the network has"
+        else:
+            needs = "fewer weights than the network has"
+        yield (
+            f"{gate.bound.limit:g} ms on {spot.device} needs {needs}, whose {floor.by} alone take {floor.ms:.3g} ms "
+            "there at the published peaks; kernels do not reach these, so that it takes more than that"
+        )
+
+
+def _floors_above(gate: OfArtifacts, scene: Scene) -> list[tuple[Spot, Floor]]:
+    """The devices where the bound is below what cannot be beaten, the furthest first."""
+    found = [(spot, spot.floor) for spot in where(gate, scene) if spot.floor and spot.floor.ms > gate.bound.limit]
+    return sorted(found, key=lambda pair: -pair[1].ms)
 
 
 def over_nothing(gate: OfRatio, scene: Scene) -> Iterator[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from export.floor import Floor
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spot:
@@ -18,6 +20,10 @@ class Spot:
     """Why it is not measured; None if it is."""
     takes_integers: bool
     """Whether the runtime takes quantized networks."""
+    floor: Floor | None = None
+    """The time that the network as it comes cannot beat there; None where nothing is known of that."""
+    surely: bool = False
+    """Whether the last step cannot beat it either: no pass takes operations away."""
 
     @property
     def title(self) -> str:

@@ -63,6 +63,7 @@ class Line:
             latency.get("screening") and "screening",
             samples is not None and f"n = {samples:.0f}",
             latency.get("settled", True) is False and "warm-up did not settle",
+            latency.get("throttled") and "throttled",
         ]
         return ", ".join(fact for fact in facts if fact)
 

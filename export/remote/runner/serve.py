@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib
 import json
@@ -19,12 +20,15 @@ from typing import Any, BinaryIO, Callable, Dict, Tuple
 
 import numpy as np
 
-from export.clock import Turn, timed
+from export.clock import Run, Turn, timed
 from export.errors import BackendError, NotHere, SegpressError, SurroundingsError
 from export.host import conditions
+from export.remote.runner import power_mode, throttling
 from export.remote.runner.building import Group, built
 from export.remote.runner.facts import facts
+from export.remote.runner.power_mode import PowerMode
 from export.remote.runner.store import Store
+from export.remote.runner.watching import Asked, watched
 from export.remote.runner.wire import BEAT, PROTOCOL, SILENCE, Broken, Message, Voice, messages
 
 PATIENCE = 5.0
@@ -107,6 +111,7 @@ class Runner:
         self._store, self._program = Store(folder), program
         self._open: dict[int, Callable[[Any], Any]] = {}
         self._children: list[subprocess.Popen[bytes] | Group] = []
+        self._mode = PowerMode()
 
     def answer(self, request: Message) -> Answer:
         """What one request is answered with.
@@ -126,6 +131,9 @@ class Runner:
             "time": self._time,
             "profile": self._profile,
             "peak_memory": self._peak_memory,
+            "watch": self._watch,
+            "throttling": self._throttling,
+            "power_mode": self._power_mode,
             "clean": self._clean,
             "build": self._build,
             "get": self._get,
@@ -139,12 +147,15 @@ class Runner:
         """Stop whatever was started."""
         for child in self._children:
             child.kill()
+        with contextlib.suppress(SegpressError):
+            self._mode.put_back()
 
     def _facts(self, said: dict[str, Any], _: bytes) -> Answer:
         return {"facts": facts()}, b""
 
-    def _conditions(self, said: dict[str, Any], _: bytes) -> Answer:
-        return {"conditions": conditions()}, b""
+    def _conditions(self, said: dict[str, Any], payload: bytes) -> Answer:
+        mode, _ = power_mode.mode()
+        return {"conditions": {**conditions(), **({} if mode is None else {"power_mode": mode})}}, b""
 
     def _missing(self, said: dict[str, Any], _: bytes) -> Answer:
         return {"missing": self._store.missing(said["sha256"])}, b""
@@ -177,11 +188,21 @@ class Runner:
         return answer, logits.tobytes()
 
     def _time(self, said: dict[str, Any], _: bytes) -> Answer:
-        infer = self._infers(said)
-        images = [self._store.input(each, said["shape"]) for each in said["inputs"]]
         seconds = math.inf if said["seconds"] is None else said["seconds"]
         turn = Turn(first=said["first"], count=said["count"], untimed=said["untimed"], seconds=seconds)
-        return {"ms": timed(lambda number: infer(images[number % len(images)]), turn), "handle": said["handle"]}, b""
+        return {"ms": timed(self._run(said), turn), "handle": said["handle"]}, b""
+
+    def _watch(self, said: dict[str, Any], _: bytes) -> Answer:
+        return {**watched(self._run(said), Asked(soak_minutes=said["soak"])), "handle": said["handle"]}, b""
+
+    def _throttling(self, said: dict[str, Any], _: bytes) -> Answer:
+        return {"throttling": throttling.state()}, b""
+
+    def _power_mode(self, said: dict[str, Any], _: bytes) -> Answer:
+        if said["name"] is None:
+            self._mode.put_back()
+            return {"found": None}, b""
+        return {"found": self._mode.set(said["name"])}, b""
 
     def _profile(self, said: dict[str, Any], _: bytes) -> Answer:
         path = self._store.artifact(said["files"]) / said["file"]
@@ -223,6 +244,11 @@ class Runner:
 
     def _clean(self, said: dict[str, Any], _: bytes) -> Answer:
         return {"freed": self._store.clean()}, b""
+
+    def _run(self, said: dict[str, Any]) -> Run:
+        infer = self._infers(said)
+        images = [self._store.input(each, said["shape"]) for each in said["inputs"]]
+        return lambda number: infer(images[number % len(images)])
 
     def _infers(self, said: dict[str, Any]) -> Callable[[Any], Any]:
         if said["handle"] not in self._open:

@@ -1,0 +1,26 @@
+"""NVIDIA Jetson Orin Nano 4GB (Ampere, integrated)."""
+
+from export.device import Device
+from export.floor import Peaks
+
+ORIN_NANO_4GB = Device(
+    name="orin_nano_4gb",
+    title="Jetson Orin Nano 4GB",
+    kind="cuda",
+    model="Orin Nano",
+    backends=("tensorrt", "onnxruntime"),
+    compute_capability="8.7",
+    memory_gb=4,
+    peaks=Peaks(
+        int8_tops=17,
+        fp16_tops=8.5,
+        tf32_tops=4.25,
+        fp32_tops=1.05,
+        bandwidth_gb_s=51.2,
+        cache_mb=17,
+        watts=(7, 10, 25),
+        source="NVIDIA, Jetson Orin Nano 4GB in its super mode: 34 TOPS int8 sparse, half of it dense (20 and 34 "
+        "GB/s before JetPack 6.2); fp16 half and TF32 a quarter of dense int8; fp32 computed: 512 cores at "
+        "1.02 GHz; cache: that of the largest Orin",
+    ),
+)

@@ -1,0 +1,27 @@
+"""NVIDIA Jetson Orin NX 16GB (Ampere, integrated, two DLA cores)."""
+
+from export.device import Device
+from export.floor import Peaks
+
+ORIN_NX = Device(
+    name="orin_nx",
+    title="Jetson Orin NX",
+    kind="cuda",
+    model="Orin NX",
+    dla_cores=2,
+    backends=("tensorrt", "onnxruntime"),
+    compute_capability="8.7",
+    memory_gb=16,
+    peaks=Peaks(
+        int8_tops=78.5,
+        fp16_tops=39.25,
+        tf32_tops=19.6,
+        fp32_tops=2.4,
+        bandwidth_gb_s=102.4,
+        cache_mb=17,
+        watts=(10, 15, 25, 40),
+        source="NVIDIA, Jetson Orin NX 16GB in its super mode: 157 TOPS int8 sparse, GPU and DLA together, half of "
+        "it dense (100 before JetPack 6.2); fp16 at most half and TF32 a quarter of dense int8; fp32 "
+        "computed: 1024 cores at 1.173 GHz; cache: that of the largest Orin",
+    ),
+)

@@ -1,0 +1,27 @@
+"""NVIDIA Jetson Orin NX 8GB (Ampere, integrated, one DLA core)."""
+
+from export.device import Device
+from export.floor import Peaks
+
+ORIN_NX_8GB = Device(
+    name="orin_nx_8gb",
+    title="Jetson Orin NX 8GB",
+    kind="cuda",
+    model="Orin NX",
+    dla_cores=1,
+    backends=("tensorrt", "onnxruntime"),
+    compute_capability="8.7",
+    memory_gb=8,
+    peaks=Peaks(
+        int8_tops=58.5,
+        fp16_tops=29.25,
+        tf32_tops=14.6,
+        fp32_tops=2.4,
+        bandwidth_gb_s=102.4,
+        cache_mb=17,
+        watts=(10, 15, 20, 40),
+        source="NVIDIA, Jetson Orin NX 8GB in its super mode: 117 TOPS int8 sparse, GPU and DLA together, half of it "
+        "dense (70 before JetPack 6.2); fp16 at most half and TF32 a quarter of dense int8; fp32 computed: "
+        "1024 cores at 1.173 GHz; cache: that of the largest Orin",
+    ),
+)

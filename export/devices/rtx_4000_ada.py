@@ -1,0 +1,26 @@
+"""NVIDIA RTX 4000 Ada Generation, the workstation card (AD104)."""
+
+from export.device import Device
+from export.floor import Peaks
+
+RTX_4000_ADA = Device(
+    name="rtx_4000_ada",
+    title="NVIDIA RTX 4000 Ada",
+    kind="cuda",
+    backends=("tensorrt", "onnxruntime"),
+    compute_capability="8.9",
+    memory_gb=20,
+    peaks=Peaks(
+        int8_tops=213.8,
+        fp16_tops=106.9,
+        tf32_tops=53.5,
+        fp32_tops=26.7,
+        bandwidth_gb_s=360,
+        cache_mb=64,
+        watts=(130,),
+        beyond=1.5,
+        source="NVIDIA, RTX 4000 Ada data sheet: 26.7 fp32 TFLOPS, 427.6 tensor TFLOPS (fp8 sparse: half of it "
+        "dense, and as much dense int8), 360 GB/s, 130 W; fp16 half of it, TF32 a quarter; a card may boost "
+        "beyond its published clock",
+    ),
+)
