@@ -17,7 +17,7 @@ from compress.gates.judging.non_inferiority import MOST_CASES, Drop, in_two_digi
 from compress.gates.judging.paired_drop import paired_drop
 from compress.gates.judging.score_drop import drop_outcomes
 from compress.gates.judging.two_runs import Measured, Pair, Pairing
-from compress.gates.judging.two_sessions import Sessions, sessions
+from compress.gates.judging.two_sessions import sessions
 from compress.gates.judging.verdict import Bound, Outcome, Verdict, at_most, inconclusive
 from compress.measure.row import Row
 from compress.measure.segmentation import Scores
@@ -66,7 +66,7 @@ def judge_change(before: Measured, after: Measured, pairing: Pairing, allowed: A
         found += _lost(limit, pairing)
     if allowed.slower is not None:
         limit, both = Limit(title="slower", bound=at_most(allowed.slower)), sessions(before, after)
-        found += [verdict_on(limit.of(pair), pair.after, _slower(both, pair, limit)) for pair in measured]
+        found += [verdict_on(limit.of(pair), pair.after, both.outcome(pair, limit.bound)) for pair in measured]
         found += _lost(limit, pairing)
     if allowed.larger is not None:
         limit = Limit(title="larger", bound=at_most(allowed.larger))
@@ -129,10 +129,6 @@ def _more(drop: Drop) -> str:
     if needed > MOST_CASES:
         return f"; more than {MOST_CASES:,} cases would be needed to decide it"
     return f"; about {in_two_digits(needed - drop.n)} more like these would decide it"
-
-
-def _slower(both: Sessions, pair: Pair, limit: Limit) -> Outcome:
-    return both.outcome(pair, limit.bound)
 
 
 def _larger(pair: Pair, limit: Limit) -> Outcome:

@@ -9,7 +9,7 @@ be unlucky where the others are not.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,12 +64,7 @@ class Sessions:
         # Another device has sessions of its own.
         there = [place for place in self.anchors if place[1] == pair.after.device and place != own]
         others = [self.anchors[place] for place in there]
-        slowest = max((anchor.upper for anchor in others), default=1.0)
-        values = [anchor.value for anchor in others] or [1.0]
-        apart = max(values) / min(values)
-        least = ratio.lower / (max(1.0, slowest) * max(SESSION, apart))
-        fastest = min((anchor.lower for anchor in others), default=0.0)
-        most = ratio.upper / fastest if fastest > 0 else None
+        least, most = _least(ratio, others), _most(ratio, others)
         told = f"{_in_words(ratio)}, not timed in turns; {_drift(others)}"
         if least > bound.limit:
             return Outcome(ruling="fails", reason=told, value=ratio.value, upper=most)
@@ -99,13 +94,26 @@ def sessions(before: Measured, after: Measured) -> Sessions:
     anchors: dict[tuple[str, str], Ratio] = {}
     for row in _baselines(before):
         other = next((each for each in _baselines(after) if _place(each) == _place(row)), None)
-        if other is None or (row.params, row.macs) != (other.params, other.macs):
+        if other is None or (row.params, row.macs, row.flags) != (other.params, other.macs, other.flags):
             continue
         pair = Pair(before=row, after=other)
         ratio = ratio_of(row, other)
         if ratio and not bare.unlike(pair) and _same_library(row.backend, before, after):
             anchors[_place(row)] = ratio
     return Sessions(before=before, after=after, anchors=anchors)
+
+
+def _least(ratio: Ratio, anchors: Sequence[Ratio]) -> float:
+    """How much slower it is at least, whatever the sessions did."""
+    slowest = max([1.0, *(anchor.upper for anchor in anchors)])
+    values = [anchor.value for anchor in anchors] or [1.0]
+    return ratio.lower / (slowest * max(SESSION, max(values) / min(values)))
+
+
+def _most(ratio: Ratio, anchors: Sequence[Ratio]) -> float | None:
+    """How much slower it is at most, if the sessions differ as the anchors show; None where these show nothing."""
+    fastest = min((anchor.lower for anchor in anchors), default=0.0)
+    return ratio.upper / fastest if fastest > 0 else None
 
 
 def ratio_of(before: Row, after: Row) -> Ratio | None:
