@@ -60,9 +60,14 @@ def onnx(tmp_path: Path) -> Artifact:
 
 
 def python_there(folder: Path, words: str) -> str:
-    """This Python in another environment."""
+    """This Python in another environment, without the other runtimes, which a runner would import to tell of them."""
+    few = folder / "few"
+    few.mkdir()
+    for runtime in ("onnxruntime", "openvino"):
+        (few / f"{runtime}.py").write_text(f"raise ModuleNotFoundError('No module named {runtime}')\n")
     path = folder / "python there"
-    path.write_text(f'#!/bin/sh\nexport {words}\nexec {shlex.quote(sys.executable)} "$@"\n')
+    lines = ["#!/bin/sh", f"export {words}", f'export PYTHONPATH="{few}:$PYTHONPATH"']
+    path.write_text("\n".join([*lines, f'exec {shlex.quote(sys.executable)} "$@"', ""]))
     path.chmod(0o755)
     return str(path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -144,6 +145,56 @@ def test_an_option_that_a_version_does_not_know_is_told(tmp_path: Path) -> None:
     """The fake refuses what the real one does, so that the other tests show that no such option is passed."""
     code, log = program.ran([fake_trtexec(tmp_path, "10.3.0"), "--buildOnly"])
     assert code == 1 and trtexec.refusal_in(log) == "Unknown option: --buildOnly"
+
+
+RECORDED = {
+    # As users of these versions show them.
+    "8.4": (
+        """\
+[06/27/2022-11:15:47] [E] [TRT] ModelImporter.cpp:776: --- End node ---
+[06/27/2022-11:15:47] [E] [TRT] ModelImporter.cpp:779: ERROR: ModelImporter.cpp:180 In function parseGraph:
+[6] Invalid Node - Pad_13
+[shuffleNode.cpp::symbolicExecute::392] Error Code 4: Internal Error (Reshape_3: IShuffleLayer applied to shape tensor)
+[06/27/2022-11:15:47] [E] Failed to parse onnx file
+[06/27/2022-11:15:47] [E] Parsing model failed""",
+        r"node Pad_13: .*Internal Error \(Reshape_3: IShuffleLayer applied to shape tensor\)",
+    ),
+    "8.6": (
+        """\
+[09/02/2025-12:43:58] [E] [TRT] ModelImporter.cpp:771: While parsing node number 3 [QuantizeLinear -> "w_q"]:
+[09/02/2025-12:43:58] [E] [TRT] ModelImporter.cpp:773: input: "w"
+name: "/model.9/QuantizeLinear"
+op_type: "QuantizeLinear"
+[09/02/2025-12:43:58] [E] [TRT] ModelImporter.cpp:774: --- End node ---
+[09/02/2025-12:43:58] [E] [TRT] ModelImporter.cpp:777: ERROR: builtin_op_importers.cpp:1197 In function QuantDequant:
+[6] Assertion failed: scaleAllPositive && "Scale coefficients must all be positive"
+[09/02/2025-12:43:58] [E] Failed to parse onnx file""",
+        r"node /model.9/QuantizeLinear \(QuantizeLinear\): .*scaleAllPositive && .*must all be positive.",
+    ),
+    "10.3": (
+        """\
+[04/27/2026-18:38:45] [E] Error[2]: [convBaseBuilder.cpp::create::259] Error Code 2: Internal Error (failed.)
+[04/27/2026-18:38:45] [E] Engine could not be created from network
+[04/27/2026-18:38:45] [E] Building engine failed
+[04/27/2026-18:38:45] [E] Engine set up failed""",
+        r"Error\[2\]: .*Error Code 2: Internal Error \(failed.\)",
+    ),
+    "11.2": (
+        """\
+[09/25/2026-10:00:00] [I] TensorRT version: 11.2.1
+[09/25/2026-10:00:02] [E] [TRT] ITensor::getDimensions: Error Code 4: API Usage Error (/Sub: same input types.)
+[09/25/2026-10:00:02] [E] Failed to parse onnx file
+[09/25/2026-10:00:02] [E] Engine set up failed""",
+        r"ITensor::getDimensions: Error Code 4: API Usage Error \(/Sub: same input types.\)",
+    ),
+    "silent": ("[I] nothing", "no reason given"),
+}
+
+
+@pytest.mark.parametrize("version", RECORDED)
+def test_the_reason_is_found_in_logs_of_each_version(version: str) -> None:
+    log, says = RECORDED[version]
+    assert re.fullmatch(says, trtexec.refusal_in(log.splitlines()))
 
 
 @pytest.mark.parametrize("version", ["8.6.2", "10.3.0", "11.4.1"])

@@ -140,26 +140,21 @@ def warnings_in(log: Iterable[str]) -> list[str]:
 def refusal_in(log: Iterable[str]) -> str:
     """Why it built nothing, in a sentence: the node that it names, and the first reason that is no consequence."""
     lines = list(log)
-    errors = [_said(line) for line in lines if re.search(r"\[[EF]\]|^ERROR:|^\[\d+\] (Assertion|Invalid)", line)]
-    memory = [
-        line
-        for line in map(_said, lines)
-        if re.search(r"out of memory|OutOfMemory|cudaError: ?2\b|bad_alloc", line, re.I)
-    ]
-    # An error of several lines has its own reason on the lines behind it.
-    details = [
-        line.strip() for line in lines if re.match(r"\[\d+\] |.*(Assertion failed|[Uu]nsupported)", line.strip())
-    ]
-    reasons = [line for line in [*memory, *map(_said, details), *errors] if not _CONSEQUENCE.search(line)]
+    errors = [_said(line) for line in lines if re.search(r"\[[EF]\]|^ERROR:", line)]
+    memory = [_said(line) for line in lines if _MEMORY.search(line)]
+    # An error of several lines has its own reason on the lines behind it, which have no time and no severity.
+    details = [_said(line) for line in lines if not re.match(r"\[\d+/|\[[A-Z]\] ", line) and _DETAIL.search(line)]
+    reasons = [line for line in [*memory, *details, *errors] if not _CONSEQUENCE.search(line)]
     node = next((f"node {found}: " for found in _node(lines)), "")
     return f"{node}{reasons[0] if reasons else 'no reason given'}"[:400]
 
 
+_MEMORY = re.compile(r"out of memory|OutOfMemory|cudaError: ?2\b|bad_alloc", re.IGNORECASE)
+_DETAIL = re.compile(r"^\[\d+\] |Error Code|Assertion|unsupported", re.IGNORECASE)
 _CONSEQUENCE = re.compile(
-    r"While parsing node|Begin node|End node|^(input|output|name|op_type): |^ERROR: |Failed to parse onnx|"
-    r"Parsing model failed|"
-    r"Failed to create engine|Engine set ?up failed|Building engine failed|Engine could not be created|"
-    r"ModelImporter\.cpp:\d+: *$"
+    r"While parsing node|Invalid Node - |Begin node|End node|^(input|output|name|op_type): |^ERROR: |"
+    r"Failed to parse onnx|Parsing model failed|Failed to create engine|Engine set ?up failed|Building engine failed|"
+    r"Engine could not be created|ModelImporter\.cpp:\d+: *$"
 )
 
 
@@ -167,10 +162,10 @@ def _node(lines: Sequence[str]) -> list[str]:
     """The node that the parser was at: its name and operator, if it wrote them."""
     text = "\n".join(lines)
     at = re.search(r"While parsing node number (\d+) \[(\w+)(?: -> \"([^\"]*)\")?\]", text)
+    invalid = re.search(r"Invalid Node - (\S+)", text)
     if at is None:
-        return []
+        return [] if invalid is None else [invalid.group(1)]
     name = re.search(r'^name: "([^"]*)"', text[at.start() :], re.MULTILINE)
-    invalid = re.search(r"Invalid Node - (\S+)", text[at.start() :])
     known = (found.group(1) for found in (name, invalid) if found and found.group(1))
     return [f"{next(known, at.group(3) or at.group(1))} ({at.group(2)})"]
 
