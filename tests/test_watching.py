@@ -94,6 +94,15 @@ def test_an_x86_host_tells_its_processor(tmp_path: Path) -> None:
     assert told["hottest"] == "x86_pkg_temp" and told["throttled"] is False
 
 
+@pytest.mark.parametrize("kind", ["cuda", "dla"])
+def test_the_power_of_a_processor_is_not_called_that_of_a_gpu(tmp_path: Path, kind: str) -> None:
+    told = seen(machines.x86(tmp_path / "x86"), kind=kind)
+    assert set(told["rails"]) == {"package-0"} and told["total"] is None is told["energy_mj"]
+    assert told["unknown"]["power"] == "package-0: the processor's power, without that of the GPU"
+    # A module's rail has all of it.
+    assert seen(machines.orin_nano(tmp_path / "nano"), kind=kind)["total"]["mean_w"] == 5
+
+
 def test_a_counter_that_only_root_reads_is_told_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

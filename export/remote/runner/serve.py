@@ -186,7 +186,10 @@ class Runner:
         return {"ms": timed(self._run(said), turn), "handle": said["handle"]}, b""
 
     def _watch(self, said: dict[str, Any], _: bytes) -> Answer:
-        return {**watched(self._run(said), Asked(soak_minutes=said["soak"])), "handle": said["handle"]}, b""
+        return {
+            **watched(self._run(said), Asked(soak_minutes=said["soak"], kind=said["kind"])),
+            "handle": said["handle"],
+        }, b""
 
     def _throttling(self, said: dict[str, Any], _: bytes) -> Answer:
         return {"throttling": throttling.state()}, b""
