@@ -23,15 +23,21 @@ from export.errors import SurroundingsError
 from export.reach import Reach
 from export.registry import find_device
 from export.remote.answers import Watched, read
-from export.remote.runner import clocks, heat, power, sysfs, throttling
+from export.remote.runner import clocks, heat, power, sampling, sysfs, throttling
 from export.remote.runner.power import Rail
 from export.remote.runner.power_mode import PowerMode, mode, modes
 from export.remote.runner.soaking import Soak, soaked
+from export.remote.runner.watcher import Watcher
 from export.remote.runner.watching import Asked, watched
 from export.remote.watchers import WatcherThere
 from export.target import LocalTarget
 
-BRIEF = {"seconds": 0.25, "idle": 0.05}
+BRIEF = {"seconds": 0.06, "idle": 0.03}
+
+
+@pytest.fixture(autouse=True)
+def samples_are_taken_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "PERIOD", 0.01)
 
 
 def seen(root: Path, run: Callable[[int], object] = lambda number: None, **more: Any) -> dict[str, Any]:
@@ -417,6 +423,16 @@ def test_a_power_mode_elsewhere_is_put_back_also_where_something_fails() -> None
     assert talk.said == ["MAXN", None, "MAXN", "closed"]
     with WatcherThere(reach=Reach(at="tower"), conversation=talk).in_power_mode():
         assert len(talk.said) == 4
+
+
+def test_a_runner_that_ends_puts_the_power_mode_back(tmp_path: Path) -> None:
+    machines.nvpmodel(tmp_path)
+    watcher = Watcher(lambda said: lambda number: None)
+    watcher._mode = PowerMode(tmp_path)
+    assert watcher.requests["power_mode"]({"name": "MAXN_SUPER"}, b"") == ({"found": "15W"}, b"")
+    assert mode(tmp_path)[0] == "MAXN_SUPER"
+    watcher.end()
+    assert mode(tmp_path)[0] == "15W"
 
 
 def test_times_on_a_device_that_was_slowed_down_are_labelled(tmp_path: Path) -> None:
