@@ -214,7 +214,7 @@ class LocalTarget:
 
     @property
     def watcher(self) -> Watcher:
-        return WatcherHere(reach=self.device.reach)
+        return WatcherHere(kind=self.device.kind, reach=self.device.reach)
 
     def peak_memory(self, word: str, artifact: Artifact) -> Command:
         """See `Target`."""

@@ -23,15 +23,21 @@ from export.errors import SurroundingsError
 from export.reach import Reach
 from export.registry import find_device
 from export.remote.answers import Watched, read
-from export.remote.runner import clocks, heat, power, sysfs, throttling
+from export.remote.runner import clocks, heat, power, sampling, sysfs, throttling
 from export.remote.runner.power import Rail
 from export.remote.runner.power_mode import PowerMode, mode, modes
 from export.remote.runner.soaking import Soak, soaked
+from export.remote.runner.watcher import Watcher
 from export.remote.runner.watching import Asked, watched
 from export.remote.watchers import WatcherThere
 from export.target import LocalTarget
 
-BRIEF = {"seconds": 0.25, "idle": 0.05}
+BRIEF = {"seconds": 0.06, "idle": 0.03}
+
+
+@pytest.fixture(autouse=True)
+def samples_are_taken_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "PERIOD", 0.01)
 
 
 def seen(root: Path, run: Callable[[int], object] = lambda number: None, **more: Any) -> dict[str, Any]:
@@ -92,6 +98,15 @@ def test_an_x86_host_tells_its_processor(tmp_path: Path) -> None:
     # A millijoule each, also where the counter begins again.
     assert told["energy_mj"] == pytest.approx(1, rel=0.1) and told["total"]["idle_w"] == 0
     assert told["hottest"] == "x86_pkg_temp" and told["throttled"] is False
+
+
+@pytest.mark.parametrize("kind", ["cuda", "dla"])
+def test_the_power_of_a_processor_is_not_called_that_of_a_gpu(tmp_path: Path, kind: str) -> None:
+    told = seen(machines.x86(tmp_path / "x86"), kind=kind)
+    assert set(told["rails"]) == {"package-0"} and told["total"] is None is told["energy_mj"]
+    assert told["unknown"]["power"] == "package-0: the processor's power, without that of the GPU"
+    # A module's rail has all of it.
+    assert seen(machines.orin_nano(tmp_path / "nano"), kind=kind)["total"]["mean_w"] == 5
 
 
 def test_a_counter_that_only_root_reads_is_told_with_what_to_do(
@@ -408,6 +423,16 @@ def test_a_power_mode_elsewhere_is_put_back_also_where_something_fails() -> None
     assert talk.said == ["MAXN", None, "MAXN", "closed"]
     with WatcherThere(reach=Reach(at="tower"), conversation=talk).in_power_mode():
         assert len(talk.said) == 4
+
+
+def test_a_runner_that_ends_puts_the_power_mode_back(tmp_path: Path) -> None:
+    machines.nvpmodel(tmp_path)
+    watcher = Watcher(lambda said: lambda number: None)
+    watcher._mode = PowerMode(tmp_path)
+    assert watcher.requests["power_mode"]({"name": "MAXN_SUPER"}, b"") == ({"found": "15W"}, b"")
+    assert mode(tmp_path)[0] == "MAXN_SUPER"
+    watcher.end()
+    assert mode(tmp_path)[0] == "15W"
 
 
 def test_times_on_a_device_that_was_slowed_down_are_labelled(tmp_path: Path) -> None:

@@ -327,7 +327,9 @@ class RemoteInfer:
         """What the device tells of power, heat and clocks while it runs; see `Target.watch`."""
         given = self._given(images)
         begun = time.perf_counter()
-        told, _ = self._conversation.ask(answers.WatchedThere, {"do": "watch", **given, "soak": soak})
+        told, _ = self._conversation.ask(
+            answers.WatchedThere, {"do": "watch", **given, "soak": soak, "kind": self.target.device.kind}
+        )
         took = time.perf_counter() - begun + SLACK_MS / 1000
         if told.handle != given["handle"] or (told.watched is not None and told.watched.seconds > took):
             raise SurroundingsError(

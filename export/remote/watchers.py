@@ -54,11 +54,13 @@ class Watcher(Protocol):
 class WatcherHere:
     """Of a device of this host."""
 
+    kind: str
+    """The device's: what computes."""
     reach: Reach
 
     def watch(self, infer: Infer, images: Images, *, soak: bool) -> dict[str, Any]:
         """See `Watcher`."""
-        asked = Asked(soak_minutes=self.reach.soak if soak else None)
+        asked = Asked(soak_minutes=self.reach.soak if soak else None, kind=self.kind)
         told = watched(lambda number: infer(images[number % len(images)]), asked)
         return answers.seen(answers.Watched.model_validate(told))
 

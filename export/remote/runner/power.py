@@ -79,13 +79,19 @@ class Rails:
     """What they are the whole of; why there is no total, where there is none."""
 
 
-def rails(root: Path = ROOT) -> Rails:
-    """The rails of this machine: those of the board where it has sensors, else those of the processor."""
+def rails(root: Path = ROOT, kind: str = "cpu") -> Rails:
+    """The rails of this machine: those of the board where it has sensors, else those of the processor.
+
+    Args:
+        kind: of what computes: RAPL does not count the power of a card.
+    """
     board, processor = _ina3221(root), _rapl(root)
     others = _hwmon(root)
     known = {rail.name: rail for rail in (*board[0], *others[0], *processor[0])}
     unread = {**board[1], **others[1], **processor[1]}
     total, whole_of = _total(known, unread)
+    if kind != "cpu" and any(known[name].counts for name in total):
+        total, whole_of = (), f"{' and '.join(total)}: the processor's power, without that of the GPU"
     return Rails(rails=known, unread=unread, total=total, whole=whole_of)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import importlib
 import json
@@ -22,13 +21,10 @@ import numpy as np
 
 from export.clock import Run, Turn, timed
 from export.errors import BackendError, NotHere, SegpressError, SurroundingsError
-from export.host import conditions
-from export.remote.runner import power_mode, throttling
 from export.remote.runner.building import Group, built
 from export.remote.runner.facts import facts
-from export.remote.runner.power_mode import PowerMode
 from export.remote.runner.store import Store
-from export.remote.runner.watching import Asked, watched
+from export.remote.runner.watcher import Watcher
 from export.remote.runner.wire import BEAT, PROTOCOL, SILENCE, Broken, Message, Voice, messages
 
 PATIENCE = 5.0
@@ -111,7 +107,7 @@ class Runner:
         self._store, self._program = Store(folder), program
         self._open: dict[int, Callable[[Any], Any]] = {}
         self._children: list[subprocess.Popen[bytes] | Group] = []
-        self._mode = PowerMode()
+        self._watcher = Watcher(self._run)
 
     def answer(self, request: Message) -> Answer:
         """What one request is answered with.
@@ -122,7 +118,6 @@ class Runner:
         do = request.said.get("do")
         known = {
             "facts": self._facts,
-            "conditions": self._conditions,
             "missing": self._missing,
             "put": self._put,
             "open": self._opened,
@@ -131,13 +126,11 @@ class Runner:
             "time": self._time,
             "profile": self._profile,
             "peak_memory": self._peak_memory,
-            "watch": self._watch,
-            "throttling": self._throttling,
-            "power_mode": self._power_mode,
             "clean": self._clean,
             "build": self._build,
             "get": self._get,
             "executed": self._executed,
+            **self._watcher.requests,
         }
         if do not in known:
             raise BackendError("the runner cannot do {!r}; it can do {}".format(do, ", ".join(known)))
@@ -147,15 +140,10 @@ class Runner:
         """Stop whatever was started."""
         for child in self._children:
             child.kill()
-        with contextlib.suppress(SegpressError):
-            self._mode.put_back()
+        self._watcher.end()
 
     def _facts(self, said: dict[str, Any], _: bytes) -> Answer:
         return {"facts": facts()}, b""
-
-    def _conditions(self, said: dict[str, Any], payload: bytes) -> Answer:
-        mode, _ = power_mode.mode()
-        return {"conditions": {**conditions(), **({} if mode is None else {"power_mode": mode})}}, b""
 
     def _missing(self, said: dict[str, Any], _: bytes) -> Answer:
         return {"missing": self._store.missing(said["sha256"])}, b""
@@ -191,18 +179,6 @@ class Runner:
         seconds = math.inf if said["seconds"] is None else said["seconds"]
         turn = Turn(first=said["first"], count=said["count"], untimed=said["untimed"], seconds=seconds)
         return {"ms": timed(self._run(said), turn), "handle": said["handle"]}, b""
-
-    def _watch(self, said: dict[str, Any], _: bytes) -> Answer:
-        return {**watched(self._run(said), Asked(soak_minutes=said["soak"])), "handle": said["handle"]}, b""
-
-    def _throttling(self, said: dict[str, Any], _: bytes) -> Answer:
-        return {"throttling": throttling.state()}, b""
-
-    def _power_mode(self, said: dict[str, Any], _: bytes) -> Answer:
-        if said["name"] is None:
-            self._mode.put_back()
-            return {"found": None}, b""
-        return {"found": self._mode.set(said["name"])}, b""
 
     def _profile(self, said: dict[str, Any], _: bytes) -> Answer:
         path = self._store.artifact(said["files"]) / said["file"]

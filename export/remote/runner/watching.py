@@ -32,6 +32,8 @@ class Asked:
     """Before, for so many minutes at most, until the temperature has settled."""
     seconds: float = SECONDS
     idle: float = IDLE_SECONDS
+    kind: str = "cpu"
+    """Of the device that computes: "cpu", or another that has power of its own."""
     root: Path = ROOT
 
 
@@ -40,7 +42,7 @@ def watched(run: Run, asked: Asked) -> Json:
 
     Power in W, energy of one inference in mJ, temperatures in degrees Celsius, clocks in MHz.
     """
-    rails = power.rails(asked.root)
+    rails = power.rails(asked.root, asked.kind)
     if not (rails.rails or heat.temperatures(asked.root) or asked.soak_minutes):
         why = rails.whole if rails.whole == power.NOTHING else f"no power ({rails.whole})"
         return {"watched": None, "why": f"{why}; {heat.NOTHING}"}
