@@ -82,7 +82,8 @@ def finish(
     }
     report = Report(rows=rows, gates=judge(chosen, rows), **told)
     names = {f"{each.step}-{each.backend}-{each.device}": each for each in rows}
-    _keep(folder, "latency", {name: each.latency_ms for name, each in names.items()})
+    timed = {name: {"latency_ms": each.latency_ms, "watch": each.watch} for name, each in names.items()}
+    _keep(folder, "latency", timed)
     for name, each in names.items():
         _keep(folder, f"scores-{name}", {"scores": each.scores, "parity": each.parity})
     for name in ("report.md", "report.html", "log.txt"):

@@ -478,7 +478,7 @@ def test_a_latency_that_cannot_be_met_says_what_can(target: float, said: str, mo
         ({}, "nothing is given; give one of ratio"),
         ({"ratio": 0.5, "macs": 0.5}, "ratio and macs are given"),
         ({"ratio": 0.95}, "ratio 0.95 is more than most, 0.9"),
-        ({"ratio": 0.5, "device": "toaster"}, "there is no device 'toaster'; there are cpu"),
+        ({"ratio": 0.5, "device": "toaster"}, "there is no device 'toaster'; there are agx_orin, cpu"),
         ({"latency_ms": 5, "backend": "tensorrt"}, "backend 'tensorrt' does not run on cpu"),
         ({"ratio": 0.5, "recover": {"epochs": 1}}, "recover is done between rounds"),
         ({"ratio": 0.5, "rounds": 2, "recover": {"epoch": 1}}, "recover.epoch"),

@@ -32,8 +32,9 @@ from compress.train import sparsity
 from compress.train.training import Training
 from export.artifact import Artifact
 from export.backends import onnxruntime, openvino, tensorrt
-from export.backends.tensorrt import TensorRt, _two_of_four, _with_sparse_weights
+from export.backends.tensorrt import TensorRt, _two_of_four
 from export.capture import folded_graph
+from export.engines.module import _with_sparse_weights
 from export.quantization.quantized import Quantized
 from export.registry import find_device
 from export.to_onnx import to_onnx
@@ -419,7 +420,7 @@ def test_int8_keeps_every_zero(rules: Any, tmp_path: Path) -> None:
 
 
 def test_layers_with_two_zeros_in_four_are_found_in_the_file(files: dict[str, Artifact]) -> None:
-    assert {name: _two_of_four(file.path) for name, file in files.items()} == {
+    assert {name: two_of_four(file.path) for name, file in files.items()} == {
         "dense": 0,
         # The convolutions but stem and head, and without the transposed one.
         "sparse": 5,
@@ -427,6 +428,10 @@ def test_layers_with_two_zeros_in_four_are_found_in_the_file(files: dict[str, Ar
         # In integers that is a convolution, too.
         "int8": 6,
     }
+
+
+def two_of_four(path: Path) -> int:
+    return _two_of_four(onnx.load(path).graph)
 
 
 def model(path: Path, nodes: list[Any], **stored: np.ndarray) -> Path:
@@ -455,9 +460,9 @@ def test_the_input_channels_of_every_layer_are_known(
     weight = np.ones(shape, np.float32)
     lanes = np.moveaxis(weight, inside, -1)
     lanes[..., 0] = lanes[..., 3] = lanes[..., 5] = lanes[..., 6] = 0
-    assert _two_of_four(model(tmp_path / "m.onnx", nodes, w=weight)) == 1
+    assert two_of_four(model(tmp_path / "m.onnx", nodes, w=weight)) == 1
     lanes[..., -1, 6] = 1
-    assert _two_of_four(model(tmp_path / "m.onnx", nodes, w=weight)) == 0
+    assert two_of_four(model(tmp_path / "m.onnx", nodes, w=weight)) == 0
 
 
 def test_weights_are_seen_through_scales_and_layouts(tmp_path: Path) -> None:
@@ -469,9 +474,9 @@ def test_weights_are_seen_through_scales_and_layouts(tmp_path: Path) -> None:
         helper.make_node("Gemm", ["x", "t"], ["y"], transB=1),
     ]
     path = model(tmp_path / "m.onnx", nodes, w=weight, s=np.float32(0.1))
-    assert _two_of_four(path) == 1
+    assert two_of_four(path) == 1
     nodes[1] = helper.make_node("Transpose", ["d"], ["t"], perm=[0, 1])
-    assert _two_of_four(model(tmp_path / "m.onnx", nodes, w=weight.T.copy(), s=np.float32(0.1))) == 1
+    assert two_of_four(model(tmp_path / "m.onnx", nodes, w=weight.T.copy(), s=np.float32(0.1))) == 1
 
 
 @pytest.mark.parametrize(
@@ -485,7 +490,7 @@ def test_weights_are_seen_through_scales_and_layouts(tmp_path: Path) -> None:
 )
 def test_layers_without_a_sparse_kernel_do_not_count(given: dict[str, int], weight: Any, tmp_path: Path) -> None:
     path = model(tmp_path / "m.onnx", [helper.make_node("Conv", ["x", "w"], ["y"], **given)], w=weight)
-    assert _two_of_four(path) == 0
+    assert two_of_four(path) == 0
 
 
 @needs_tensorrt

@@ -116,8 +116,9 @@ def _kept(row: Row, folder: Path) -> Found:
         yield f"kept/scores-{name}.json, which its scores are from, is missing or damaged"
     if row.latency_ms is not None:
         timed = [_record(path) for path in sorted((folder / "kept").glob("latency*.json"))]
-        if _plain(row.latency_ms) not in [record.get(name) for record in timed if isinstance(record, Mapping)]:
-            yield "latency_ms is in none of kept/latency*.json"
+        told = {"latency_ms": _plain(row.latency_ms), "watch": _plain(row.watch)}
+        if told not in [record.get(name) for record in timed if isinstance(record, Mapping)]:
+            yield "latency_ms and watch are in none of kept/latency*.json"
 
 
 def _steps(run: Recorded, folder: Path) -> Found:
