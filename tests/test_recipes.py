@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -185,22 +187,33 @@ def test_int8_costs_real_ultrasound_at_most_half_a_percent(tmp_path: Path) -> No
         assert drop["mean"]["drop"] <= 0.005
 
 
-def test_the_commands_in_the_readme_are_real(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def blocks_of(language: str) -> list[str]:
+    """The README's blocks in a language, those inside lists too."""
     text = (ROOT / "README.md").read_text()
-    blocks = [block.split("```")[0] for block in text.split("```bash\n")[1:]]
-    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for _, block in found]
+
+
+def on_a_jetson(folder: Path) -> Path:
+    """The README's recipe with what its section on a Jetson puts into it."""
+    whole, changed, _ = map(yaml.safe_load, blocks_of("yaml"))
+    return write_recipe(folder, {**whole, **changed})
+
+
+def test_the_commands_in_the_readme_are_real(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT)
+    lines = [line.split("#")[0].strip() for block in blocks_of("bash") for line in block.splitlines()]
     commands = [line.split() for line in lines if line.startswith("compress ")]
     assert commands
     for _, verb, *words in commands:
         if verb in ("run", "check", "train"):
             # Its data and weights may not be on this machine.
-            check(Path(words[0]), quick=True)
+            check(on_a_jetson(tmp_path) if words[0] == "my_recipe.yaml" else Path(words[0]), quick=True)
         elif verb in ("inspect", "sensitivity"):
             assert (ROOT / words[0]).is_file()
         else:
             # tests/test_gate.py executes those that look at finished runs.
-            assert verb in ("schema", "gate", "compare", "verify")
+            assert verb in ("schema", "gate", "compare", "verify") or words[0] in ("facts", "clean")
     targets = (ROOT / "Makefile").read_text()
     for line in lines:
         if line.startswith("make "):
@@ -209,11 +222,12 @@ def test_the_commands_in_the_readme_are_real(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_readmes_recipes_are_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    text = (ROOT / "README.md").read_text()
-    blocks = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
-    assert len(blocks) == 2
-    for block in blocks:
+    blocks = blocks_of("yaml")
+    assert len(blocks) == 3
+    for block in (blocks[0], blocks[2]):
         load(write_recipe(tmp_path, yaml.safe_load(block)))
+    jetson = load(on_a_jetson(tmp_path)).devices[1]
+    assert (jetson.name, jetson.reach.at) == ("orin_nano@tower-7", "tower-7")
     shown, demonstrated = (yaml.safe_load(each) for each in (blocks[0], Path("recipes/unet_int8.yaml").read_text()))
     assert shown["network"]["unet"].pop("weights") == f"recipes/{demonstrated['network']['unet'].pop('weights')}"
     assert shown == demonstrated, "what `make demo` runs is the recipe that the README shows"
