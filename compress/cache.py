@@ -24,12 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import export
-from compress.errors import SegpressError, SurroundingsError
+from compress.errors import TRACED, SegpressError, SurroundingsError
 from export.files import PARTIAL, cannot_write, make_folder, write_json
 from export.registry import find_backend, words
 
-TRACED = "its trace is in "
-"""What the note on an error says whose trace is in a file already."""
 _LIBRARIES = (
     "torch",
     "numpy",

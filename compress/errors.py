@@ -15,6 +15,7 @@ SegpressError                    exit 2 unless said otherwise
 from export.errors import BackendError, ExportError, MissingExtra, NotHere, SegpressError, SurroundingsError
 
 __all__ = [
+    "TRACED",
     "BackendError",
     "DataError",
     "ExportError",
@@ -26,6 +27,10 @@ __all__ = [
     "SurroundingsError",
     "WeightsError",
 ]
+
+
+TRACED = "its trace is in "
+"""What the note on an error says whose trace is in a file already."""
 
 
 class RecipeError(SegpressError):

@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from compress.cache import TRACED
-from compress.errors import SegpressError
+from compress.errors import TRACED, SegpressError
 from compress.networks.foreign.named import line_of
 from export.errors import first_line
 from export.files import cannot_write
