@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 
-from compress.gates.judging.artifacts import each_measured
-from compress.gates.judging.beforehand import no_drop_here, no_drop_to_judge
-from compress.gates.judging.options import OPTIONS, Limit, OneBackend, OneClass, OneDevice
-from compress.gates.judging.score_drop import drop_outcomes
-from compress.gates.judging.verdict import Bound, Verdict, at_most
-from compress.measure.row import Row
+from compress.gates.judging.drop_gate import DropGate
+from compress.gates.judging.options import OPTIONS
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class DiceDrop:
+class DiceDrop(DropGate):
     """Holds where the upper limit of the mean paired drop in Dice is under the bound, for every class."""
 
     title: ClassVar[str] = "dice_drop"
-    reads_scores: ClassVar[bool] = True
-
-    at_most: Limit
-    device: OneDevice = None
-    backend: OneBackend = None
-    class_name: OneClass = None
-
-    never_holds = no_drop_to_judge
-    cannot_hold = no_drop_here
-
-    @property
-    def bound(self) -> Bound:
-        return at_most(self.at_most)
-
-    def __call__(self, rows: Sequence[Row]) -> list[Verdict]:
-        return each_measured(self, rows, lambda row: drop_outcomes("dice", self.at_most, rows, row, self.class_name))
+    metric: ClassVar[str] = "dice"

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 
-from compress.gates.judging.artifacts import each_measured
-from compress.gates.judging.beforehand import no_drop_here, no_drop_to_judge
-from compress.gates.judging.options import OPTIONS, Limit, OneBackend, OneClass, OneDevice
-from compress.gates.judging.score_drop import drop_outcomes
-from compress.gates.judging.verdict import Bound, Verdict, at_most
-from compress.measure.row import Row
+from compress.gates.judging.drop_gate import DropGate
+from compress.gates.judging.options import OPTIONS
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class Hd95Rise:
-    """Holds where the upper limit of the mean paired rise in HD95 is under the bound, for every class."""
+class Hd95Rise(DropGate):
+    """Holds where the upper limit of the mean rise in HD95 (mm, or pixels) is under the bound, for every class."""
 
     title: ClassVar[str] = "hd95_rise"
-    reads_scores: ClassVar[bool] = True
-
-    at_most: Limit
-    """In the data's unit: mm, or pixels."""
-    device: OneDevice = None
-    backend: OneBackend = None
-    class_name: OneClass = None
-
-    never_holds = no_drop_to_judge
-    cannot_hold = no_drop_here
-
-    @property
-    def bound(self) -> Bound:
-        return at_most(self.at_most)
-
-    def __call__(self, rows: Sequence[Row]) -> list[Verdict]:
-        return each_measured(self, rows, lambda row: drop_outcomes("hd95", self.at_most, rows, row, self.class_name))
+    metric: ClassVar[str] = "hd95"

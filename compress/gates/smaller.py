@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 
-from compress.gates.judging.artifacts import each_built
-from compress.gates.judging.beforehand import no_ratio_to_judge, not_built
-from compress.gates.judging.comparison import times_less
-from compress.gates.judging.options import OPTIONS, Limit, OneBackend, OneDevice, Over
-from compress.gates.judging.verdict import Bound, Verdict, at_least
-from compress.measure.row import Row
+from compress.gates.judging.options import OPTIONS
+from compress.gates.judging.times_less_gate import TimesLessGate
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class Smaller:
+class Smaller(TimesLessGate):
     """Holds where the ratio of both sizes on disk is at least the bound."""
 
     title: ClassVar[str] = "smaller"
-    reads_scores: ClassVar[bool] = False
-
-    at_least: Limit
-    device: OneDevice = None
-    backend: OneBackend = None
-    over: Over = None
-
-    never_holds = no_ratio_to_judge
-    cannot_hold = not_built
-
-    @property
-    def bound(self) -> Bound:
-        return at_least(self.at_least)
-
-    def __call__(self, rows: Sequence[Row]) -> list[Verdict]:
-        return each_built(
-            self, rows, lambda row: [times_less(self.bound, lambda each: each.size_mb, rows, self.over, row)]
-        )
+    number: ClassVar[str] = "size_mb"
