@@ -9,7 +9,6 @@ one-channel gate multiplies, fails on norms without weights, and moves channels 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -17,17 +16,13 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.data.dataset.cases import Role
-from compress.editing.layer_replacement import copied
 from compress.editing.pruning.importance import GRADIENTS, Criterion
-from compress.editing.pruning.plan import Channels, Choice, Plan, Scope, Widths, plan_for
-from compress.editing.pruning.refit import refit
-from compress.editing.pruning.remarks import kept_whole, remarks
-from compress.editing.pruning.removal import Cut, without
-from compress.editing.pruning.target import Runtime, share_for_latency, share_for_size
-from compress.errors import PassError
+from compress.editing.pruning.plan import Choice, Scope, Widths
+from compress.editing.pruning.rounds import Rounds, Target, pruned
+from compress.editing.pruning.target import Runtime
 from compress.passes.distill import Distill
 from compress.storage.description import described
-from export.modules import Precision, copy_of
+from export.modules import Precision
 from export.reach import word_of
 from export.registry import find_device, words
 
@@ -114,75 +109,19 @@ class Prune:
 
     def smaller(self, net: nn.Module, task: Task) -> nn.Module:
         """The same, not yet described: for a network that was not made from a description."""
-        changed = copied(net, "prune")
-        if self.latency_ms is not None:
-            self._runtime.target().open(self.backend)
-        before: tuple[int, int] | None = None
-        began: Channels = {}
-        share = self.ratio or 0.0
-        for number in range(1, self.rounds + 1):
-            plan = plan_for(changed, task, self._choice, began)
-            began = plan.began
-            before = before or plan.trial.size()
-            share = self._share(plan, share, number, before, task)
-            plan, cuts = self._settled(plan, share, number, before, task)
-            changed = self._cut(changed, cuts, task)
-            if number < self.rounds:
-                changed = self._recovered(changed, task, number)
-        assert before is not None
-        for line in remarks(plan, cuts, before, self.ratio):
-            task.note(line)
-        return changed
+        return pruned(net, task, self._rounds)
 
     @property
-    def _runtime(self) -> Runtime:
-        return Runtime(device=self.device, backend=self.backend, threads=self.threads)
-
-    @property
-    def _choice(self) -> Choice:
+    def _rounds(self) -> Rounds:
         widths = Widths(multiple=self.multiple, most=self.most)
-        return Choice(by=self.by, scope=self.scope, widths=widths, keep=self.keep)
-
-    def _share(self, plan: Plan, share: float, number: int, before: tuple[int, int], task: Task) -> float:
-        """The share of channels that goes over all rounds: the ratio, or what meets the target.
-
-        It is looked for in the first round, and once more in the last, which must meet it exactly.
-        """
-        if self.ratio is not None or number not in (1, self.rounds):
-            return share
-        if self.latency_ms is not None:
-            share, said = share_for_latency(plan, self.latency_ms, self._runtime, task.example, task.seed)
-            if said is not None:
-                task.note(said)
-            return share
-        if self.params is not None:
-            return share_for_size(plan, "parameters", self.params * (before[0] if self.params <= 1 else 1))
-        assert self.macs is not None
-        return share_for_size(plan, "MACs", self.macs * (before[1] if self.macs <= 1 else 1))
-
-    def _settled(
-        self, plan: Plan, share: float, number: int, before: tuple[int, int], task: Task
-    ) -> tuple[Plan, list[Cut]]:
-        """The cuts of this round, all of them tried together; what refuses is kept, and the rest settled again."""
-        cuts = plan.cuts(share * number / self.rounds)
-        possible = plan.possible(cuts, task.example)
-        if possible is not plan:
-            return self._settled(possible, self._share(possible, share, number, before, task), number, before, task)
-        if number == self.rounds and not cuts and not plan.done:
-            way_out = "" if self.multiple == 1 else "; a lower multiple leaves more widths to choose from"
-            kept = "; ".join(kept_whole(plan, cuts)) or "it has no layers"
-            raise PassError(f"prune: nothing was removed: {kept}{way_out}")
-        return plan, cuts
-
-    def _cut(self, net: nn.Module, cuts: Sequence[Cut], task: Task) -> nn.Module:
-        """`net` itself without these channels; with `refit`, what is left of each layer fitted to what it answered."""
-        if not (self.refit and cuts):
-            return without(net, cuts)
-        whole = copy_of(net)
-        net = without(net, cuts)
-        for line in refit(net, whole, cuts, task):
-            task.note(line)
-        return net
+        return Rounds(
+            choice=Choice(by=self.by, scope=self.scope, widths=widths, keep=self.keep),
+            target=Target(ratio=self.ratio, macs=self.macs, params=self.params, latency_ms=self.latency_ms),
+            runtime=Runtime(device=self.device, backend=self.backend, threads=self.threads),
+            count=self.rounds,
+            refit=self.refit,
+            recover=self._recovered,
+        )
 
     def _recovered(self, net: nn.Module, task: Task, number: int) -> nn.Module:
         if self.recover is None:

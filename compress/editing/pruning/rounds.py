@@ -1,0 +1,124 @@
+"""The story of pruning: in each round a plan, the share that goes, the cuts tried together, what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from compress.editing.layer_replacement import copied
+from compress.editing.pruning.plan import Channels, Choice, Plan, plan_for
+from compress.editing.pruning.refit import refit
+from compress.editing.pruning.remarks import kept_whole, remarks
+from compress.editing.pruning.removal import Cut, without
+from compress.editing.pruning.target import Runtime, share_for_latency, share_for_size
+from compress.errors import PassError
+from export.modules import copy_of
+
+if TYPE_CHECKING:
+    from compress.task import Task
+
+Recover = Callable[[nn.Module, "Task", int], nn.Module]
+"""Trains a network between two rounds, the number of the first of which is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """How much goes: one of these, the others None."""
+
+    ratio: float | None = None
+    """Share of the channels."""
+    macs: float | None = None
+    """Multiply-accumulates that stay at most; up to 1 a share of what there was."""
+    params: float | None = None
+    latency_ms: float | None = None
+    """What the artifact should take on the runtime."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounds:
+    """How channels are removed, a few at a time."""
+
+    choice: Choice
+    target: Target
+    runtime: Runtime
+    """Where a latency is measured."""
+    count: int
+    refit: bool
+    """Whether what is left of each layer is fitted to what it answered before."""
+    recover: Recover
+
+
+def pruned(net: nn.Module, task: Task, how: Rounds) -> nn.Module:
+    """A network with fewer channels; its input and output are as wide as before.
+
+    Raises:
+        PassError: if nothing can be removed, a target cannot be met, or `keep` names no layer.
+    """
+    changed = copied(net, "prune")
+    if how.target.latency_ms is not None:
+        how.runtime.target().open(how.runtime.backend)
+    before: tuple[int, int] | None = None
+    began: Channels = {}
+    share = how.target.ratio or 0.0
+    for number in range(1, how.count + 1):
+        plan = plan_for(changed, task, how.choice, began)
+        began = plan.began
+        before = before or plan.trial.size()
+        share = _share(plan, share, number, before, task, how)
+        plan, cuts = _settled(plan, share, number, before, task, how)
+        changed = _cut(changed, cuts, task, how)
+        if number < how.count:
+            changed = how.recover(changed, task, number)
+    assert before is not None
+    for line in remarks(plan, cuts, before, how.target.ratio):
+        task.note(line)
+    return changed
+
+
+def _share(plan: Plan, share: float, number: int, before: tuple[int, int], task: Task, how: Rounds) -> float:
+    """The share of channels that goes over all rounds: the ratio, or what meets the target.
+
+    It is looked for in the first round, and once more in the last, which must meet it exactly.
+    """
+    target = how.target
+    if target.ratio is not None or number not in (1, how.count):
+        return share
+    if target.latency_ms is not None:
+        share, said = share_for_latency(plan, target.latency_ms, how.runtime, task.example, task.seed)
+        if said is not None:
+            task.note(said)
+        return share
+    if target.params is not None:
+        return share_for_size(plan, "parameters", target.params * (before[0] if target.params <= 1 else 1))
+    assert target.macs is not None
+    return share_for_size(plan, "MACs", target.macs * (before[1] if target.macs <= 1 else 1))
+
+
+def _settled(
+    plan: Plan, share: float, number: int, before: tuple[int, int], task: Task, how: Rounds
+) -> tuple[Plan, list[Cut]]:
+    """The cuts of this round, all of them tried together; what refuses is kept, and the rest settled again."""
+    cuts = plan.cuts(share * number / how.count)
+    possible = plan.possible(cuts, task.example)
+    if possible is not plan:
+        again = _share(possible, share, number, before, task, how)
+        return _settled(possible, again, number, before, task, how)
+    if number == how.count and not cuts and not plan.done:
+        way_out = "" if how.choice.widths.multiple == 1 else "; a lower multiple leaves more widths to choose from"
+        kept = "; ".join(kept_whole(plan, cuts)) or "it has no layers"
+        raise PassError(f"prune: nothing was removed: {kept}{way_out}")
+    return plan, cuts
+
+
+def _cut(net: nn.Module, cuts: Sequence[Cut], task: Task, how: Rounds) -> nn.Module:
+    """`net` itself without these channels; with `refit`, what is left of each layer fitted to what it answered."""
+    if not (how.refit and cuts):
+        return without(net, cuts)
+    whole = copy_of(net)
+    net = without(net, cuts)
+    for line in refit(net, whole, cuts, task):
+        task.note(line)
+    return net
