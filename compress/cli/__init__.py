@@ -130,7 +130,10 @@ def inspect(
     backend: Annotated[
         str, typer.Option(help="The runtime that is timed, such as onnxruntime or openvino.")
     ] = "onnxruntime",
-    device: Annotated[str, typer.Option(help="Where it runs.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Where it runs: a device, with its host where it is elsewhere: orin_nano@tower-7.")
+    ] = "cpu",
+    python: Python = "python3",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Of a recipe: also what half of each pruning group costs in Dice.")
@@ -148,7 +151,7 @@ def inspect(
 
     if sensitivity and model.suffix not in (".yaml", ".yml"):
         raise SegpressError(f"{model}: --sensitivity needs a recipe, whose validation cases it measures on")
-    found = inspect_model(model, Where(backend=backend, device=device, size=_size(size)))
+    found = inspect_model(model, Where(backend=backend, device=device, python=python, size=_size(size)))
     drops = _half_drops(model, data, out) if sensitivity else None
     record = found.as_dict() | ({} if drops is None else {"half_pruned_drop": drops})
     if as_json:
