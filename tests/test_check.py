@@ -20,9 +20,10 @@ from compress.data.dataset import normal
 from compress.data.dataset.cases import Case, Dataset, Fit, Normalization
 from compress.data.dataset.images import Images
 from compress.data.synthetic import Synthetic
-from compress.errors import MissingExtra
+from compress.errors import MissingExtra, SurroundingsError
 from compress.gates.judging.scene import Scene
 from compress.pipeline import foreseen
+from compress.pipeline.deployment import Deployment
 from compress.recipe import Recipe, load
 from compress.storage.description import read_description
 from compress.storage.weights import load_net, save_net
@@ -357,6 +358,7 @@ def met(place: Path, recipe: dict, gates: list[dict], tests: int | None = 40, **
         ({"speedup": {"at_least": 2, "percentile": 99}}, "the percentile 99 needs 459 samples"),
         ({"speedup": {"at_least": 2, "over": "01-int8"}}, "01-int8 is the step that is judged"),
         ({"smaller": {"at_least": 2, "over": "tensorrt"}}, "no baseline of tensorrt is built"),
+        ({"fallback": {"at_most": 0}}, "it judges DLA cores, and cpu is none; give a device with dla: 0"),
     ],
 )
 def test_a_gate_that_the_recipe_keeps_from_holding_is_a_mistake(
@@ -399,9 +401,22 @@ def test_a_gate_on_what_is_not_here_is_a_warning(
     monkeypatch.setattr("export.device.cuda_capabilities", list)
     monkeypatch.setattr("compress.pipeline.foreseen.not_installed", lambda _: None)
     loaded, scene = met(tmp_path, recipe, [gate], devices=["cpu", "rtx_40"])
-    assert said(list(foreseen.doubts(loaded, scene)), "gates[0]", "cannot hold on this host", *parts)
+    assert said(list(foreseen.doubts(loaded, scene)), "gates[0]", "cannot hold from this host", *parts)
     assert list(foreseen.contradictions(loaded, scene)) == []
     assert said(list(foreseen.of_devices(loaded, scene.spots)), "devices[1] (rtx_40)", "no NVIDIA driver")
+
+
+def test_a_device_that_is_not_reached_is_said_to_end_a_run(
+    tmp_path: Path, recipe: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_here(at: Deployment) -> None:
+        if not at.target.is_this_host:
+            raise SurroundingsError("tower-7: no such host")
+
+    monkeypatch.setattr(Deployment, "not_here", not_here)
+    loaded, scene = met(tmp_path, recipe, [], devices=["cpu", {"cpu": {"at": "tower-7"}}])
+    (warning,) = foreseen.of_devices(loaded, scene.spots)
+    assert warning == "devices[1] (cpu@tower-7): a run ends at once, with exit code 4: tower-7: no such host"
 
 
 def test_a_gate_on_the_baseline_needs_one_runtime_that_is_here(
@@ -411,7 +426,7 @@ def test_a_gate_on_the_baseline_needs_one_runtime_that_is_here(
     gates = [{"baseline": {"dice": {"at_least": 0.5}}}]
     assert list(foreseen.doubts(*met(tmp_path, recipe, gates, devices=["cpu", "rtx_40"]))) == []
     (doubt,) = foreseen.doubts(*met(tmp_path, recipe, gates, devices=["rtx_40"]))
-    assert said([doubt], "gates[0] (baseline)", "cannot hold on this host, since nothing is measured")
+    assert said([doubt], "gates[0] (baseline)", "cannot hold from this host, since nothing is measured")
 
 
 @pytest.mark.parametrize(("name", "tests"), [("dice_drop", 29), ("iou_drop", 5), ("hd95_rise", 1)])

@@ -118,7 +118,8 @@ def check(
     steps = " -> ".join(word for word, _ in loaded.passes) or "no pass"
     but = f", but for {len(warnings)} warning{'s' * (len(warnings) > 1)}" if warnings else ""
     devices = ", ".join(device.name for device in loaded.devices)
-    typer.echo(f"{recipe}: good ({steps}; {len(loaded.gates)} gates; on {devices}){but}")
+    gates = f"{len(loaded.gates)} gate{'s' * (len(loaded.gates) != 1)}"
+    typer.echo(f"{recipe}: good ({steps}; {gates}; on {devices}){but}")
 
 
 @app.command()

@@ -347,7 +347,8 @@ def _gates(recipe: Recipe, data: Dataset | None, net: nn.Module | None, found: F
     tests = None if data is None else _count(recipe, data, "test")
     classes = None if data is None else data.class_names[1:]
     scene = foreseen.scene(recipe, spots, classes, tests)
-    found.mistakes += [*foreseen.of_passes(recipe), *foreseen.contradictions(recipe, scene)]
+    found.mistakes += [*foreseen.of_power_modes(recipe, spots), *foreseen.of_passes(recipe)]
+    found.mistakes += foreseen.contradictions(recipe, scene)
     found.warnings += [*foreseen.of_devices(recipe, spots), *foreseen.doubts(recipe, scene)]
     if not recipe.gates:
         found.warnings.append("no gates: nothing will be judged")
