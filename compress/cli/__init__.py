@@ -228,8 +228,12 @@ def facts(host: Host, python: Python = "python3") -> None:
     import json
 
     from compress.commands.device import facts as told
+    from compress.commands.device import lacks
 
-    typer.echo(json.dumps(told(host, python), indent=2))
+    found = told(host, python)
+    typer.echo(json.dumps(found, indent=2))
+    if fault := lacks(host, found):
+        typer.echo(f"compress: {fault}", err=True)
 
 
 @device_commands.command()

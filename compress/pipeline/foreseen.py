@@ -92,7 +92,7 @@ def of_passes(recipe: Recipe) -> Iterator[str]:
     for index, (word, step) in enumerate(recipe.passes):
         if not isinstance(step, Timed) or step.latency_ms is None:
             continue
-        at = Deployment(backend=step.backend, target=target_on(find_device(step.device), step.threads))
+        at = Deployment(backend=step.backend, target=target_on(find_device(step.device, step.python), step.threads))
         missing = _not_installed(at) or at.not_here()
         if missing:
             yield f"passes[{index}] ({word}): latency_ms: it measures on what is not here: {missing}"
