@@ -24,9 +24,9 @@ def schema() -> dict[str, Any]:
         made = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")
         shared.update(made.pop("$defs", {}))
         made["properties"] = {**made.get("properties", {}), **(extra or {})}
-        for option, choices in (("device", _device()), ("backend", {"enum": words("export.backends")})):
+        for option, chosen in (("device", _device), ("backend", _backend)):
             if option in made["properties"]:
-                made["properties"][option] = _chosen(choices, made["properties"][option])
+                made["properties"][option] = chosen(made["properties"][option])
         return made
 
     weights = {"weights": {"type": "string", "description": "Trained weights: .safetensors, or a torch state dict."}}
@@ -84,18 +84,24 @@ def one_word(choices: Mapping[str, dict[str, Any]], bare: bool) -> dict[str, Any
     return {"anyOf": [*mappings, *([{"enum": list(choices)}] if bare else [])]}
 
 
-def _device() -> dict[str, Any]:
+def _device(option: Mapping[str, Any]) -> dict[str, Any]:
     """A device as gates and passes name one: its word, with the host or the DLA core behind it where they matter."""
     known = words("export.devices")
     with_cores = [word for word in known if find_device(word).dla_cores]
     place = f"(@{HOST})?"
     named = f"^({'|'.join(known)}){place}$|^({'|'.join(with_cores)}){place}{re.escape(DLA)}[0-9]+$"
-    return {"anyOf": [{"enum": known}, {"type": "string", "pattern": named}]}
+    return {**_rest(option), "anyOf": [{"enum": [*known, *_null(option)]}, {"type": "string", "pattern": named}]}
 
 
-def _chosen(choices: Mapping[str, Any], option: Mapping[str, Any]) -> dict[str, Any]:
-    """An option of the schema as one of these choices, or null where it is null unless it is given."""
-    rest = {key: value for key, value in option.items() if key not in ("type", "anyOf")}
-    if option.get("default", "") is not None:
-        return {**rest, **choices}
-    return {**rest, "anyOf": [*choices.get("anyOf", [choices]), {"type": "null"}]}
+def _backend(option: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_rest(option), "enum": [*words("export.backends"), *_null(option)]}
+
+
+def _rest(option: Mapping[str, Any]) -> dict[str, Any]:
+    """An option of the schema without what it may be."""
+    return {key: value for key, value in option.items() if key not in ("type", "anyOf")}
+
+
+def _null(option: Mapping[str, Any]) -> list[None]:
+    """Null too, where it is null unless it is given."""
+    return [None] if option.get("default", "") is None else []
