@@ -236,7 +236,9 @@ def test_what_a_page_puts_into_a_recipe_is_good(page: str, tmp_path: Path, monke
     # The host is not asked: what is built for what is elsewhere is known without it.
     monkeypatch.setattr(Deployment, "not_here", lambda at: None)
     for part in parts:
-        load(write_recipe(tmp_path, {**whole, "latency": {}, **part}))
+        loaded = load(write_recipe(tmp_path, {**whole, "latency": {}, **part}))
+        named = [gate for _, gate in loaded.gates if getattr(gate, "device", None) == "orin_nano"]
+        assert all(getattr(gate, "backend", None) == "tensorrt" for gate in named)
     for gates in lists:
         loaded = load(write_recipe(tmp_path, {**whole, "gates": gates}))
         assert list(foreseen.contradictions(loaded, foreseen.scene(loaded, foreseen.spots(loaded), None, None))) == []
@@ -248,8 +250,11 @@ def test_the_readmes_recipes_are_good(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(blocks) == 3
     for block in (blocks[0], blocks[2]):
         load(write_recipe(tmp_path, yaml.safe_load(block)))
-    jetson = load(on_a_jetson(tmp_path)).devices[1]
+    there = load(on_a_jetson(tmp_path))
+    jetson = there.devices[1]
     assert (jetson.name, jetson.reach.at) == ("orin_nano@tower-7", "tower-7")
+    # A Jetson has TensorRT from JetPack, and no other runtime until somebody installs one.
+    assert all(getattr(gate, "backend", None) == "tensorrt" for _, gate in there.gates)
     shown, demonstrated = (yaml.safe_load(each) for each in (blocks[0], Path("recipes/unet_int8.yaml").read_text()))
     assert shown["network"]["unet"].pop("weights") == f"recipes/{demonstrated['network']['unet'].pop('weights')}"
     assert shown == demonstrated, "what `make demo` runs is the recipe that the README shows"
