@@ -46,6 +46,11 @@ class Timed(Protocol):
     @property
     def threads(self) -> int | None: ...
 
+    @property
+    def python(self) -> str:
+        """Of a device elsewhere: the one there that has the runtime."""
+        ...
+
 
 class Network(Protocol):
     """A network that is described, and not built yet."""

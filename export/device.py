@@ -80,7 +80,10 @@ class Device:
             NotHere: with the reason, as a report prints it.
         """
         if self.model is not None and self.model not in (board() or ""):
-            raise NotHere(f"{self.title} is another machine; say how it is reached: {self.word}: {{at: HOST}}")
+            raise NotHere(
+                f"{self.title} is another machine; say how it is reached: {self.word}: {{at: HOST}} in a recipe, "
+                f"--device {self.word}@HOST elsewhere"
+            )
         if self.kind == "cpu" and self.exact_sums and not (known := instruction_set()).exact_sums:
             raise NotHere(f"this host's CPU has neither AVX-512 VNNI nor AMX: it is {known.title}")
         if self.kind != "cpu":

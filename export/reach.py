@@ -15,13 +15,20 @@ DLA = "+dla"
 """What stands before the number of a DLA core in a device's name: `agx_orin@tower-7+dla0`."""
 
 
+PYTHON = "python3"
+"""The Python there, where no other is named."""
+
+HOST = "[A-Za-z0-9_][A-Za-z0-9_.@:%-]*"
+"""The pattern of a host, as `ssh` may know it."""
+
+
 def word_of(name: str) -> str:
     """A device's word, of a name with its host or DLA core behind it: `agx_orin` of `agx_orin@tower-7+dla0`."""
     return name.partition(DLA)[0].partition("@")[0]
 
 
 def _host(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@:%-]*", name):
+    if not re.fullmatch(HOST, name):
         raise ValueError(
             f"{name!r} is no host: a name as `ssh` knows it, not beginning with '-'; a port stands in ~/.ssh/config"
         )
@@ -36,7 +43,7 @@ class Reach:
 
     at: Annotated[str, AfterValidator(_host)] | None = None
     """A host as `ssh` knows it, such as one of ~/.ssh/config; None is this host."""
-    python: Annotated[str, Field(min_length=1)] = "python3"
+    python: Annotated[str, Field(min_length=1)] = PYTHON
     """The Python there that has the runtimes."""
     dla: Annotated[int, Field(ge=0, le=15)] | None = None
     """The DLA core that computes, and the GPU what it does not take; None is the GPU alone."""

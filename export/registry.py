@@ -6,9 +6,11 @@ import importlib
 import pkgutil
 from typing import Any, cast
 
+import pydantic
+
 from export.backend import Backend
 from export.device import Device
-from export.reach import DLA, Reach
+from export.reach import DLA, HERE, PYTHON, Reach
 
 
 def words(package: str) -> list[str]:
@@ -33,10 +35,13 @@ def named(package: str, word: str) -> Any:
     return one
 
 
-def find_device(word: str) -> Device:
+def find_device(word: str, python: str = PYTHON) -> Device:
     """The constant in export/devices/`word`.py; with a host behind it, as in `cpu@tower-7`, the device at that host.
 
-    With a DLA core behind it, as in `agx_orin@tower-7+dla0`, it is that core of it.
+    `cpu@here` is this host's; with a DLA core behind it, as in `agx_orin@tower-7+dla0`, it is that core of it.
+
+    Args:
+        python: the Python at that host which has the runtimes.
 
     Raises:
         ValueError: if that is no host as `Reach.at` may name one, or the device has no such core.
@@ -45,11 +50,15 @@ def find_device(word: str) -> Device:
     plain, at, host = place.partition("@")
     device = named("export.devices", plain)
     assert isinstance(device, Device)
-    if not at and not dla:
+    elsewhere = bool(at) and host != HERE
+    if not elsewhere and not dla:
         return device
     if dla and not core.isdecimal():
         raise ValueError(f"{word}: '{core}' is no number of a DLA core, such as {plain}{DLA}0")
-    reach = Reach(at=host if at else None, dla=int(core) if dla else None)
+    try:
+        reach = Reach(at=host if elsewhere else None, python=python, dla=int(core) if dla else None)
+    except pydantic.ValidationError as error:
+        raise ValueError(f"{word}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     if fault := device.fault_of(reach):
         raise ValueError(f"{word}: {fault}")
     return device.reached(reach)

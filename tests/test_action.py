@@ -139,6 +139,14 @@ def test_a_mistake_is_told_in_the_summary_and_is_the_exit_code(place: Path) -> N
     assert not (place / "injected").exists()
 
 
+def test_what_keeps_other_gates_and_the_comparison_from_judging_is_told_in_the_summary(place: Path) -> None:
+    (place / "other.yaml").write_text("- dice_drops: {at_most: 1}\n")
+    done = act(place, recipe="recipe.yaml", out="my runs", gates="other.yaml", baseline_run="nowhere")
+    assert done.code == 2 and "some run: holds" in done.summary
+    assert "compress gate: exit code 2" in done.summary and "did you mean 'dice_drop'?" in done.summary
+    assert "compress compare: exit code 2" in done.summary and "nowhere: no such folder" in done.summary
+
+
 def test_a_command_that_cannot_even_begin_is_no_failed_gate(place: Path) -> None:
     (place / "bin" / "stub.py").write_text("import nothing_of_this_name")
     done = act(place, recipe="recipe.yaml", out="my runs")

@@ -15,14 +15,16 @@ from conftest import SIZE, write_folder, write_recipe
 from PIL import Image
 from test_cli import compress, refused
 
-from compress.commands.check import Found, check
+from compress.commands.check import Found, _briefly, check
+from compress.commands.device import lacks
 from compress.data.dataset import normal
 from compress.data.dataset.cases import Case, Dataset, Fit, Normalization
 from compress.data.dataset.images import Images
 from compress.data.synthetic import Synthetic
-from compress.errors import MissingExtra
+from compress.errors import MissingExtra, SurroundingsError
 from compress.gates.judging.scene import Scene
 from compress.pipeline import foreseen
+from compress.pipeline.deployment import Deployment
 from compress.recipe import Recipe, load
 from compress.storage.description import read_description
 from compress.storage.weights import load_net, save_net
@@ -76,7 +78,7 @@ def test_a_good_recipe_is_good_and_says_what_its_baseline_reaches(tmp_path: Path
     done = compress("check", write_recipe(tmp_path, recipe))
     assert done.returncode == 0, done.stderr
     assert "baseline in torch over 8 test cases, Dice: square 0." in done.stdout
-    assert done.stdout.endswith("good (int8; 1 gates; on cpu)\n")
+    assert done.stdout.endswith("good (int8; 1 gate; on cpu)\n")
     assert "scoring the uncompressed network" in done.stderr, "progress is told where no program reads"
 
 
@@ -357,6 +359,7 @@ def met(place: Path, recipe: dict, gates: list[dict], tests: int | None = 40, **
         ({"speedup": {"at_least": 2, "percentile": 99}}, "the percentile 99 needs 459 samples"),
         ({"speedup": {"at_least": 2, "over": "01-int8"}}, "01-int8 is the step that is judged"),
         ({"smaller": {"at_least": 2, "over": "tensorrt"}}, "no baseline of tensorrt is built"),
+        ({"fallback": {"at_most": 0}}, "it judges DLA cores, and cpu is none; give a device with dla: 0"),
     ],
 )
 def test_a_gate_that_the_recipe_keeps_from_holding_is_a_mistake(
@@ -399,9 +402,43 @@ def test_a_gate_on_what_is_not_here_is_a_warning(
     monkeypatch.setattr("export.device.cuda_capabilities", list)
     monkeypatch.setattr("compress.pipeline.foreseen.not_installed", lambda _: None)
     loaded, scene = met(tmp_path, recipe, [gate], devices=["cpu", "rtx_40"])
-    assert said(list(foreseen.doubts(loaded, scene)), "gates[0]", "cannot hold on this host", *parts)
+    assert said(list(foreseen.doubts(loaded, scene)), "gates[0]", "cannot hold from this host", *parts)
     assert list(foreseen.contradictions(loaded, scene)) == []
     assert said(list(foreseen.of_devices(loaded, scene.spots)), "devices[1] (rtx_40)", "no NVIDIA driver")
+
+
+def test_a_device_that_is_not_reached_is_said_to_end_a_run(
+    tmp_path: Path, recipe: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_here(at: Deployment) -> None:
+        if not at.target.is_this_host:
+            raise SurroundingsError("tower-7: no such host")
+
+    monkeypatch.setattr(Deployment, "not_here", not_here)
+    loaded, scene = met(tmp_path, recipe, [], devices=["cpu", {"cpu": {"at": "tower-7"}}])
+    (warning,) = foreseen.of_devices(loaded, scene.spots)
+    assert warning == "devices[1] (cpu@tower-7): a run ends at once, with exit code 4: tower-7: no such host"
+
+
+def test_the_reason_of_a_device_is_told_once() -> None:
+    told = ["devices[1] (rtx_40): what is built for it is not measured: no NVIDIA driver"]
+    begun = "gates[0] (parity): cannot hold from this host, since tensorrt on rtx_40"
+    doubts = [f"{begun} is not measured: no NVIDIA driver; to judge only what is here, give device: cpu"]
+    (doubt,) = _briefly(doubts, {"no NVIDIA driver", None}, told)
+    assert doubt == f"{begun} is not measured (see devices); to judge only what is here, give device: cpu"
+    # A runtime that is not installed is told of by another sentence.
+    assert list(_briefly(doubts, {"no NVIDIA driver", None}, [])) == doubts
+
+
+def test_a_python_without_a_runtime_is_told_with_what_would_be_right() -> None:
+    known = {"executable": "/usr/bin/python3", "runtimes": {"onnxruntime": "1.23"}}
+    assert lacks("pi", known) is None
+    told = lacks("pi", known | {"runtimes": {}})
+    assert told is not None and told.startswith("pi: /usr/bin/python3 has no runtime") and "--python PATH" in told
+
+
+def test_a_normalization_is_said_in_words() -> None:
+    assert str(Normalization(mean=(0.58024, 0.1), std=(0.25, 1.0))) == "mean 0.5802, 0.1; std 0.25, 1"
 
 
 def test_a_gate_on_the_baseline_needs_one_runtime_that_is_here(
@@ -411,7 +448,7 @@ def test_a_gate_on_the_baseline_needs_one_runtime_that_is_here(
     gates = [{"baseline": {"dice": {"at_least": 0.5}}}]
     assert list(foreseen.doubts(*met(tmp_path, recipe, gates, devices=["cpu", "rtx_40"]))) == []
     (doubt,) = foreseen.doubts(*met(tmp_path, recipe, gates, devices=["rtx_40"]))
-    assert said([doubt], "gates[0] (baseline)", "cannot hold on this host, since nothing is measured")
+    assert said([doubt], "gates[0] (baseline)", "cannot hold from this host, since nothing is measured")
 
 
 @pytest.mark.parametrize(("name", "tests"), [("dice_drop", 29), ("iou_drop", 5), ("hd95_rise", 1)])

@@ -150,9 +150,12 @@ def test_one_device_at_two_hosts_is_one_artifact_whose_times_are_not_compared() 
 
 
 def test_the_same_file_on_the_same_host_is_not_slower_whatever_its_times_say(main: Path, tmp_path: Path) -> None:
-    done = compress("compare", main, change(tmp_path, two_steps(p50=(8, 4, 3), seed=1), content="a"))
+    same = change(tmp_path, two_steps(p50=(8, 4, 3), seed=1), content="a")
+    done = compress("compare", main, same)
     assert done.returncode == 0, done.stdout
     assert "the same file, versions and host" in words(done)
+    # Nor is it faster, where that is asked for.
+    assert compress("compare", main, same, "--slower", "0.9").returncode == 1
 
 
 # Losses.

@@ -96,6 +96,13 @@ def test_a_changed_artifact_is_not_run(tmp_path: Path) -> None:
     [
         (Where(backend="onnxrt"), "no backend 'onnxrt'; there are "),
         (Where(device="gpu"), "no device 'gpu'; there are "),
+        (Where(device="cpu@a b"), "--device cpu@a b: 'a b' is no host: "),
+        (Where(device="cpu@"), "--device cpu@: '' is no host: "),
+        (Where(device="cpu+dla0"), r"--device cpu\+dla0: dla: this host's CPU has no DLA core"),
+        (
+            Where(device="orin_nano@here"),
+            "is another machine; say how it is reached: orin_nano: {at: HOST} in a recipe",
+        ),
         (Where(backend="torch"), "torch does not tell how long its layers take; choose onnxruntime or openvino"),
         (Where(backend="openvino", device="rtx_40"), "openvino does not run on rtx_40"),
     ],

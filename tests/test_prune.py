@@ -429,7 +429,7 @@ def test_a_latency_is_met_on_the_built_artifact() -> None:
     notes: list[str] = []
     task = stand_in(built, image, notes)
     options: dict[str, Any] = {"threads": 1, "multiple": 2}
-    here = Runtime(device="cpu", backend="onnxruntime", threads=1)
+    here = Runtime(device="cpu", backend="onnxruntime", threads=1, python="python3")
     whole = latency_ms(built, image, here, seed=3)
     small = Prune(latency_ms=whole / 2, **options)(built, task)
     told = float(notes[0].split(" ms")[0])
@@ -469,6 +469,12 @@ def test_a_latency_that_cannot_be_met_says_what_can(target: float, said: str, mo
         cut(chain(), latency_ms=target)
 
 
+def test_a_latency_is_measured_where_the_device_is_by_the_python_there() -> None:
+    there = Runtime(device="cpu@tower-7", backend="onnxruntime", threads=1, python="/opt/bin/python").target().device
+    assert (there.name, there.reach.at, there.reach.python) == ("cpu@tower-7", "tower-7", "/opt/bin/python")
+    assert Runtime(device="cpu@here", backend="onnxruntime", threads=1, python="python3").target().is_this_host
+
+
 # What is refused.
 
 
@@ -479,6 +485,7 @@ def test_a_latency_that_cannot_be_met_says_what_can(target: float, said: str, mo
         ({"ratio": 0.5, "macs": 0.5}, "ratio and macs are given"),
         ({"ratio": 0.95}, "ratio 0.95 is more than most, 0.9"),
         ({"ratio": 0.5, "device": "toaster"}, "there is no device 'toaster'; there are agx_orin, cpu"),
+        ({"latency_ms": 5, "device": "cpu@a b"}, "cpu@a b: 'a b' is no host"),
         ({"latency_ms": 5, "backend": "tensorrt"}, "backend 'tensorrt' does not run on cpu"),
         ({"ratio": 0.5, "recover": {"epochs": 1}}, "recover is done between rounds"),
         ({"ratio": 0.5, "rounds": 2, "recover": {"epoch": 1}}, "recover.epoch"),

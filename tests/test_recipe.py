@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,13 @@ def test_a_data_folder_from_outside_needs_a_recipe_that_takes_one(tmp_path: Path
             "passes: [[int8]]",
             f"passes[0]: one word and its options, such as '{words('compress.passes')[0]}: {{...}}', not ['int8']",
         ),
-        ("devices: cpu", "devices: a list of words, such as [cpu]"),
+        ("devices: cpu", "devices: a list of devices, such as [cpu] or [cpu, orin_nano: {at: HOST}]"),
+        ("devices: [cpu@tower-7]", "devices[0] (cpu@tower-7): host and DLA core are options here: cpu: {at: tower-7}"),
+        (
+            "devices: [agx_orin@t+dla1]",
+            "devices[0] (agx_orin@t+dla1): host and DLA core are options here: agx_orin: {at: t, dla: 1}",
+        ),
+        ("devices: [cpu@here]", "devices[0] (cpu@here): host and DLA core are options here: cpu"),
         ("dynamic: batch", "dynamic: a list of the axes left open: [batch], [size] or [batch, size]"),
         ("train: 5", "train: its options are names with values, not 5"),
         ("opset: 12", "opset: 12 is not one of 18 to 23"),
@@ -495,3 +502,55 @@ def test_the_schema_knows_every_word_and_every_option_of_a_gate() -> None:
     assert {"classes", "weights", "width"} <= set(unet["properties"])
     assert "int8" in properties["passes"]["items"]["anyOf"][-1]["enum"]
     assert {"folder", "nifti", "synthetic"} == set(properties["data"]["anyOf"][-1]["enum"])
+
+
+def in_an_editor(option: dict[str, Any], value: str | None) -> bool:
+    """Whether an editor takes a value for an option of the schema."""
+    return any(
+        value in each.get("enum", ())
+        or (value is not None and "pattern" in each and re.search(each["pattern"], value) is not None)
+        for each in option["anyOf"]
+    )
+
+
+@pytest.fixture(scope="module")
+def sections() -> dict[str, Any]:
+    """The sections of a recipe in its schema, which takes a moment to make."""
+    properties: dict[str, Any] = schema()["properties"]
+    return properties
+
+
+def options_of(section: dict[str, Any], word: str) -> dict[str, Any]:
+    """The options of a word in a section that is a list."""
+    (options,) = (each["properties"][word] for each in section["items"]["anyOf"] if word in each.get("properties", ()))
+    found: dict[str, Any] = options["properties"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        ("orin_nano", True),
+        ("cpu@here", True),
+        ("cpu@clinic@192.168.1.40", True),
+        ("agx_orin+dla0", True),
+        ("agx_orin@tower-7+dla1", True),
+        ("orin_nan", False),
+        ("orin_nan@tower-7", False),
+        ("orin_nano+dla0", False),
+        ("agx_orin+dla", False),
+        ("cpu@", False),
+        ("cpu@-oProxyCommand", False),
+        ("tower-7", False),
+    ],
+)
+def test_an_editor_takes_a_device_as_a_recipe_names_it(sections: dict[str, Any], value: str, good: bool) -> None:
+    for options in (options_of(sections["gates"], "latency_ms"), options_of(sections["passes"], "prune")):
+        assert in_an_editor(options["device"], value) is good
+
+
+def test_an_editor_lists_the_words_of_devices_and_lets_a_gate_have_none(sections: dict[str, Any]) -> None:
+    options = options_of(sections["gates"], "parity")
+    assert in_an_editor(options["device"], None) and None in options["backend"]["enum"]
+    assert options["device"]["anyOf"][0] == {"enum": [*words("export.devices"), None]}
+    assert not in_an_editor(options_of(sections["passes"], "prune")["device"], None)

@@ -17,11 +17,14 @@ from compress.cache import Cache
 from compress.cli import check
 from compress.commands.run import first_key, run
 from compress.commands.train import train
+from compress.pipeline import foreseen
+from compress.pipeline.deployment import Deployment
 from compress.pipeline.stages import baseline, chain
 from compress.recipe import load
 from compress.report.plots import plots
 from compress.storage.description import Description, build_net
 from compress.storage.weights import load_weights, save_net
+from export import registry
 from export.files import make_folder, sha256
 
 ROOT = Path(__file__).parent.parent
@@ -187,9 +190,9 @@ def test_int8_costs_real_ultrasound_at_most_half_a_percent(tmp_path: Path) -> No
         assert drop["mean"]["drop"] <= 0.005
 
 
-def blocks_of(language: str) -> list[str]:
-    """The README's blocks in a language, those inside lists too."""
-    text = (ROOT / "README.md").read_text()
+def blocks_of(language: str, page: str = "README.md") -> list[str]:
+    """The blocks of a page in a language, those inside lists too."""
+    text = (ROOT / page).read_text()
     found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
     return [textwrap.dedent(block) for _, block in found]
 
@@ -220,14 +223,38 @@ def test_the_commands_in_the_readme_are_real(monkeypatch: pytest.MonkeyPatch, tm
             assert f"\n{line.split()[1]}:" in targets
 
 
+@pytest.mark.parametrize("page", ["devices", "ci"])
+def test_what_a_page_puts_into_a_recipe_is_good(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its devices and gates load, and nothing in the recipe of the README keeps a gate from ever holding."""
+    monkeypatch.chdir(ROOT)
+    whole = yaml.safe_load(blocks_of("yaml")[0])
+    blocks = [yaml.safe_load(each) for each in blocks_of("yaml", f"docs/{page}.md")]
+    known = set(registry.words("compress.gates"))
+    lists = [each for each in blocks if isinstance(each, list) and all(set(gate) & known for gate in each)]
+    parts = [each for each in blocks if isinstance(each, dict) and "gates" in each]
+    assert parts
+    # The host is not asked: what is built for what is elsewhere is known without it.
+    monkeypatch.setattr(Deployment, "not_here", lambda at: None)
+    for part in parts:
+        loaded = load(write_recipe(tmp_path, {**whole, "latency": {}, **part}))
+        named = [gate for _, gate in loaded.gates if getattr(gate, "device", None) == "orin_nano"]
+        assert all(getattr(gate, "backend", None) == "tensorrt" for gate in named)
+    for gates in lists:
+        loaded = load(write_recipe(tmp_path, {**whole, "gates": gates}))
+        assert list(foreseen.contradictions(loaded, foreseen.scene(loaded, foreseen.spots(loaded), None, None))) == []
+
+
 def test_the_readmes_recipes_are_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     blocks = blocks_of("yaml")
     assert len(blocks) == 3
     for block in (blocks[0], blocks[2]):
         load(write_recipe(tmp_path, yaml.safe_load(block)))
-    jetson = load(on_a_jetson(tmp_path)).devices[1]
+    there = load(on_a_jetson(tmp_path))
+    jetson = there.devices[1]
     assert (jetson.name, jetson.reach.at) == ("orin_nano@tower-7", "tower-7")
+    # A Jetson has TensorRT from JetPack, and no other runtime until somebody installs one.
+    assert all(getattr(gate, "backend", None) == "tensorrt" for _, gate in there.gates)
     shown, demonstrated = (yaml.safe_load(each) for each in (blocks[0], Path("recipes/unet_int8.yaml").read_text()))
     assert shown["network"]["unet"].pop("weights") == f"recipes/{demonstrated['network']['unet'].pop('weights')}"
     assert shown == demonstrated, "what `make demo` runs is the recipe that the README shows"

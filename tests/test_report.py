@@ -353,6 +353,26 @@ def test_what_was_not_measured_says_why(render: Any) -> None:
     assert "which was not reached" in text
 
 
+@pytest.mark.parametrize("render", [to_markdown, page])
+def test_each_machine_that_was_reached_over_ssh_is_told(render: Any) -> None:
+    found = report()
+    facts = {
+        "cpu": "Cortex-A78AE",
+        "board": "NVIDIA Jetson Orin Nano",
+        "memory_mb": 7620,
+        "threads": 6,
+        "at": "tower-7",
+    }
+    conditions = {"load": 0.5, "governor": "schedutil", "power_mode": "15W"}
+    for step, dice in (("baseline", BASELINE), ("01-int8", INT8)):
+        found["rows"].append(measured(step, "tensorrt", 5.0, dice) | {"device": "orin_nano@tower-7"})
+        found["rows"][-1]["latency_ms"] |= {"host": facts, "conditions": conditions}
+    text = seen(render, found)
+    assert text.count("Host of orin_nano@tower-7") == 1
+    told = ["NVIDIA Jetson Orin Nano", "7620", "schedutil", "15W", "tower-7", "Intel Xeon"]
+    assert [each for each in told if each not in text] == []
+
+
 @FORMS
 def test_power_heat_and_throttling_are_told(render: Any) -> None:
     found, clocks = report(), {"gpu": {"min": 306.0, "mean": 600.0, "most": 625.0}}

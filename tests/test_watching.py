@@ -16,12 +16,15 @@ import pytest
 from conftest import write_recipe
 
 from compress.errors import RecipeError
+from compress.pipeline import foreseen
 from compress.pipeline import watch as run_watch
+from compress.pipeline.deployment import deployments, reached
 from compress.recipe import load
 from compress.storage.weights import load_net
 from export.errors import SurroundingsError
 from export.reach import Reach
 from export.registry import find_device
+from export.remote import answers
 from export.remote.answers import Watched, read
 from export.remote.runner import clocks, heat, power, sampling, sysfs, throttling
 from export.remote.runner.power import Rail
@@ -171,6 +174,40 @@ def test_a_device_of_this_host_without_modes_is_not_set_to_one() -> None:
         pass
     with LocalTarget(device=find_device("cpu"), threads=1, load=load_net).watcher.in_power_mode():
         pass
+
+
+def test_a_power_mode_without_nvpmodel_is_told_before_anything_is_built(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load(write_recipe(tmp_path, recipe | {"devices": [{"cpu": {"power_mode": "MAXN"}}]}))
+    said = "cpu): power_mode: MAXN: no nvpmodel, which Jetsons have, tells a mode there; leave it out"
+    assert list(foreseen.of_power_modes(loaded, foreseen.spots(loaded))) == [f"devices[0] ({said}"]
+    deployed = deployments(loaded.devices, None)
+    with pytest.raises(SurroundingsError, match=r"^cpu: power_mode: MAXN: "), reached(deployed, print):
+        pass
+    # A board that is not here is built for, and nothing is set there.
+    board = find_device("orin_nano").reached(Reach(power_mode="15W"))
+    with reached(deployments([board], None), print):
+        pass
+    monkeypatch.setattr("export.remote.watchers.mode", lambda: ("15W", None))
+    assert list(foreseen.of_power_modes(loaded, foreseen.spots(loaded))) == []
+    with reached(deployed, print):
+        pass
+
+
+def test_the_mode_of_a_device_elsewhere_is_asked_with_its_conditions() -> None:
+    class Talk:
+        def __init__(self, **told: str) -> None:
+            self.told = told
+
+        def ask(self, kind: type[answers.Conditions], request: dict[str, str]) -> tuple[answers.Conditions, bytes]:
+            assert request == {"do": "conditions"}
+            return kind(conditions={"load": 0.5, **self.told}), b""
+
+    def mode_of(talk: Talk) -> str | None:
+        return WatcherThere(reach=Reach(at="tower"), conversation=talk).power_mode()  # type: ignore[arg-type]
+
+    assert mode_of(Talk(power_mode="15W")) == "15W" and mode_of(Talk()) is None
 
 
 @pytest.mark.parametrize(

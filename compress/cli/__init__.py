@@ -118,7 +118,8 @@ def check(
     steps = " -> ".join(word for word, _ in loaded.passes) or "no pass"
     but = f", but for {len(warnings)} warning{'s' * (len(warnings) > 1)}" if warnings else ""
     devices = ", ".join(device.name for device in loaded.devices)
-    typer.echo(f"{recipe}: good ({steps}; {len(loaded.gates)} gates; on {devices}){but}")
+    gates = f"{len(loaded.gates)} gate{'s' * (len(loaded.gates) != 1)}"
+    typer.echo(f"{recipe}: good ({steps}; {gates}; on {devices}){but}")
 
 
 @app.command()
@@ -130,7 +131,10 @@ def inspect(
     backend: Annotated[
         str, typer.Option(help="The runtime that is timed, such as onnxruntime or openvino.")
     ] = "onnxruntime",
-    device: Annotated[str, typer.Option(help="Where it runs.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Where it runs: a device, with its host where it is elsewhere: orin_nano@tower-7.")
+    ] = "cpu",
+    python: Python = "python3",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Of a recipe: also what half of each pruning group costs in Dice.")
@@ -148,7 +152,7 @@ def inspect(
 
     if sensitivity and model.suffix not in (".yaml", ".yml"):
         raise SegpressError(f"{model}: --sensitivity needs a recipe, whose validation cases it measures on")
-    found = inspect_model(model, Where(backend=backend, device=device, size=_size(size)))
+    found = inspect_model(model, Where(backend=backend, device=device, python=python, size=_size(size)))
     drops = _half_drops(model, data, out) if sensitivity else None
     record = found.as_dict() | ({} if drops is None else {"half_pruned_drop": drops})
     if as_json:
@@ -224,8 +228,12 @@ def facts(host: Host, python: Python = "python3") -> None:
     import json
 
     from compress.commands.device import facts as told
+    from compress.commands.device import lacks
 
-    typer.echo(json.dumps(told(host, python), indent=2))
+    found = told(host, python)
+    typer.echo(json.dumps(found, indent=2))
+    if fault := lacks(host, found):
+        typer.echo(f"compress: {fault}", err=True)
 
 
 @device_commands.command()

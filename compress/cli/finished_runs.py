@@ -73,6 +73,7 @@ def compare(
     found = compared(main, change, allowed, gates, every_step=every_step)
     console = console_of_output()
     show_table(found.table, console)
+    console.print()
     show_notes(found.notes, console)
     show_gates(found.record, console)
     outputs.write(found.record, found.notes)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -347,7 +347,17 @@ def _gates(recipe: Recipe, data: Dataset | None, net: nn.Module | None, found: F
     tests = None if data is None else _count(recipe, data, "test")
     classes = None if data is None else data.class_names[1:]
     scene = foreseen.scene(recipe, spots, classes, tests)
-    found.mistakes += [*foreseen.of_passes(recipe), *foreseen.contradictions(recipe, scene)]
-    found.warnings += [*foreseen.of_devices(recipe, spots), *foreseen.doubts(recipe, scene)]
+    found.mistakes += [*foreseen.of_power_modes(recipe, spots), *foreseen.of_passes(recipe)]
+    found.mistakes += foreseen.contradictions(recipe, scene)
+    away = list(foreseen.of_devices(recipe, spots))
+    found.warnings += [*away, *_briefly(foreseen.doubts(recipe, scene), {spot.unmeasured for spot in spots}, away)]
     if not recipe.gates:
         found.warnings.append("no gates: nothing will be judged")
+
+
+def _briefly(doubts: Iterable[str], reasons: Iterable[str | None], told: Sequence[str]) -> Iterator[str]:
+    """Doubts of gates, without the reasons that a warning of a device has told already."""
+    known = [reason for reason in reasons if reason and any(line.endswith(reason) for line in told)]
+    for doubt in doubts:
+        said = next((reason for reason in known if f" is not measured: {reason}" in doubt), None)
+        yield doubt if said is None else doubt.replace(f" measured: {said}", " measured (see devices)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pydantic
@@ -23,6 +24,15 @@ def facts(host: str, python: str) -> dict[str, Any]:
     now = conversation.ask(answers.Conditions, {"do": "conditions"})[0].conditions
     conversation.close()
     return {**told.model_dump(exclude={"flags", "process", "threads", "boot_id"}), "now": now}
+
+
+def lacks(host: str, told: Mapping[str, Any]) -> str | None:
+    """Why nothing can be measured by the Python that told these facts; None where it has a runtime."""
+    if told["runtimes"]:
+        return None
+    return (
+        f"{host}: {told['executable']} has no runtime, so that nothing is measured by it; name another: --python PATH"
+    )
 
 
 def clean(host: str, python: str) -> int:

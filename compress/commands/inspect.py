@@ -31,7 +31,7 @@ from export.floor import Floor
 from export.layers import Layer, layers_of, opened_port, total, with_times
 from export.quantization.quantized import Quantized
 from export.quantization.saturation import PairSums, pair_sums
-from export.reach import word_of
+from export.reach import PYTHON, word_of
 from export.registry import find_backend, find_device, words
 from export.target import Target
 from export.to_onnx import to_onnx
@@ -43,6 +43,8 @@ class Where:
 
     backend: str = "onnxruntime"
     device: str = "cpu"
+    python: str = PYTHON
+    """Of a device elsewhere: the one there that has the runtime."""
     size: Size | None = None
     """Of the input; None takes the recipe's, the saved network's or the file's own."""
     runs: int = 30
@@ -132,7 +134,10 @@ def _deployment(where: Where) -> Deployment:
     if not issubclass(find_backend(where.backend), Profiler):
         profilers = [word for word in words("export.backends") if issubclass(find_backend(word), Profiler)]
         raise BackendError(f"{where.backend} does not tell how long its layers take; choose {' or '.join(profilers)}")
-    device = find_device(where.device)
+    try:
+        device = find_device(where.device, where.python)
+    except ValueError as error:
+        raise BackendError(f"--device {error}") from None
     if where.backend not in device.backends:
         raise BackendError(f"{where.backend} does not run on {where.device}; {', '.join(device.backends)} do")
     return Deployment(backend=where.backend, target=target_on(device, None))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from compress.gates.judging.artifacts import each_built
-from compress.gates.judging.beforehand import not_built, nowhere
+from compress.gates.judging.beforehand import not_built, nowhere, where
 from compress.gates.judging.options import OPTIONS, OneBackend, OneDevice
+from compress.gates.judging.scene import Scene
 from compress.gates.judging.verdict import Bound, Outcome, Verdict, at_most, inconclusive
 from compress.measure.row import Row
 from export.reach import DLA
@@ -34,8 +35,18 @@ class Fallback:
     device: OneDevice = None
     backend: OneBackend = None
 
-    never_holds = nowhere
     cannot_hold = not_built
+
+    def never_holds(self, scene: Scene) -> Iterator[str]:
+        """What it limits is told of DLA cores alone."""
+        yield from nowhere(self, scene)
+        judged = where(self, scene)
+        if judged and not any(DLA in spot.device for spot in judged):
+            devices = ", ".join(dict.fromkeys(spot.device for spot in judged))
+            yield (
+                f"never holds: it judges DLA cores, and {devices} is none; give a device with dla: 0, such as "
+                "agx_orin: {at: HOST, dla: 0}"
+            )
 
     @property
     def bound(self) -> Bound:

@@ -23,7 +23,7 @@ from compress.editing.pruning.target import Runtime
 from compress.passes.distill import Distill
 from compress.storage.description import described
 from export.modules import Precision
-from export.reach import word_of
+from export.reach import PYTHON, word_of
 from export.registry import find_device, words
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ class Prune:
     latency_ms: Positive | None = None
     """Instead: the median time of one image that the artifact of `backend` on `device` should take; met within 10 %."""
     device: str = "cpu"
+    """Where that is measured, with its host where it is elsewhere: `orin_nano@tower-7`."""
+    python: Annotated[str, Field(min_length=1)] = PYTHON
+    """Of a device elsewhere: the one there that has the runtime."""
     backend: str = "onnxruntime"
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads under which `latency_ms` is measured; None takes every CPU that `device` has for it."""
@@ -83,11 +86,7 @@ class Prune:
             raise ValueError(f"{said}; give one of ratio, macs, params or latency_ms")
         if self.ratio is not None and self.scope == "local" and self.ratio > self.most:
             raise ValueError(f"ratio {self.ratio} is more than most, {self.most}, allows; lower ratio or raise most")
-        if word_of(self.device) not in words("export.devices"):
-            raise ValueError(f"there is no device '{self.device}'; there are {', '.join(words('export.devices'))}")
-        backends = find_device(self.device).backends
-        if self.latency_ms is not None and self.backend not in backends:
-            raise ValueError(f"backend '{self.backend}' does not run on {self.device}; {', '.join(backends)} do")
+        _check_where(self)
         if self.recover is not None and self.rounds == 1:
             raise ValueError("recover is done between rounds: raise rounds, or give a distill step after prune")
         return self
@@ -117,7 +116,7 @@ class Prune:
         return Rounds(
             choice=Choice(by=self.by, scope=self.scope, widths=widths, keep=self.keep),
             target=Target(ratio=self.ratio, macs=self.macs, params=self.params, latency_ms=self.latency_ms),
-            runtime=Runtime(device=self.device, backend=self.backend, threads=self.threads),
+            runtime=Runtime(device=self.device, backend=self.backend, threads=self.threads, python=self.python),
             count=self.rounds,
             refit=self.refit,
             recover=self._recovered,
@@ -128,3 +127,12 @@ class Prune:
             return net
         folder = None if task.folder is None else task.folder / f"round-{number}"
         return self.recover(described(net), dataclasses.replace(task, folder=folder)).eval()
+
+
+def _check_where(given: Prune) -> None:
+    """Whether a latency can be measured where the options say."""
+    if word_of(given.device) not in words("export.devices"):
+        raise ValueError(f"there is no device '{given.device}'; there are {', '.join(words('export.devices'))}")
+    backends = find_device(given.device).backends
+    if given.latency_ms is not None and given.backend not in backends:
+        raise ValueError(f"backend '{given.backend}' does not run on {given.device}; {', '.join(backends)} do")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compress.errors import NotHere
+from compress.errors import NotHere, SurroundingsError
 from compress.storage.weights import load_net
 from export.artifact import Artifact
 from export.backend import Backend
@@ -85,18 +85,40 @@ def deployments(devices: Sequence[Device], threads: int | None) -> list[Deployme
     return [Deployment(backend=backend, target=target) for target in targets for backend in target.backends]
 
 
+def without_power_modes(target: Target) -> str | None:
+    """Why the power mode that a recipe names cannot be set; None where nothing speaks against it yet.
+
+    Raises:
+        SurroundingsError: if the device is elsewhere, and is not reached.
+    """
+    name = target.device.reach.power_mode
+    if name is None:
+        return None
+    try:
+        target.check_here()
+    except NotHere:
+        # It is built for, and not measured: nothing is set.
+        return None
+    if target.watcher.power_mode() is not None:
+        return None
+    return f"power_mode: {name}: no nvpmodel, which Jetsons have, tells a mode there; leave it out"
+
+
 @contextmanager
 def reached(deployed: Sequence[Deployment], log: Callable[[str], None]) -> Iterator[None]:
     """Reach every device that is elsewhere, before hours are spent on what would be measured there; and leave them all.
 
     Raises:
-        SurroundingsError: if one is not reached.
+        SurroundingsError: if one is not reached, or has no power modes though the recipe names one.
     """
+    for at in {each.device.name: each for each in deployed if each.target.is_this_host}.values():
+        _check_power_mode(at.target)
     elsewhere = {at.device.name: at.target for at in deployed if not at.target.is_this_host}
     try:
         for name, target in elsewhere.items():
             told = target.facts()
             log(f"{name}: {told['board'] or told['cpu']}, {told['cpus']} CPUs, {told['os']}, Python {told['python']}")
+            _check_power_mode(target)
             # Others may measure there while passes train here.
             target.close()
         yield
@@ -105,6 +127,11 @@ def reached(deployed: Sequence[Deployment], log: Callable[[str], None]) -> Itera
     finally:
         for target in elsewhere.values():
             target.close()
+
+
+def _check_power_mode(target: Target) -> None:
+    if why := without_power_modes(target):
+        raise SurroundingsError(f"{target.device.name}: {why}")
 
 
 def target_on(device: Device, threads: int | None) -> Target:

@@ -9,7 +9,7 @@ from compress.contracts import Timed
 from compress.errors import MissingExtra, SurroundingsError
 from compress.gates.judging.scene import Scene, Spot
 from compress.pipeline.bounds import foreseen_floor
-from compress.pipeline.deployment import Deployment, deployments, target_on
+from compress.pipeline.deployment import Deployment, deployments, target_on, without_power_modes
 from compress.recipe import Recipe
 from export.floor import Work
 from export.registry import find_backend, find_device
@@ -33,6 +33,7 @@ def spots(recipe: Recipe) -> list[Spot]:
                 backend=each.backend,
                 unbuilt=missing,
                 unmeasured=away,
+                unreached=each.device.name in lost,
                 takes_integers=each.rules is not None,
             )
         )
@@ -72,9 +73,18 @@ def of_devices(recipe: Recipe, found: Sequence[Spot]) -> Iterator[str]:
         for spot in here:
             if spot.unbuilt:
                 yield f"devices[{index}] ({device}): nothing is built for {spot.backend}: {spot.unbuilt}"
-        away = next((spot.unmeasured for spot in here if spot.unmeasured and not spot.unbuilt), None)
+        away = next((spot for spot in here if spot.unmeasured and not spot.unbuilt), None)
         if away:
-            yield f"devices[{index}] ({device}): what is built for it is not measured: {away}"
+            what = "a run ends at once, with exit code 4" if away.unreached else "what is built for it is not measured"
+            yield f"devices[{index}] ({device}): {what}: {away.unmeasured}"
+
+
+def of_power_modes(recipe: Recipe, found: Sequence[Spot]) -> Iterator[str]:
+    """A sentence for each device that is reached, and has no power modes though the recipe names one."""
+    asked = {spot.device for spot in found if not spot.unmeasured}
+    for index, device in enumerate(recipe.devices):
+        if device.name in asked and (why := without_power_modes(target_on(device, recipe.latency.threads))):
+            yield f"devices[{index}] ({device.name}): {why}"
 
 
 def of_passes(recipe: Recipe) -> Iterator[str]:
@@ -82,7 +92,7 @@ def of_passes(recipe: Recipe) -> Iterator[str]:
     for index, (word, step) in enumerate(recipe.passes):
         if not isinstance(step, Timed) or step.latency_ms is None:
             continue
-        at = Deployment(backend=step.backend, target=target_on(find_device(step.device), step.threads))
+        at = Deployment(backend=step.backend, target=target_on(find_device(step.device, step.python), step.threads))
         missing = _not_installed(at) or at.not_here()
         if missing:
             yield f"passes[{index}] ({word}): latency_ms: it measures on what is not here: {missing}"

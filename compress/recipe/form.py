@@ -16,7 +16,7 @@ from compress.recipe.steps import read_compare, read_gates, read_passes, read_po
 from compress.storage.description import shape_of
 from compress.train.training import Training
 from export.device import Device
-from export.reach import Reach
+from export.reach import DLA, HERE, Reach, word_of
 from export.registry import find_device, words
 
 
@@ -90,10 +90,13 @@ def _dynamic(entries: Entries, text: dict[str, Any]) -> tuple[Any, ...]:
 def _devices(entries: Entries, text: dict[str, Any]) -> tuple[Device, ...]:
     given = text.get("devices", ["cpu"])
     if not isinstance(given, list) or not given:
-        entries.mistakes.append("devices: a list of words, such as [cpu]")
+        entries.mistakes.append("devices: a list of devices, such as [cpu] or [cpu, orin_nano: {at: HOST}]")
         return ()
     devices: list[Device] = []
     for index, entry in enumerate(given):
+        if mended := _with_options(entry):
+            entries.mistakes.append(f"devices[{index}] ({entry}): host and DLA core are options here: {mended}")
+            continue
         chosen = entries.word(entry, words("export.devices"), f"devices[{index}]", "device")
         reach = chosen and entries.options(Reach, chosen[1], f"devices[{index}] ({chosen[0]})")
         if not chosen or not reach:
@@ -106,6 +109,16 @@ def _devices(entries: Entries, text: dict[str, Any]) -> tuple[Device, ...]:
         devices.append(device)
     entries.mistakes += _power_modes(devices)
     return tuple(devices)
+
+
+def _with_options(entry: Any) -> str | None:
+    """How `devices` has what gates and reports call `cpu@tower-7`; None for what is no such name."""
+    if not isinstance(entry, str) or entry == word_of(entry) or word_of(entry) not in words("export.devices"):
+        return None
+    place, dla, core = entry.partition(DLA)
+    host = place.partition("@")[2]
+    options = [*([f"at: {host}"] if host not in ("", HERE) else []), *([f"dla: {core}"] if dla else [])]
+    return f"{word_of(entry)}: {{{', '.join(options)}}}" if options else word_of(entry)
 
 
 def _power_modes(devices: Sequence[Device]) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -11,8 +12,8 @@ from compress.measure.latency import Timing
 from compress.measure.segmentation import Scoring
 from compress.recipe.recipe import OPSETS
 from compress.train.training import Training
-from export.reach import Reach
-from export.registry import named, words
+from export.reach import DLA, HOST, Reach
+from export.registry import find_device, named, words
 
 
 def schema() -> dict[str, Any]:
@@ -23,9 +24,9 @@ def schema() -> dict[str, Any]:
         made = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")
         shared.update(made.pop("$defs", {}))
         made["properties"] = {**made.get("properties", {}), **(extra or {})}
-        for option in ("device", "backend"):
+        for option, chosen in (("device", _device), ("backend", _backend)):
             if option in made["properties"]:
-                made["properties"][option] = _one_of(words(f"export.{option}s"), made["properties"][option])
+                made["properties"][option] = chosen(made["properties"][option])
         return made
 
     weights = {"weights": {"type": "string", "description": "Trained weights: .safetensors, or a torch state dict."}}
@@ -83,7 +84,24 @@ def one_word(choices: Mapping[str, dict[str, Any]], bare: bool) -> dict[str, Any
     return {"anyOf": [*mappings, *([{"enum": list(choices)}] if bare else [])]}
 
 
-def _one_of(choices: Sequence[str], option: Mapping[str, Any]) -> dict[str, Any]:
-    """An option of the schema as one of these words, or null where it is null unless it is given."""
-    rest = {key: value for key, value in option.items() if key not in ("type", "anyOf")}
-    return {**rest, "enum": [*choices, *([None] if option.get("default", "") is None else [])]}
+def _device(option: Mapping[str, Any]) -> dict[str, Any]:
+    """A device as gates and passes name one: its word, with the host or the DLA core behind it where they matter."""
+    known = words("export.devices")
+    with_cores = [word for word in known if find_device(word).dla_cores]
+    place = f"(@{HOST})?"
+    named = f"^({'|'.join(known)}){place}$|^({'|'.join(with_cores)}){place}{re.escape(DLA)}[0-9]+$"
+    return {**_rest(option), "anyOf": [{"enum": [*known, *_null(option)]}, {"type": "string", "pattern": named}]}
+
+
+def _backend(option: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_rest(option), "enum": [*words("export.backends"), *_null(option)]}
+
+
+def _rest(option: Mapping[str, Any]) -> dict[str, Any]:
+    """An option of the schema without what it may be."""
+    return {key: value for key, value in option.items() if key not in ("type", "anyOf")}
+
+
+def _null(option: Mapping[str, Any]) -> list[None]:
+    """Null too, where it is null unless it is given."""
+    return [None] if option.get("default", "") is None else []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.gates.judging.paired_drop import COLLAPSE
-from compress.report.derived import compared, drops, floors, headline, heat, numbers, recorded, verdicts
+from compress.report.derived import compared, drops, floors, headline, heat, machines, numbers, recorded, verdicts
 from compress.report.derived.compared import Line, Step
 from compress.report.derived.numbers import NOTHING
 from compress.report.derived.recorded import Json
@@ -41,7 +41,7 @@ def tables(report: Json) -> list[Table]:
         *hash_tables(report),
         *fallback_tables(report),
         *processor_tables(report),
-        _pairs("Host", report["host"]),
+        *host_tables(report),
         _pairs("Versions", report["versions"]),
     ]
 
@@ -156,7 +156,8 @@ def stage_table(report: Json) -> Table:
     rows = [tuple(text(line) for _, _, text in columns) for line in compared.lines(report)]
     note = (
         f"Dice drop is from the baseline under torch, over pairs of {_many(report)} (+ is worse). "
-        "Latency is of the network alone at batch 1; speed-up is over the baseline on the same backend and device. "
+        "Latency is of the network alone at batch 1; speed-up is over the baseline on the same backend and device; "
+        "end to end is timed on this host alone. "
         "Parity is with torch: the relative error of the logits, and the share of pixels whose class flipped."
     )
     head, align, _ = zip(*columns, strict=True)
@@ -300,9 +301,15 @@ def processor_tables(report: Json) -> list[Table]:
         head=("artifact", "measured on", "the same answer on", "may differ on", "because"),
         align="lllll",
         rows=rows,
-        note="Answers of integer layers; float layers differ in last bits from CPU to CPU. Times are of this host.",
+        note="Answers of integer layers; float layers differ in last bits from CPU to CPU. Times are of each device.",
     )
     return [table] if rows else []
+
+
+def host_tables(report: Json) -> list[Table]:
+    """What ran where: this host, then each machine that was reached over SSH."""
+    there = [_pairs(f"Host of {devices}", facts) for devices, facts in machines.elsewhere(report)]
+    return [_pairs("Host", report["host"]), *there]
 
 
 def _layers(line: Line) -> str:

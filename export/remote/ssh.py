@@ -51,7 +51,7 @@ def refused(host: str, python: str, code: int | None, said: str) -> Surroundings
         return SurroundingsError(f"{host}: not reached{told}; try `ssh {host}`")
     if code in (126, 127):
         return SurroundingsError(
-            f"{host}: there is no {python}{told}; name one that is there: at: {host}, python: PATH"
+            f"{host}: there is no {python}{told}; name one that is there: python: or --python PATH"
         )
     if code is None or code < 0:
         return SurroundingsError(f"{host}: the connection ended{told}; the same command goes on from what is done")

@@ -92,7 +92,7 @@ class RemoteTarget:
         if word not in self._told.runtimes:
             has = ", ".join(self._told.runtimes) or "no runtime"
             python = f"{self._told.executable} (Python {self._told.python})"
-            raise NotHere(f"{self._host}: {python} has no {word}; it has {has}; another can be named: python: PATH")
+            raise NotHere(f"{self._host}: {python} has no {word}; it has {has}; name another: python: or --python PATH")
         return cast(Backend, RemoteBackend(word=word, target=self))
 
     def time(self, infer: Infer, images: Sequence[NDArray[np.float32]], turn: Turn) -> list[float]:

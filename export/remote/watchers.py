@@ -14,7 +14,7 @@ from export.artifact import Infer
 from export.reach import Reach
 from export.remote import answers
 from export.remote.conversation import Conversation
-from export.remote.runner.power_mode import PowerMode
+from export.remote.runner.power_mode import PowerMode, mode
 from export.remote.runner.throttling import state
 from export.remote.runner.watching import Asked, watched
 
@@ -39,6 +39,10 @@ class Watcher(Protocol):
 
     def throttling(self) -> dict[str, Any]:
         """How often the device was slowed down so far (`state` in export/remote/runner/throttling.py)."""
+        ...
+
+    def power_mode(self) -> str | None:
+        """The power mode that the device is in; None where no `nvpmodel` tells one."""
         ...
 
     def in_power_mode(self) -> AbstractContextManager[None]:
@@ -68,16 +72,20 @@ class WatcherHere:
         """See `Watcher`."""
         return state()
 
+    def power_mode(self) -> str | None:
+        """See `Watcher`."""
+        return mode()[0]
+
     @contextmanager
     def in_power_mode(self) -> Iterator[None]:
         """See `Watcher`."""
-        mode = PowerMode()
+        found = PowerMode()
         try:
             if self.reach.power_mode is not None:
-                mode.set(self.reach.power_mode)
+                found.set(self.reach.power_mode)
             yield
         finally:
-            mode.put_back()
+            found.put_back()
 
 
 class _Watched(Protocol):
@@ -100,6 +108,11 @@ class WatcherThere:
     def throttling(self) -> dict[str, Any]:
         """See `Watcher`."""
         return self.conversation.ask(answers.Throttling, {"do": "throttling"})[0].throttling.model_dump()
+
+    def power_mode(self) -> str | None:
+        """See `Watcher`."""
+        told = self.conversation.ask(answers.Conditions, {"do": "conditions"})[0].conditions.get("power_mode")
+        return None if told is None else str(told)
 
     @contextmanager
     def in_power_mode(self) -> Iterator[None]:

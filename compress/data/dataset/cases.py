@@ -46,6 +46,10 @@ class Normalization:
     scale: str | None = field(default=None, compare=False)
     """How the file's values were brought to 0..1 before; None where that is not known."""
 
+    def __str__(self) -> str:
+        mean, std = (", ".join(f"{number:.4g}" for number in numbers) for numbers in (self.mean, self.std))
+        return f"mean {mean}; std {std}"
+
     def __call__(self, pixels_CHW: FloatArray) -> FloatArray:
         """Normalize pixels already scaled to 0..1."""
         mean, std = (

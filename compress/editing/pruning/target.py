@@ -37,13 +37,15 @@ class Runtime:
     backend: str
     threads: int | None
     """CPU threads; None takes every CPU this process may use."""
+    python: str
+    """Of a device elsewhere: the one there that has the runtime."""
 
     def __str__(self) -> str:
         return f"on {self.backend}, {self.device}"
 
     def target(self) -> Target:
         """The device, with its threads."""
-        return target_of(find_device(self.device), self.threads, load_net)
+        return target_of(find_device(self.device, self.python), self.threads, load_net)
 
 
 def share_for_size(plan: Plan, unit: Literal["parameters", "MACs"], target: float) -> float:

@@ -80,7 +80,7 @@ def _each(
 ) -> list[Verdict]:
     judged = [row for row in rows if row.step == rows[-1].step and applies(gate, row)]
     if not judged:
-        return [_nothing_built(gate)]
+        return [_nothing_built(gate, rows)]
     return [
         verdict_on(gate, row, outcome)
         for row in judged
@@ -88,10 +88,11 @@ def _each(
     ]
 
 
-def _nothing_built(gate: OfArtifacts) -> Verdict:
+def _nothing_built(gate: OfArtifacts, rows: Sequence[Row]) -> Verdict:
     options = (("device", gate.device), ("backend", gate.backend))
     asked = [f"{option} '{word}'" for option, word in options if word]
-    reason = f"not measured: nothing was built for {' and '.join(asked) or 'any device'}"
+    there = ", ".join(dict.fromkeys(f"{row.backend} on {row.device}" for row in rows if row.step == rows[-1].step))
+    reason = f"not measured: nothing was built for {' and '.join(asked) or 'any device'}; there are {there}"
     return replace(verdict_on(gate, None, inconclusive(reason)), device=gate.device, backend=gate.backend)
 
 

@@ -131,7 +131,7 @@ def measured_nowhere(scene: Scene) -> Iterator[str]:
     """Not here: nothing at all can run, the baseline included."""
     reasons = [spot.unmeasured for spot in scene.spots]
     if reasons and all(reasons):
-        yield f"cannot hold on this host, since nothing is measured: {reasons[0]}"
+        yield f"cannot hold from this host, since nothing is measured: {reasons[0]}"
 
 
 def _lost(gate: OfArtifacts, scene: Scene, verb: str, reason: Callable[[Spot], str | None]) -> Iterator[str]:
@@ -140,7 +140,7 @@ def _lost(gate: OfArtifacts, scene: Scene, verb: str, reason: Callable[[Spot], s
     if lost:
         more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
         rest = _rest(judged, [spot for spot in judged if spot not in lost])
-        yield f"cannot hold on this host, since {lost[0].title}{more} is not {verb}: {reason(lost[0])}{rest}"
+        yield f"cannot hold from this host, since {lost[0].title}{more} is not {verb}: {reason(lost[0])}{rest}"
 
 
 def _rest(judged: Sequence[Spot], here: Sequence[Spot]) -> str:

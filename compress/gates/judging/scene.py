@@ -18,6 +18,8 @@ class Spot:
     """Why no artifact is built; None if one is."""
     unmeasured: str | None
     """Why it is not measured; None if it is."""
+    unreached: bool = False
+    """Whether that is because its host is not reached, without which no run begins."""
     takes_integers: bool
     """Whether the runtime takes quantized networks."""
     floor: Floor | None = None
