@@ -102,7 +102,8 @@ def main(
     page = _page(found, max_drop)
     write_bytes(to, page.encode())
     Console(width=180).print(page, markup=False)
-    if any(_worst(report, backend)[1] > LIMIT for report in found.values() for backend in BACKENDS):
+    worst = [_worst(report, backend) for report in found.values() for backend in BACKENDS]
+    if any(each is None or each[1] > LIMIT for each in worst):
         raise typer.Exit(1)
 
 
@@ -195,13 +196,22 @@ def _line(name: str, report: Mapping[str, Any]) -> str:
 
 
 def _drop(report: Mapping[str, Any], backend: str) -> str:
-    name, drop, upper = _worst(report, backend)
+    if (worst := _worst(report, backend)) is None:
+        return f"not measured: {_row(report, backend)['reason']}"
+    name, drop, upper = worst
     return f"{drop:+.4f} ({upper:+.4f}) {name}"
 
 
-def _worst(report: Mapping[str, Any], backend: str) -> tuple[str, float, float]:
-    """The class that loses most: its name, its mean drop and the upper limit of it."""
+def _row(report: Mapping[str, Any], backend: str) -> Mapping[str, Any]:
     (row,) = (row for row in report["rows"] if (row["step"], row["backend"]) == ("01-int8", backend))
+    return dict(row)
+
+
+def _worst(report: Mapping[str, Any], backend: str) -> tuple[str, float, float] | None:
+    """The class that loses most: its name, its mean drop and the upper limit of it; None where none was measured."""
+    row = _row(report, backend)
+    if row["dice_drop"] is None:
+        return None
     drops: Sequence[tuple[str, Mapping[str, float]]] = [
         (name, drop) for name, drop in row["dice_drop"].items() if name != "mean"
     ]
