@@ -32,7 +32,8 @@ from export.clock import Turn
 from export.errors import BackendError
 from export.reach import Reach
 from export.registry import find_backend, find_device
-from export.remote.conversation import close_all
+from export.remote import answers, link
+from export.remote.conversation import Conversation, close_all
 from export.remote.package import ROOT, runner, shipped
 from export.remote.runner import heat, power
 from export.remote.target import RemoteTarget
@@ -335,24 +336,22 @@ def test_a_home_that_cannot_be_written_is_told(tower: Server, tmp_path: Path) ->
     assert "cannot be written" in refusal(target(locked))
 
 
-def test_two_runs_at_once_do_not_disturb_each_other(tower: Server) -> None:
-    first = target()
+def test_two_runs_at_once_do_not_disturb_each_other(tower: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, again = target(), target()
     first.check_here()
-    script_of = target(python=f"{sys.executable} ".strip())
-    assert script_of._conversation is first._conversation
-    other = f"""
-import sys
-from export.remote.conversation import Conversation
-from export.remote import answers
-from export.errors import SegpressError
-try:
-    Conversation("tower", {sys.executable!r}).ask(answers.ToldFacts, {{"do": "facts"}})
-except SegpressError as error:
-    print(error.exit_code, error)
-"""
-    done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("4 tower: another run measures there now")
+    assert again._conversation is first._conversation
+    other = Conversation("tower", sys.executable)
+    with monkeypatch.context() as patch:
+        patch.setattr(link, "RUN", "another")
+        with pytest.raises(SurroundingsError, match=r"tower: another run measures there now \(process \d+, from 127"):
+            other.ask(answers.ToldFacts, {"do": "facts"})
     assert first.conditions()
+
+
+def test_two_pythons_of_one_host_measure_for_one_run(tower: Server, artifact: Artifact, tmp_path: Path) -> None:
+    first, second = target(), target(python_with(tmp_path / "second", ""))
+    with first.open("onnxruntime").open(artifact) as one, second.open("onnxruntime").open(artifact) as other:
+        assert np.array_equal(one(images(artifact)[0]), other(images(artifact)[0]))
 
 
 def test_a_runner_that_is_killed_is_told_and_the_next_question_begins_another(
@@ -496,7 +495,7 @@ def say(said, payload=b"", nonce=nonce):
 FACTS = {"cpu": "liar", "cpus": 1, "threads": 1, "os": "Linux", "machine": "x86_64", "isa": [], "board": None,
          "hostname": "liar", "boot_id": None, "flags": [], "memory_mb": 1, "python": "3.8.0", "executable": "python3",
          "runtimes": {"onnxruntime": "1"}, "l4t": None, "process": 1}
-say({"hello": 1, "python": "3.8.0"})
+say({"hello": 1, "python": "3.8.0", "machine": "liar"})
 for line in sys.stdin.buffer:
     asked = json.loads(line)
     sys.stdin.buffer.read(asked.get("bytes", 0))
@@ -655,8 +654,9 @@ def test_what_is_interrupted_leaves_no_answer_to_be_taken_for_another(
     remote, given = target(), images(artifact)
     with remote.open("onnxruntime").open(artifact) as infer:
         right = infer(given[0])
-        link = remote._conversation.begun
-        monkeypatch.setattr(type(link), "_next", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(
+            type(remote._conversation.begun), "_next", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             infer(given[1])
         monkeypatch.undo()
