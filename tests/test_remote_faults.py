@@ -117,6 +117,7 @@ def test_another_machine_behind_the_same_name_is_not_measured(tmp_path: Path, mo
         (1, "WARNING: Your password has expired.\nPassword change required but no TTY available.", "has expired"),
         (0, "", "python9 ended there with code 0 before its first word (This account is for git)"),
         (1, "ModuleNotFoundError: No module named 'numpy'", "has no numpy"),
+        (1, "Fatal Python error: x\nValueError: no encodings\n  <no Python frame>\n", "(ValueError: no encodings)"),
         (255, "root@tower: Permission denied (publickey).", "lets nobody in"),
         (255, "ssh: connect to host tower port 22: Connection timed out", "does not answer"),
     ],
@@ -442,14 +443,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.parametrize("broken", ["RuntimeError('built for another numpy')", "SystemExit('no licence')"])
 def test_a_runtime_that_is_broken_there_is_not_measured_and_the_others_are(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broken: str
 ) -> None:
     monkeypatch.setenv("SEGPRESS_SSH", server.ssh)
-    (tmp_path / "openvino.py").write_text("raise RuntimeError('built for another numpy')\n")
+    (tmp_path / "openvino.py").write_text(f"raise {broken}\n")
     bare = python_with(tmp_path / "bare", f"export PYTHONPATH='{tmp_path}' PYTHONWARNINGS=error")
     remote = target(bare)
-    with pytest.raises(NotHere, match=r"tower: openvino of .* cannot be used \(RuntimeError: built for another numpy"):
+    with pytest.raises(NotHere, match=r"tower: openvino of .* cannot be used \((RuntimeError: built|SystemExit: no)"):
         remote.open("openvino")
     assert remote.open("onnxruntime")
 

@@ -85,9 +85,10 @@ def lost(host: str, code: int | None, said: str) -> SurroundingsError:
 
 
 def _told(said: str) -> str:
-    """The last line that says something, in brackets."""
-    last = next((line for line in reversed(said.strip().splitlines()) if line.strip()), "")
-    return f" ({' '.join(last.split())[:200]})" if last else ""
+    """The last line that says what went wrong, in brackets; of others the last one."""
+    lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
+    known = [line for line in lines if re.search(r"error\b|exception\b|fatal", line, re.IGNORECASE)]
+    return f" ({(known or lines)[-1][:200]})" if lines else ""
 
 
 _REASONS = (

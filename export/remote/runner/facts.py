@@ -49,7 +49,7 @@ def runtimes() -> tuple[dict[str, str], dict[str, str]]:
         except ModuleNotFoundError:
             # Not installed: what asks for it is told.
             continue
-        except Exception as error:  # noqa: BLE001  # Another numpy, too little memory, a missing library, ...
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # Another numpy, too little memory, a missing library, ...
             broken[each.name] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return found, broken
 

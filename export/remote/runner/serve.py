@@ -50,7 +50,8 @@ def serve(stdin: BinaryIO, stdout: BinaryIO, given: dict[str, Any], folder: str,
         refusal = "what was sent there was just removed; the same command sends it again"
     if refusal is not None:
         voice.say({"error": "surroundings", "says": refusal})
-        return
+        # Python would wait for the thread that reads.
+        requests.leave()
     runner.tidy()
     voice.say({"hello": PROTOCOL, "python": sys.version.split()[0], "machine": machine()})
     while True:
@@ -70,7 +71,7 @@ def _answered(runner: Runner, request: Message) -> Answer:
         return {"error": _kind(error), "says": str(error)}, b""
     except MemoryError:
         return {"error": "surroundings", "says": "there is not enough memory"}, b""
-    except Exception as error:  # noqa: BLE001  # Whatever a runtime raises is told, and the host decides.
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # Whatever a runtime raises is told, and the host decides.
         says = f"{type(error).__name__}: {error}"
         return {"error": "bug", "says": says, "trace": traceback.format_exc()}, b""
 
