@@ -42,6 +42,7 @@ def tables(report: Json) -> list[Table]:
         *fallback_tables(report),
         *processor_tables(report),
         _pairs("Host", report["host"]),
+        *machine_tables(report),
         _pairs("Versions", report["versions"]),
     ]
 
@@ -76,7 +77,8 @@ def step_table(report: Json) -> Table:
     rows = [row for step in compared.steps(report) for row in _step_rows(step)]
     note = (
         f"Lost: mean paired drop in Dice over {_many(report)} [one-sided 95 % limits], + is worse; in this step on the "
-        "same backend, since the baseline under torch. In brackets (4×): how many times less than the baseline there. "
+        f"same backend, since {recorded.reference_in_words(report['rows'])}. In brackets (4×): how many times less "
+        "than the baseline there. "
         "MACs × bits: each multiply-accumulate times the bits of its weight (32, 16, 8), as the runtime gets "
         f"the network.{_on_fewer(report)}"
     )
@@ -155,7 +157,7 @@ def stage_table(report: Json) -> Table:
     ]
     rows = [tuple(text(line) for _, _, text in columns) for line in compared.lines(report)]
     note = (
-        f"Dice drop is from the baseline under torch, over pairs of {_many(report)} (+ is worse). "
+        f"Dice drop is from {recorded.reference_in_words(report['rows'])}, over pairs of {_many(report)} (+ is worse). "
         "Latency is of the network alone at batch 1; speed-up is over the baseline on the same backend and device. "
         "Parity is with torch: the relative error of the logits, and the share of pixels whose class flipped."
     )
@@ -300,7 +302,7 @@ def processor_tables(report: Json) -> list[Table]:
         head=("artifact", "measured on", "the same answer on", "may differ on", "because"),
         align="lllll",
         rows=rows,
-        note="Answers of integer layers; float layers differ in last bits from CPU to CPU. Times are of this host.",
+        note="Answers of integer layers; float layers differ in last bits from CPU to CPU. Times are of each row's device.",
     )
     return [table] if rows else []
 
@@ -312,6 +314,15 @@ def _layers(line: Line) -> str:
 
 def _executed(line: Line) -> str:
     return ", ".join(f"{count} {word}" for word, count in (line.row.get("executed") or {}).items()) or NOTHING
+
+
+def machine_tables(report: Json) -> list[Table]:
+    """Of each device that is elsewhere: what it is, when it was timed, and what it was like then."""
+    timed = {row["device"]: row["latency_ms"] for row in report["rows"] if (row.get("latency_ms") or {}).get("host")}
+    return [
+        _pairs(f"Machine of {device}", {**each["host"], "timed": each.get("when"), **(each.get("conditions") or {})})
+        for device, each in timed.items()
+    ]
 
 
 def _pairs(title: str, values: Json) -> Table:
