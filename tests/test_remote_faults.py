@@ -31,6 +31,7 @@ from export.remote.conversation import close_all
 from export.remote.runner import lock, store
 from export.remote.runner.children import Children
 from export.remote.runner.lock import Lock
+from export.remote.runner.serve import Runner
 from export.remote.runner.store import Store, clean
 from export.remote.runner.wire import PIECE, Voice, messages
 
@@ -168,6 +169,15 @@ def test_one_content_is_an_input_of_every_shape(tmp_path: Path) -> None:
     sha256 = here.keep(bytes(32))
     here.hold([sha256])
     assert here.input(sha256, [1, 1, 2, 4]).shape == (1, 1, 2, 4) and here.input(sha256, [1, 2, 2, 2]).shape[1] == 2
+
+
+def test_inputs_of_several_shapes_are_timed_each_as_it_is(tmp_path: Path) -> None:
+    runner, shapes = Runner(tmp_path, "program"), []
+    runner._open[1] = lambda image: shapes.append(image.shape)
+    names = [runner._store.keep(bytes([each]) * 32) for each in (1, 2)]
+    infer = runner._run({"handle": 1, "inputs": names, "shapes": [[1, 1, 2, 4], [1, 1, 4, 2]]})
+    infer(0), infer(1)
+    assert shapes == [(1, 1, 2, 4), (1, 1, 4, 2)]
 
 
 def test_only_what_is_timed_is_held_in_memory(tmp_path: Path) -> None:

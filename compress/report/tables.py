@@ -302,7 +302,7 @@ def processor_tables(report: Json) -> list[Table]:
         head=("artifact", "measured on", "the same answer on", "may differ on", "because"),
         align="lllll",
         rows=rows,
-        note="Answers of integer layers; float layers differ in last bits from CPU to CPU. Times are of each row's device.",
+        note="Answers of integer layers; float layers differ in last bits from CPU to CPU. Times are of its device.",
     )
     return [table] if rows else []
 

@@ -90,7 +90,7 @@ class RemoteInfer:
         """What a request says of the artifact and its inputs, which are there then."""
         inputs, handle = [self._hash(image) for image in images], self.opened()
         self.target.send({each: partial(content_bytes, image) for each, image in zip(inputs, images, strict=True)})
-        return {"handle": handle, "inputs": inputs, "shape": list(images[0].shape)}
+        return {"handle": handle, "inputs": inputs, "shapes": [list(image.shape) for image in images]}
 
     def opened(self) -> int:
         """The number that it is open under; opened again where the conversation is another one."""

@@ -257,7 +257,7 @@ class Runner:
     def _run(self, said: dict[str, Any]) -> Run:
         infer = self._infers(said)
         self._store.hold(said["inputs"])
-        images = [self._store.input(each, said["shape"]) for each in said["inputs"]]
+        images = [self._store.input(each, shape) for each, shape in zip(said["inputs"], said["shapes"])]
         return lambda number: infer(images[number % len(images)])
 
     def _infers(self, said: dict[str, Any]) -> Callable[[Any], Any]:
