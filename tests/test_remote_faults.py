@@ -213,10 +213,15 @@ def test_cleaning_goes_through_a_link_and_counts_what_is_gone(tmp_path: Path) ->
 def test_what_was_left_half_done_is_removed(tmp_path: Path) -> None:
     here = Store(tmp_path)
     kept = here.keep(b"kept")
-    (tmp_path / "contents" / f"{kept}.17.partial").write_bytes(b"ke")
-    (tmp_path / "build-x").mkdir()
+    path = tmp_path / "contents" / kept
+    (tmp_path / "contents" / f"{kept}{store.PARTIAL.format(17)}").write_bytes(b"ke")
+    (tmp_path / f"{store.SCRATCH}x").mkdir()
+    # Of another machine that has the same home over the network, and is at work.
+    others = {tmp_path / "contents" / f"{kept}.other.17.partial", tmp_path / "build-other-x"}
+    for each in others:
+        each.mkdir()
     here.tidy()
-    assert here.missing([kept]) == [] and [each.name for each in tmp_path.rglob("*")] == ["contents", kept]
+    assert here.missing([kept]) == [] and set(tmp_path.rglob("*")) == {*others, path, path.parent}
 
 
 # Who measures there.
@@ -286,7 +291,7 @@ def test_runners_of_one_run_share_the_lock_and_the_last_keeps_it(
     other.kill()
     other.wait()
     mine.keep(is_heard=True)
-    assert mine._holds and json.loads((tmp_path / "lock").read_text())["process"] == os.getpid()
+    assert mine._holds and json.loads((tmp_path / store.LOCK).read_text())["process"] == os.getpid()
 
 
 def test_a_process_that_a_library_forked_holds_no_lock(tmp_path: Path) -> None:
@@ -298,7 +303,7 @@ def test_a_process_that_a_library_forked_holds_no_lock(tmp_path: Path) -> None:
         os._exit(0)
     try:
         os.close(mine._file)
-        with (tmp_path / "lock").open("r+") as file:
+        with (tmp_path / store.LOCK).open("r+") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         os.kill(child, signal.SIGKILL)
@@ -315,7 +320,7 @@ def test_a_lock_that_was_removed_with_all_that_was_sent_locks_nothing(tmp_path: 
 
 
 def test_a_folder_that_is_not_this_users_is_told(tmp_path: Path) -> None:
-    (tmp_path / "lock").mkdir()
+    (tmp_path / store.LOCK).mkdir()
     assert "cannot be written (Is a directory)" in str(Lock(tmp_path, "mine").taken())
 
 

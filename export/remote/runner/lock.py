@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from export.remote.runner.facts import machine
-from export.remote.runner.store import cannot_write
+from export.remote.runner.store import LOCK, cannot_write
 from export.remote.runner.wire import BEAT, SILENCE
 
 PATIENCE = BEAT + 4
@@ -31,7 +31,7 @@ class Lock:
 
     def __init__(self, folder: Path, run: str) -> None:
         """`run` tells one run of a host from every other: its runners, of several Pythons, share the lock."""
-        self._path, self._run = folder / "lock", run
+        self._path, self._run = folder / LOCK, run
         self._file = -1
         self._is_taken = self._holds = False
 

@@ -102,12 +102,14 @@ class Requests:
 
     def leave(self) -> None:
         """End, and with it all that was started, also by a library that forked."""
-        self._end()
-        with contextlib.suppress(OSError):
-            if os.getpgrp() == os.getsid(0):
-                # A session of our own, as an SSH server makes one for every command.
-                os.killpg(0, signal.SIGKILL)
-        os._exit(0)
+        try:
+            self._end()
+        finally:
+            with contextlib.suppress(OSError):
+                if os.getpgrp() == os.getsid(0):
+                    # A session of our own, as an SSH server makes one for every command.
+                    os.killpg(0, signal.SIGKILL)
+            os._exit(0)
 
     def _read(self, stdin: BinaryIO, nonce: str) -> None:
         try:

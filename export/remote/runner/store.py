@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import platform
 import re
 import shutil
 from pathlib import Path
@@ -18,8 +19,13 @@ from export.errors import BackendError, SurroundingsError
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _NAME = re.compile(r"[\w][\w.@+:%-]*")
 """Of a file: that of its device, with its host, is a part of it."""
-SCRATCH = "build-"
+NODE = re.sub(r"[^\w-]+", "_", platform.node())
+"""This machine, in the names of what is its own: several can share a home over the network."""
+LOCK = f"lock-{NODE}"
+SCRATCH = f"build-{NODE}-"
 """What the folder of an engine that is being built begins with."""
+PARTIAL = f".{NODE}.{{}}.partial"
+"""What a file ends with that a process is writing."""
 _LOST = "what was sent is not on the device as it was sent"
 _AGAIN = "the same command sends it again"
 
@@ -35,7 +41,7 @@ class Store:
 
     def tidy(self) -> None:
         """Remove what one that was killed left half done."""
-        for path in self.folder.glob("contents/*.partial"):
+        for path in self.folder.glob(f"contents/*{PARTIAL.format('*')}"):
             with contextlib.suppress(OSError):
                 path.unlink()
         for folder in self.folder.glob(f"{SCRATCH}*"):
@@ -54,7 +60,7 @@ class Store:
         if hashlib.sha256(data).hexdigest() != sha256:
             raise SurroundingsError("what was sent arrived damaged (its SHA-256 differs)")
         path = self._path(sha256)
-        beside = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        beside = path.with_name(path.name + PARTIAL.format(os.getpid()))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with beside.open("wb") as file:
@@ -109,7 +115,7 @@ class Store:
         if not _NAME.fullmatch(name):
             raise BackendError(f"{name!r} is no name of a file")
         self.content(sha256)
-        beside = folder / f"{name}.{os.getpid()}.partial"
+        beside = folder / (name + PARTIAL.format(os.getpid()))
         try:
             os.link(str(self._path(sha256)), str(beside))
         except OSError:
@@ -167,7 +173,7 @@ def clean(folder: Path) -> int:
     """
     before = _size(folder)
     # The folder can be a link to a disk with more room: what is in it goes, and the lock last.
-    for entry in sorted(folder.iterdir(), key=lambda each: each.name == "lock"):
+    for entry in sorted(folder.iterdir(), key=lambda each: each.name == LOCK):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(str(entry), ignore_errors=True)
         else:
