@@ -495,6 +495,7 @@ def say(said, payload=b"", nonce=nonce):
 FACTS = {"cpu": "liar", "cpus": 1, "threads": 1, "os": "Linux", "machine": "x86_64", "isa": [], "board": None,
          "hostname": "liar", "boot_id": None, "flags": [], "memory_mb": 1, "python": "3.8.0", "executable": "python3",
          "runtimes": {"onnxruntime": "1"}, "l4t": None, "process": 1}
+say({"wants": 0})
 say({"hello": 1, "python": "3.8.0", "machine": "liar"})
 for line in sys.stdin.buffer:
     asked = json.loads(line)

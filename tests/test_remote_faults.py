@@ -25,7 +25,7 @@ from compress.cache import Cache
 from compress.errors import SurroundingsError
 from compress.pipeline import measure
 from export.errors import NotHere
-from export.remote import hearing, ssh
+from export.remote import hearing, link, ssh
 from export.remote.answers import Closed, Conditions, Facts
 from export.remote.conversation import close_all
 from export.remote.runner import lock, store
@@ -70,6 +70,17 @@ def test_a_request_that_takes_hours_is_waited_for(tmp_path: Path, monkeypatch: p
     assert remote._conversation.ask(Conditions, {"do": "time"})[0].conditions == {}
 
 
+def test_a_runner_that_waits_for_another_hears_its_host_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "BEAT", 0.05)
+    remote = played(tmp_path, monkeypatch, "")
+    program = tmp_path / "played.py"
+    waits = 'say({"wants": 0})\nassert json.loads(sys.stdin.buffer.readline())["do"] == "nothing"\n'
+    program.write_text(program.read_text().replace('say({"wants": 0})\n', waits))
+    assert remote._conversation.facts().cpu == "liar"
+
+
 @pytest.mark.parametrize("size", [0, 1 << 23])
 def test_a_runner_that_stops_is_left_also_in_the_middle_of_what_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
@@ -79,12 +90,12 @@ def test_a_runner_that_stops_is_left_also_in_the_middle_of_what_is_sent(
     remote = played(tmp_path, monkeypatch, "", "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)")
     conversation = remote._conversation
     assert conversation.facts().cpu == "liar"
-    link = conversation.begun
+    begun = conversation.begun
     if size:
-        os.kill(link._process.pid, signal.SIGSTOP)
+        os.kill(begun._process.pid, signal.SIGSTOP)
     with pytest.raises(SurroundingsError, match="tower: says nothing for 0 s; the same command goes on"):
         conversation.ask(Conditions, {"do": "time"}, bytes(size))
-    assert link._process.poll() is not None
+    assert begun._process.poll() is not None
 
 
 def test_a_conversation_that_is_stopped_is_not_begun_again_by_who_asks_next(

@@ -70,14 +70,16 @@ class Link:
         """Send what begins there, and the runner where it is wanted, until it says hello; which machine it is."""
         self._write(bootstrap(nonce, RUN))
         message = self._unless_refused(self._next(FIRST_WORD))
-        if message.said.get("wants") == len(runner()):
-            self._write(runner())
+        if "wants" in message.said:
+            if message.said["wants"] == len(runner()):
+                self._write(runner())
+            # The runner may wait for another to end, and wants to know meanwhile that somebody is here.
+            threading.Thread(target=self._beat, daemon=True).start()
             message = self._unless_refused(self._next(FIRST_WORD))
         hello = answers.read(answers.Hello, message.said, self._host)
         if hello.hello != PROTOCOL:
             raise SurroundingsError(f"{self._host}: speaks protocol {hello.hello}, and {PROTOCOL} is understood here")
         self._hearing.greeted()
-        threading.Thread(target=self._beat, daemon=True).start()
         return hello.machine
 
     def _beat(self) -> None:

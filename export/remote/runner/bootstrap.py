@@ -42,6 +42,8 @@ def begin(given):  # type: ignore[no-untyped-def]  # Not every version 3 knows a
                 say(error="surroundings", says="the runner arrived damaged")
                 return
             _write(path, data)
+        else:
+            say(wants=0)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         say(error="surroundings", says="{}: cannot be written ({})".format(folder, reason))
