@@ -304,6 +304,14 @@ def python_with(path: Path, before: str) -> str:
     return script(path, f'{before}\nexec {shlex.quote(sys.executable)} "$@"')
 
 
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What makes this Python one without OpenVINO, which each runner would import to tell of it."""
+    folder = tmp_path_factory.mktemp("few")
+    (folder / "openvino.py").write_text("raise ModuleNotFoundError(\"No module named 'openvino'\")\n")
+    return f"export PYTHONPATH={shlex.quote(str(folder))}"
+
+
 def test_a_python_without_numpy_is_told(tower: Server, tmp_path: Path) -> None:
     bare = python_with(tmp_path / "bare", f"export PYTHONPATH={shlex.quote(str(tmp_path))}")
     (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError(\"No module named 'numpy'\")\n")
@@ -348,8 +356,10 @@ def test_two_runs_at_once_do_not_disturb_each_other(tower: Server, monkeypatch: 
     assert first.conditions()
 
 
-def test_two_pythons_of_one_host_measure_for_one_run(tower: Server, artifact: Artifact, tmp_path: Path) -> None:
-    first, second = target(), target(python_with(tmp_path / "second", ""))
+def test_two_pythons_of_one_host_measure_for_one_run(
+    tower: Server, artifact: Artifact, tmp_path: Path, few: str
+) -> None:
+    first, second = (target(python_with(tmp_path / name, few)) for name in ("first", "second"))
     with first.open("onnxruntime").open(artifact) as one, second.open("onnxruntime").open(artifact) as other:
         assert np.array_equal(one(images(artifact)[0]), other(images(artifact)[0]))
 
@@ -375,9 +385,9 @@ def test_a_runner_that_is_killed_is_told_and_the_next_question_begins_another(
     ],
 )
 def test_other_locales_and_shells_that_print_change_nothing(
-    tower: Server, artifact: Artifact, tmp_path: Path, before: str
+    tower: Server, artifact: Artifact, tmp_path: Path, before: str, few: str
 ) -> None:
-    python = python_with(tmp_path / 'it\'s a "python" of ünïcode' / "py thon", before)
+    python = python_with(tmp_path / 'it\'s a "python" of ünïcode' / "py thon", f"{few}\n{before}")
     with target(python).open("onnxruntime").open(artifact) as infer:
         assert infer(images(artifact)[0]).ndim == 4
 
@@ -459,10 +469,11 @@ def asked(remote: RemoteTarget, artifact: Artifact) -> list[np.ndarray]:
 
 
 def test_a_link_that_is_cut_anywhere_is_told_and_the_same_goes_on_from_there(
-    tower: Server, artifact: Artifact, tmp_path: Path
+    tower: Server, artifact: Artifact, tmp_path: Path, few: str
 ) -> None:
     def fresh(name: str) -> str:
-        return python_with(tmp_path / name, f"export XDG_CACHE_HOME={shlex.quote(str(tmp_path / f'cache {name}'))}")
+        cache = shlex.quote(str(tmp_path / f"cache {name}"))
+        return python_with(tmp_path / name, f"{few}\nexport XDG_CACHE_HOME={cache}")
 
     with cut_after(tower, 1 << 40) as passed:
         right = asked(target(fresh("whole")), artifact)
