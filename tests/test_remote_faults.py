@@ -217,7 +217,8 @@ def test_a_disk_without_links_and_a_device_with_an_address_for_a_name_take_artif
 def test_cleaning_goes_through_a_link_and_counts_what_is_gone(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "segpress").symlink_to(tmp_path / "disk")
-    Store(tmp_path / "segpress").keep(bytes(1000))
+    here = Store(tmp_path / "segpress")
+    here.artifact({"net.onnx": here.keep(bytes(1000))})
     assert clean(tmp_path / "segpress") == 1000 and not list((tmp_path / "disk").iterdir())
 
 

@@ -190,4 +190,5 @@ def clean(folder: Path) -> int:
 def _size(folder: Path) -> int:
     # A file that is open still, as the lock is, stays under such a name on a network's disk.
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".nfs"))
-    return sum(path.stat().st_size for path in files)
+    # An artifact is a second name of its content.
+    return sum({told.st_ino: told.st_size for told in (path.stat() for path in files)}.values())
