@@ -142,6 +142,10 @@ class Target(Protocol):
         """What travelled to the device in this process; nothing to this host."""
         ...
 
+    def stop(self) -> None:
+        """End whatever another thread asks of the device, which is asked nothing more until it is closed."""
+        ...
+
     def close(self) -> None:
         """Leave the device; whatever is asked of it next reaches it anew."""
         ...
@@ -188,6 +192,9 @@ class LocalTarget:
     @property
     def sent_bytes(self) -> int:
         return 0
+
+    def stop(self) -> None:
+        """See `Target`; nothing is asked elsewhere."""
 
     def close(self) -> None:
         """See `Target`; nothing is held."""

@@ -32,7 +32,8 @@ from export.clock import Turn
 from export.errors import BackendError
 from export.reach import Reach
 from export.registry import find_backend, find_device
-from export.remote.conversation import close_all
+from export.remote import answers, link
+from export.remote.conversation import Conversation, close_all
 from export.remote.package import ROOT, runner, shipped
 from export.remote.runner import heat, power
 from export.remote.target import RemoteTarget
@@ -303,6 +304,14 @@ def python_with(path: Path, before: str) -> str:
     return script(path, f'{before}\nexec {shlex.quote(sys.executable)} "$@"')
 
 
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What makes this Python one without OpenVINO, which each runner would import to tell of it."""
+    folder = tmp_path_factory.mktemp("few")
+    (folder / "openvino.py").write_text("raise ModuleNotFoundError(\"No module named 'openvino'\")\n")
+    return f"export PYTHONPATH={shlex.quote(str(folder))}"
+
+
 def test_a_python_without_numpy_is_told(tower: Server, tmp_path: Path) -> None:
     bare = python_with(tmp_path / "bare", f"export PYTHONPATH={shlex.quote(str(tmp_path))}")
     (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError(\"No module named 'numpy'\")\n")
@@ -335,24 +344,24 @@ def test_a_home_that_cannot_be_written_is_told(tower: Server, tmp_path: Path) ->
     assert "cannot be written" in refusal(target(locked))
 
 
-def test_two_runs_at_once_do_not_disturb_each_other(tower: Server) -> None:
-    first = target()
+def test_two_runs_at_once_do_not_disturb_each_other(tower: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, again = target(), target()
     first.check_here()
-    script_of = target(python=f"{sys.executable} ".strip())
-    assert script_of._conversation is first._conversation
-    other = f"""
-import sys
-from export.remote.conversation import Conversation
-from export.remote import answers
-from export.errors import SegpressError
-try:
-    Conversation("tower", {sys.executable!r}).ask(answers.ToldFacts, {{"do": "facts"}})
-except SegpressError as error:
-    print(error.exit_code, error)
-"""
-    done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("4 tower: another run measures there now")
+    assert again._conversation is first._conversation
+    other = Conversation("tower", sys.executable)
+    with monkeypatch.context() as patch:
+        patch.setattr(link, "RUN", "another")
+        with pytest.raises(SurroundingsError, match=r"tower: another run measures there now \(process \d+, from 127"):
+            other.ask(answers.ToldFacts, {"do": "facts"})
     assert first.conditions()
+
+
+def test_two_pythons_of_one_host_measure_for_one_run(
+    tower: Server, artifact: Artifact, tmp_path: Path, few: str
+) -> None:
+    first, second = (target(python_with(tmp_path / name, few)) for name in ("first", "second"))
+    with first.open("onnxruntime").open(artifact) as one, second.open("onnxruntime").open(artifact) as other:
+        assert np.array_equal(one(images(artifact)[0]), other(images(artifact)[0]))
 
 
 def test_a_runner_that_is_killed_is_told_and_the_next_question_begins_another(
@@ -376,9 +385,9 @@ def test_a_runner_that_is_killed_is_told_and_the_next_question_begins_another(
     ],
 )
 def test_other_locales_and_shells_that_print_change_nothing(
-    tower: Server, artifact: Artifact, tmp_path: Path, before: str
+    tower: Server, artifact: Artifact, tmp_path: Path, before: str, few: str
 ) -> None:
-    python = python_with(tmp_path / 'it\'s a "python" of ünïcode' / "py thon", before)
+    python = python_with(tmp_path / 'it\'s a "python" of ünïcode' / "py thon", f"{few}\n{before}")
     with target(python).open("onnxruntime").open(artifact) as infer:
         assert infer(images(artifact)[0]).ndim == 4
 
@@ -460,10 +469,11 @@ def asked(remote: RemoteTarget, artifact: Artifact) -> list[np.ndarray]:
 
 
 def test_a_link_that_is_cut_anywhere_is_told_and_the_same_goes_on_from_there(
-    tower: Server, artifact: Artifact, tmp_path: Path
+    tower: Server, artifact: Artifact, tmp_path: Path, few: str
 ) -> None:
     def fresh(name: str) -> str:
-        return python_with(tmp_path / name, f"export XDG_CACHE_HOME={shlex.quote(str(tmp_path / f'cache {name}'))}")
+        cache = shlex.quote(str(tmp_path / f"cache {name}"))
+        return python_with(tmp_path / name, f"{few}\nexport XDG_CACHE_HOME={cache}")
 
     with cut_after(tower, 1 << 40) as passed:
         right = asked(target(fresh("whole")), artifact)
@@ -496,7 +506,8 @@ def say(said, payload=b"", nonce=nonce):
 FACTS = {"cpu": "liar", "cpus": 1, "threads": 1, "os": "Linux", "machine": "x86_64", "isa": [], "board": None,
          "hostname": "liar", "boot_id": None, "flags": [], "memory_mb": 1, "python": "3.8.0", "executable": "python3",
          "runtimes": {"onnxruntime": "1"}, "l4t": None, "process": 1}
-say({"hello": 1, "python": "3.8.0"})
+say({"wants": 0})
+say({"hello": 1, "python": "3.8.0", "machine": "liar"})
 for line in sys.stdin.buffer:
     asked = json.loads(line)
     sys.stdin.buffer.read(asked.get("bytes", 0))
@@ -655,8 +666,9 @@ def test_what_is_interrupted_leaves_no_answer_to_be_taken_for_another(
     remote, given = target(), images(artifact)
     with remote.open("onnxruntime").open(artifact) as infer:
         right = infer(given[0])
-        link = remote._conversation.begun
-        monkeypatch.setattr(type(link), "_next", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(
+            type(remote._conversation.begun), "_next", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             infer(given[1])
         monkeypatch.undo()

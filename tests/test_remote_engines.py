@@ -29,7 +29,8 @@ from export.device import Device
 from export.errors import BackendError, NotHere, SegpressError, SurroundingsError
 from export.reach import Reach
 from export.remote.answers import BuiltThere
-from export.remote.conversation import _Connected, close_all
+from export.remote.conversation import close_all
+from export.remote.link import Link
 from export.remote.target import RemoteTarget
 
 pytestmark = pytest.mark.skipif(not ssh_server.IS_THERE, reason=ssh_server.MISSING)
@@ -199,7 +200,7 @@ def test_a_build_ends_with_the_link(tower: Server, onnx: Artifact, tmp_path: Pat
     asking.start()
     process = told(tower.home / "timing" / "process")
     link = remote._conversation.begun
-    assert isinstance(link, _Connected) and is_running(process)
+    assert isinstance(link, Link) and is_running(process)
     link._process.kill()
     asking.join(timeout=20)
     assert ends(process) and isinstance(errors[0], SurroundingsError)

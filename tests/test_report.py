@@ -720,3 +720,28 @@ def test_integers_that_a_runtime_did_not_compute_with_are_told() -> None:
         "01-int8 on onnxruntime (cpu) has 3 layers in integers and its runtime ran none in them (4 in FP16)"
     )
     assert said in headline.summary(found)
+
+
+def test_without_torch_drops_are_said_to_be_from_each_runtimes_own_baseline() -> None:
+    with_torch, without = report(), report()
+    without["rows"] = [each for each in without["rows"] if each["backend"] != "torch"]
+    said = to_markdown(without).replace("\\", "")
+    assert "Drops are from the baseline on the same backend and device (torch ran on none)" in said
+    assert "from the baseline on the same backend" in said and "baseline under torch" not in said
+    assert "the same backend and device (torch" not in to_markdown(with_torch)
+
+
+def test_a_machine_that_is_not_the_host_is_described_with_when_it_was_timed() -> None:
+    elsewhere = report()
+    row = next(each for each in elsewhere["rows"] if each["latency_ms"])
+    row["device"] = "cpu@tower"
+    row["latency_ms"] = {
+        **row["latency_ms"],
+        "host": {"cpu": "Cortex-A78AE", "at": "tower"},
+        "when": "2026-01-02T03:04:05Z",
+        "conditions": {"governor": "schedutil"},
+    }
+    said = to_markdown(elsewhere)
+    assert "Host of cpu" not in to_markdown(report())
+    section = said[said.index("## Host of cpu@tower") :]
+    assert all(word in section for word in ("Cortex-A78AE", "2026-01-02T03:04:05Z", "schedutil"))

@@ -125,8 +125,10 @@ def reached(deployed: Sequence[Deployment], log: Callable[[str], None]) -> Itera
         for name, target in elsewhere.items():
             log(f"{name}: {target.sent_bytes / 1e6:.2f} MB were sent there, each file and each input once")
     finally:
-        for target in elsewhere.values():
-            target.close()
+        if elsewhere:
+            from export.remote.conversation import close_all
+
+            close_all()
 
 
 def _check_power_mode(target: Target) -> None:

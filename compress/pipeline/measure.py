@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from torch import fx, nn
 from compress import progress
 from compress.cache import Cache, key_of, versions
 from compress.data.dataset.cases import Case
-from compress.errors import NotHere
+from compress.errors import NotHere, SegpressError
 from compress.measure.latency import BLOCK, Samples, Timing, in_turns
 from compress.measure.row import Row, Status
 from compress.measure.segmentation import Scoring
@@ -72,22 +72,32 @@ def by_machine(builds: Sequence[Build]) -> tuple[list[Build], list[list[Build]]]
 
 
 def _at_once(measurement: Measurement, machines: Sequence[Sequence[Build]]) -> list[dict[str, Row]]:
-    """The rows of each other machine, in a thread of its own, which waits for that machine most of the time."""
+    """The rows of each other machine, in a thread of its own, which waits for that machine most of the time.
+
+    What goes wrong at one of them is told when the others have finished, so that their measurements are kept.
+    """
 
     def rows(builds: Sequence[Build]) -> dict[str, Row]:
-        with PeakMemory() as peaks:
-            return measurement.rows(builds, peaks, f"latency-{builds[0].deployment.device.name}")
+        try:
+            with PeakMemory() as peaks:
+                return measurement.rows(builds, peaks, f"latency-{builds[0].deployment.device.name}")
+        except SegpressError as error:
+            if len(machines) > 1:
+                measurement.log(f"{error} (what is measured elsewhere is finished first)")
+            raise
 
     if not machines:
         return []
     with ThreadPoolExecutor(max_workers=len(machines)) as pool:
+        begun = [pool.submit(rows, each) for each in machines]
         try:
-            return list(pool.map(rows, machines))
+            wait(begun)
         except BaseException:
-            # Threads that wait for an answer wait no longer.
-            for builds in machines:
-                builds[0].deployment.target.close()
+            # Threads that wait for an answer wait no longer, and those that compute here ask for no other.
+            for build in (each for builds in machines for each in builds):
+                build.deployment.target.stop()
             raise
+    return [each.result() for each in begun]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,21 +217,18 @@ def _score(
     def work() -> dict[str, Any]:
         if build.artifact is None:
             return {**nothing, "reason": build.absent}
-        try:
-            backend = build.deployment.open()
-            with backend.open(build.artifact) as infer:
-                title = f"{build.stage.name} on {build.deployment.title}"
-                apart = answers.parity(build, infer)
-                fault = answers.fault(build, backend, apart, log)
-                if fault is not None:
-                    log(f"{title}: refused: {fault}")
-                    return {**nothing, "reason": fault, "refused": True}
-                peaks.ahead(build.name, build.deployment.peak_memory(build.artifact))
-                with progress.steps(f"scoring {title}", len(cases)) as step:
-                    scores = task.measure(infer, step, cases)
-                log(f"{title}: mean foreground Dice {scores.mean('dice'):.4f}")
-        except NotHere as error:
-            return {**nothing, "reason": str(error)}
+        backend = build.deployment.open()
+        with backend.open(build.artifact) as infer:
+            title = f"{build.stage.name} on {build.deployment.title}"
+            apart = answers.parity(build, infer)
+            fault = answers.fault(build, backend, apart, log)
+            if fault is not None:
+                log(f"{title}: refused: {fault}")
+                return {**nothing, "reason": fault, "refused": True}
+            peaks.ahead(build.name, build.deployment.peak_memory(build.artifact))
+            with progress.steps(f"scoring {title}", len(cases)) as step:
+                scores = task.measure(infer, step, cases)
+            log(f"{title}: mean foreground Dice {scores.mean('dice'):.4f}")
         return {
             "scores": scores.as_dict(),
             "parity": {name: round(value, 9) for name, value in asdict(apart).items()},
@@ -233,7 +240,11 @@ def _score(
         }
 
     key = key_of(build.key, *_scene(task), build.absent, [case.name for case in cases])
-    return cache.value(f"scores-{build.name}", key, work)
+    try:
+        return cast(dict[str, Any], cache.value(f"scores-{build.name}", key, work))
+    except NotHere as error:
+        # Not kept: it may be here when the run is gone on with.
+        return {**nothing, "reason": str(error)}
 
 
 def _scene(task: Task) -> tuple[str, Postprocess]:

@@ -76,7 +76,8 @@ def step_table(report: Json) -> Table:
     rows = [row for step in compared.steps(report) for row in _step_rows(step)]
     note = (
         f"Lost: mean paired drop in Dice over {_many(report)} [one-sided 95 % limits], + is worse; in this step on the "
-        "same backend, since the baseline under torch. In brackets (4×): how many times less than the baseline there. "
+        f"same backend, since {recorded.reference_in_words(report['rows'])}. In brackets (4×): how many times less "
+        "than the baseline there. "
         "MACs × bits: each multiply-accumulate times the bits of its weight (32, 16, 8), as the runtime gets "
         f"the network.{_on_fewer(report)}"
     )
@@ -155,7 +156,7 @@ def stage_table(report: Json) -> Table:
     ]
     rows = [tuple(text(line) for _, _, text in columns) for line in compared.lines(report)]
     note = (
-        f"Dice drop is from the baseline under torch, over pairs of {_many(report)} (+ is worse). "
+        f"Dice drop is from {recorded.reference_in_words(report['rows'])}, over pairs of {_many(report)} (+ is worse). "
         "Latency is of the network alone at batch 1; speed-up is over the baseline on the same backend and device; "
         "end to end is timed on this host alone. "
         "Parity is with torch: the relative error of the logits, and the share of pixels whose class flipped."
@@ -301,7 +302,7 @@ def processor_tables(report: Json) -> list[Table]:
         head=("artifact", "measured on", "the same answer on", "may differ on", "because"),
         align="lllll",
         rows=rows,
-        note="Answers of integer layers; float layers differ in last bits from CPU to CPU. Times are of each device.",
+        note="Answers of integer layers; float layers differ in last bits from CPU to CPU. Times are of its device.",
     )
     return [table] if rows else []
 

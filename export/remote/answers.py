@@ -29,6 +29,8 @@ class Hello(_Answer):
 
     hello: int
     python: Text
+    machine: Text
+    """What is another text on another machine, and after a restart."""
 
 
 class Facts(_Answer):
@@ -48,14 +50,25 @@ class Facts(_Answer):
     python: Text
     executable: Text
     runtimes: dict[Text, Text]
+    broken: dict[Text, Text] = {}
+    """Why a runtime cannot be used that is installed there."""
     l4t: Text | None
     process: Annotated[int, Field(ge=1)]
 
     @property
     def identity(self) -> tuple[object, ...]:
         """What tells one machine, and what is installed on it, from another that is reached by the same name."""
-        told = (self.hostname, self.board, self.cpu, self.cpus, self.memory_mb, self.python)
-        return (*told, sorted(self.runtimes.items()))
+        return tuple(self._identity().items())
+
+    def changed(self, now: Facts) -> list[str]:
+        """What is not as it was, in words."""
+        was, new = self._identity(), now._identity()
+        return [f"{name} {was[name]}, now {new[name]}" for name in was if was[name] != new[name]]
+
+    def _identity(self) -> dict[str, object]:
+        names = ("hostname", "board", "cpu", "cpus", "machine", "memory_mb", "l4t", "python")
+        told = {name: getattr(self, name) for name in names}
+        return {**told, "flags": sorted(self.flags), "runtimes": sorted(self.runtimes.items())}
 
 
 class ToldFacts(_Answer):

@@ -43,9 +43,14 @@ def runner_sha256() -> str:
     return hashlib.sha256(runner()).hexdigest()
 
 
-def bootstrap(nonce: str) -> bytes:
-    """The first line that is sent: the source that takes the runner where it is not there yet, as a Python text."""
-    given = {"nonce": nonce, "sha256": runner_sha256(), "size": len(runner())}
+def bootstrap(nonce: str, run: str) -> bytes:
+    """The first line that is sent: the source that takes the runner where it is not there yet, as a Python text.
+
+    Args:
+        nonce: of the conversation.
+        run: what tells one run of this host from every other.
+    """
+    given = {"nonce": nonce, "run": run, "sha256": runner_sha256(), "size": len(runner())}
     source = (ROOT / "remote" / "runner" / "bootstrap.py").read_text(encoding="utf-8")
     return f"{source}\nbegin({given!r})\n".__repr__().encode("ascii") + b"\n"
 

@@ -21,6 +21,10 @@ OPTIONS = (
     "ForwardAgent=no",
     "ForwardX11=no",
     "PermitLocalCommand=no",
+    # What a user set for working there by hand, and what would end this or outlive it.
+    "ClearAllForwardings=yes",
+    "ControlMaster=no",
+    "RemoteCommand=none",
     "LogLevel=ERROR",
 )
 
@@ -32,21 +36,30 @@ def command(host: str, words: list[str]) -> list[str]:
         host: as `Reach.at`, which cannot begin with '-'.
     """
     options = [part for option in OPTIONS for part in ("-o", option)]
-    return [*shlex.split(os.environ.get(COMMAND, "ssh")), *options, "-T", "--", host, shlex.join(words)]
+    return [*_client(), *options, "-T", "--", host, shlex.join(words)]
 
 
-def refused(host: str, python: str, code: int | None, said: str) -> SurroundingsError:
-    """Why a conversation did not begin, or ended.
+def _client() -> list[str]:
+    given = os.environ.get(COMMAND) or "ssh"
+    try:
+        return shlex.split(given)
+    except ValueError as error:
+        raise SurroundingsError(f"{COMMAND}={given}: is no command of a shell ({error})") from None
+
+
+def refused(host: str, python: str, code: int | None, said: str, printed: str = "") -> SurroundingsError:
+    """Why a conversation did not begin.
 
     Args:
         code: the client's exit code, which is the program's there where there was a link.
         said: what the client or that program complained.
+        printed: what came instead of its first word.
     """
-    for pattern, sentence in _REASONS:
+    # What a shell or a library there complains of is no reason of the client's.
+    for pattern, sentence in _REASONS if code == 255 else _REASONS_THERE:
         if re.search(pattern, said, re.IGNORECASE):
             return SurroundingsError(f"{host}: {sentence.format(host=host, python=python)}")
-    last = next((line for line in reversed(said.strip().splitlines()) if line.strip()), "")
-    told = f" ({' '.join(last.split())[:200]})" if last else ""
+    told = _told(said) or _told(printed)
     if code == 255:
         return SurroundingsError(f"{host}: not reached{told}; try `ssh {host}`")
     if code in (126, 127):
@@ -55,7 +68,27 @@ def refused(host: str, python: str, code: int | None, said: str) -> Surroundings
         )
     if code is None or code < 0:
         return SurroundingsError(f"{host}: the connection ended{told}; the same command goes on from what is done")
-    return SurroundingsError(f"{host}: what measures there ended with code {code}{told}")
+    return SurroundingsError(
+        f"{host}: {python} ended there with code {code} before its first word{told}; "
+        f"`ssh {host} {shlex.quote(python)} -V` must print its version"
+    )
+
+
+def lost(host: str, code: int | None, said: str) -> SurroundingsError:
+    """Why a conversation ended that had begun; see `refused`."""
+    told = _told(said)
+    if code is None or code < 0 or code == 255:
+        return SurroundingsError(f"{host}: the connection ended{told}; the same command goes on from what is done")
+    return SurroundingsError(
+        f"{host}: what measures there ended with code {code}{told}; the same command goes on from what is done"
+    )
+
+
+def _told(said: str) -> str:
+    """The last line that says what went wrong, in brackets; of others the last one."""
+    lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
+    known = [line for line in lines if re.search(r"error\b|exception\b|fatal", line, re.IGNORECASE)]
+    return f" ({(known or lines)[-1][:200]})" if lines else ""
 
 
 _REASONS = (
@@ -75,5 +108,11 @@ _REASONS = (
     (r"Could not resolve hostname", "no such host; `at` is a name as ssh knows it, from ~/.ssh/config or the network"),
     (r"Connection refused", "it refuses the connection; is an SSH server running there, on the port that ssh is told?"),
     (r"timed out|No route to host|Network is unreachable", "it does not answer; is it on, and in this network?"),
-    (r"No module named .?numpy", "{python} there has no numpy; install it, or name another with python: PATH"),
+)
+_REASONS_THERE = (
+    (r"No module named .?numpy\b", "{python} there has no numpy; install it, or name another with python: PATH"),
+    (
+        r"password (has )?expired|password change required",
+        "the user's password there has expired; run `ssh {host}` once and change it",
+    ),
 )

@@ -1,14 +1,11 @@
-"""A device that is reached over SSH: what is built here is sent there once, run there, and timed there."""
+"""A device that is reached over SSH: what is built here is sent there once, and opened there."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +17,7 @@ from export.backend import Backend
 from export.clock import Turn
 from export.device import Device, Kind
 from export.engines.wanted import times_of_trtexec
-from export.errors import NotHere, SurroundingsError
+from export.errors import NotHere
 from export.files import sha256
 from export.instruction_set import InstructionSet, family, widest
 from export.profile import NodeTime, Profile
@@ -29,10 +26,8 @@ from export.registry import backends_of, find_backend
 from export.remote import answers
 from export.remote.building import built_there
 from export.remote.conversation import Conversation, with_runner
+from export.remote.infer import RemoteInfer, content, content_bytes
 from export.remote.watchers import Watcher, WatcherThere
-
-SLACK_MS = 50.0
-"""What a clock there may tell more than the whole request took by the clock here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +62,9 @@ class RemoteTarget:
 
     def check_here(self) -> None:
         """See `Target`."""
-        model, board = self.device.model, self._told.board
-        if model is not None and model not in (board or ""):
-            raise NotHere(f"{self._host} is {board or f'a machine with {self._told.cpu}'}, and no {self.device.word}")
-        if model is not None and not self.device.has_memory(self._told.memory_mb):
-            has, wants = self._told.memory_mb, self.device.memory_gb
-            raise NotHere(f"{self._host} is {board} with {has} MB of memory, and {self.device.word} has {wants} GB")
-        if self.device.exact_sums and not (known := self.instruction_set()).exact_sums:
-            raise NotHere(f"{self._host}: its CPU has neither AVX-512 VNNI nor AMX: it is {known.title}")
+        fault = _another(self.device, self._told)
+        if fault is not None:
+            raise NotHere(f"{self._host}{fault}")
 
     def build(self, word: str, onnx: Artifact, folder: Path) -> Artifact:
         """See `Target`; a runtime whose files run on every machine builds them here."""
@@ -90,8 +80,10 @@ class RemoteTarget:
         if self.device.kind not in self._kind(word).runs_on:
             raise NotHere(f"{word} does not run on {self.device.title}")
         if word not in self._told.runtimes:
-            has = ", ".join(self._told.runtimes) or "no runtime"
             python = f"{self._told.executable} (Python {self._told.python})"
+            if word in self._told.broken:
+                raise NotHere(f"{self._host}: {word} of {python} cannot be used ({self._told.broken[word]})")
+            has = ", ".join(self._told.runtimes) or "no runtime"
             raise NotHere(f"{self._host}: {python} has no {word}; it has {has}; name another: python: or --python PATH")
         return cast(Backend, RemoteBackend(word=word, target=self))
 
@@ -131,6 +123,10 @@ class RemoteTarget:
     def family(self) -> tuple[InstructionSet, ...]:
         """See `Target`."""
         return family(self._told.machine)
+
+    def stop(self) -> None:
+        """See `Target`."""
+        self._conversation.stop()
 
     def close(self) -> None:
         """See `Target`; the runner there ends with the conversation."""
@@ -177,9 +173,9 @@ class RemoteTarget:
     def _conversation(self) -> Conversation:
         return with_runner(self._host, self.device.reach.python)
 
-    @cached_property
+    @property
     def _told(self) -> answers.Facts:
-        return self._conversation.ask(answers.ToldFacts, {"do": "facts"})[0].facts
+        return self._conversation.facts()
 
     @staticmethod
     def _kind(word: str) -> Any:
@@ -255,8 +251,8 @@ class RemoteBackend:
         """How long each node takes there, by the runtime's own counters."""
         artifact.verify()
         conversation = self.target._conversation
-        image = _content(image_BCHW)
-        self.target.send({image: partial(_bytes, image_BCHW)})
+        image = content(image_BCHW)
+        self.target.send({image: partial(content_bytes, image_BCHW)})
         request = {
             "do": "profile",
             **self.target.opening(self.word, artifact),
@@ -278,107 +274,12 @@ class RemoteBackend:
         return self.target._conversation.ask(answers.Executed, request)[0].executed
 
 
-@dataclass(kw_only=True)
-class RemoteInfer:
-    """An artifact that is open on a device: logits_BKHW = infer(image_BCHW), computed there."""
-
-    target: RemoteTarget
-    word: str
-    artifact: Artifact
-    _opened: tuple[object, int] | None = None
-    """In which conversation, and under which number."""
-    _hashes: dict[int, tuple[NDArray[np.float32], str]] = field(default_factory=dict)
-    """Of the inputs that were timed last: computed once, and kept with the input so that no other has its id."""
-
-    def __call__(self, image_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-        content, handle = _content(image_BCHW), self.opened()
-        self.target.send({content: partial(_bytes, image_BCHW)})
-        request = {"do": "infer", "handle": handle, "input": content, "shape": list(image_BCHW.shape)}
-        told, payload = self._conversation.ask(answers.Inferred, request)
-        if (told.handle, told.input) != (handle, content):
-            raise SurroundingsError(f"{self._host}: answered for another artifact, or another input")
-        if len(payload) != 4 * math.prod(told.shape):
-            raise SurroundingsError(f"{self._host}: answered {len(payload):,} bytes for logits of shape {told.shape}")
-        return np.frombuffer(payload, "<f4").reshape(told.shape).astype(np.float32)
-
-    def time(self, images: Sequence[NDArray[np.float32]], turn: Turn) -> list[float]:
-        """The milliseconds of each inference of a turn, by the device's clock."""
-        given = self._given(images)
-        request = {
-            "do": "time",
-            **given,
-            "first": turn.first,
-            "count": turn.count,
-            "untimed": turn.untimed,
-            "seconds": None if math.isinf(turn.seconds) else turn.seconds,
-        }
-        begun = time.perf_counter()
-        told, _ = self._conversation.ask(answers.Times, request)
-        took_ms = (time.perf_counter() - begun) * 1000
-        if told.handle != given["handle"] or len(told.ms) > turn.count:
-            raise SurroundingsError(f"{self._host}: answered times of another artifact, or more than were asked for")
-        if sum(told.ms) > took_ms + SLACK_MS:
-            raise SurroundingsError(
-                f"{self._host}: answered times of {sum(told.ms):.0f} ms, within {took_ms:.0f} ms: its clock is wrong"
-            )
-        return told.ms
-
-    def watch(self, images: Sequence[NDArray[np.float32]], soak: float | None) -> dict[str, Any]:
-        """What the device tells of power, heat and clocks while it runs; see `Target.watch`."""
-        given = self._given(images)
-        begun = time.perf_counter()
-        told, _ = self._conversation.ask(
-            answers.WatchedThere, {"do": "watch", **given, "soak": soak, "kind": self.target.device.kind}
-        )
-        took = time.perf_counter() - begun + SLACK_MS / 1000
-        if told.handle != given["handle"] or (told.watched is not None and told.watched.seconds > took):
-            raise SurroundingsError(
-                f"{self._host}: answered what it saw of another artifact, or of a time that was not"
-            )
-        return answers.seen(told)
-
-    def _given(self, images: Sequence[NDArray[np.float32]]) -> dict[str, Any]:
-        """What a request says of the artifact and its inputs, which are there then."""
-        inputs, handle = [self._hash(image) for image in images], self.opened()
-        self.target.send({each: partial(_bytes, image) for each, image in zip(inputs, images, strict=True)})
-        return {"handle": handle, "inputs": inputs, "shape": list(images[0].shape)}
-
-    def opened(self) -> int:
-        """The number that it is open under; opened again where the conversation is another one."""
-        if self._opened is None or self._opened[0] is not self._conversation.begun:
-            request = {"do": "open", **self.target.opening(self.word, self.artifact)}
-            told, _ = self._conversation.ask(answers.Opened, request)
-            if told.sha256 != request["files"][self.artifact.path.name]:
-                raise SurroundingsError(f"{self._host}: opened another artifact than the one that was sent")
-            self._opened = self._conversation.begun, told.handle
-        return self._opened[1]
-
-    def close(self) -> None:
-        """Let go of it there; where the conversation is over, it has let go."""
-        if self._opened is not None and self._opened[0] is self._conversation.begun:
-            # A link that ends here took nothing away but what was to be let go.
-            with suppress(SurroundingsError):
-                self._conversation.ask(answers.Closed, {"do": "close", "handle": self._opened[1]})
-        self._opened = None
-
-    def _hash(self, image_BCHW: NDArray[np.float32]) -> str:
-        known = self._hashes.get(id(image_BCHW))
-        if known is None:
-            known = self._hashes[id(image_BCHW)] = (image_BCHW, _content(image_BCHW))
-        return known[1]
-
-    @property
-    def _host(self) -> str:
-        return self.target._host
-
-    @property
-    def _conversation(self) -> Conversation:
-        return self.target._conversation
-
-
-def _content(image_BCHW: NDArray[np.float32]) -> str:
-    return hashlib.sha256(_bytes(image_BCHW)).hexdigest()
-
-
-def _bytes(image_BCHW: NDArray[np.float32]) -> bytes:
-    return np.ascontiguousarray(image_BCHW, dtype="<f4").tobytes()
+def _another(device: Device, told: answers.Facts) -> str | None:
+    """What a host is that is not this device, behind its name; None where it can be."""
+    if device.model is not None and device.model not in (told.board or ""):
+        return f" is {told.board or f'a machine with {told.cpu}'}, and no {device.word}"
+    if device.model is not None and not device.has_memory(told.memory_mb):
+        return f" is {told.board} with {told.memory_mb} MB of memory, and {device.word} has {device.memory_gb} GB"
+    if device.exact_sums and not (known := widest(told.flags)).exact_sums:
+        return f": its CPU has neither AVX-512 VNNI nor AMX: it is {known.title}"
+    return None

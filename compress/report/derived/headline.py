@@ -9,7 +9,7 @@ from compress.report.derived import applied, heat
 from compress.report.derived.compared import Line, baseline, last_step
 from compress.report.derived.executed import executed_sentences
 from compress.report.derived.numbers import fixed, number, signed
-from compress.report.derived.recorded import Json
+from compress.report.derived.recorded import Json, class_score, reference_in_words, scores_of
 from compress.report.derived.slower import slower_sentences
 
 
@@ -48,10 +48,18 @@ def baseline_sentence(report: Json) -> str:
     """The Dice that everything else is compared with."""
     found = baseline(report)
     if found is None or found.dice is None:
-        return "The baseline's mean foreground Dice was not measured under torch."
+        return _without_torch(report)
     cases = report["cases"].get("test")
     over = "" if cases is None else f" over {cases} test cases"
     return f"{found.title}: mean foreground Dice {fixed(found.dice)}{over}.{_of_little_skill(report, found.dice)}"
+
+
+def _without_torch(report: Json) -> str:
+    """What is known of the baseline where torch did not score it."""
+    said = "The baseline's mean foreground Dice was not measured under torch"
+    rows = [row for row in report["rows"] if row["step"] == "baseline" and scores_of(row)]
+    on = [f"{fixed(class_score(row, None, 'dice'))} on {row['backend']} ({row['device']})" for row in rows]
+    return f"{said}; it is {', '.join(on)}. Drops are from {reference_in_words(rows)}." if on else f"{said}."
 
 
 def _of_little_skill(report: Json, dice: float) -> str:

@@ -28,4 +28,5 @@ def _facts(times: Json) -> dict[str, Any]:
     own = {key: value for key, value in told.items() if key not in OF_A_DEVICE}
     conditions: Json = times.get("conditions") or {}
     steady = {key: conditions[key] for key in STEADY if conditions.get(key) is not None}
-    return {**{key: told[key] for key in OF_A_DEVICE if key in told}, **own, **steady}
+    timed = {"timed": times["when"]} if times.get("when") else {}
+    return {**{key: told[key] for key in OF_A_DEVICE if key in told}, **own, **steady, **timed}

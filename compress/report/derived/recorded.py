@@ -15,6 +15,13 @@ def reference(rows: Sequence[Json]) -> Json:
     return next((row for row in _baselines(rows, "torch") if scores_of(row)), {})
 
 
+def reference_in_words(rows: Sequence[Json]) -> str:
+    """The baseline that drops are taken from; without torch, as where every device is elsewhere, each has its own."""
+    if reference(rows) or not any(row["step"] == "baseline" and scores_of(row) for row in rows):
+        return "the baseline under torch"
+    return "the baseline on the same backend and device (torch ran on none)"
+
+
 def baseline_row(rows: Sequence[Json], backend: str, device: str) -> Json:
     """The baseline on one backend and device; empty where there is none."""
     return next((row for row in _baselines(rows, backend) if row["device"] == device), {})

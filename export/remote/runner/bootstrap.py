@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 
 OLDEST = (3, 8)
@@ -23,6 +24,9 @@ def begin(given):  # type: ignore[no-untyped-def]  # Not every version 3 knows a
         out.write(json.dumps(said).encode("ascii") + b"\n")
         out.flush()
 
+    # Of those who write libraries, not of those who measure: as errors they would end an import.
+    os.environ.pop("PYTHONWARNINGS", None)
+    warnings.simplefilter("ignore")
     if sys.version_info < OLDEST:
         version = "{}.{}".format(*sys.version_info[:2])
         say(error="here", says="{} is Python {}; 3.8 or newer is needed".format(sys.executable, version))
@@ -38,6 +42,8 @@ def begin(given):  # type: ignore[no-untyped-def]  # Not every version 3 knows a
                 say(error="surroundings", says="the runner arrived damaged")
                 return
             _write(path, data)
+        else:
+            say(wants=0)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         say(error="surroundings", says="{}: cannot be written ({})".format(folder, reason))
@@ -45,7 +51,7 @@ def begin(given):  # type: ignore[no-untyped-def]  # Not every version 3 knows a
     sys.path.insert(0, str(path))
     from export.remote.runner.serve import serve
 
-    serve(sys.stdin.buffer, out, given["nonce"], str(folder), str(path))
+    serve(sys.stdin.buffer, out, given, str(folder), str(path))
 
 
 def _write(path, data):  # type: ignore[no-untyped-def]

@@ -7,59 +7,40 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import signal
-import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from export.engines.wanted import Wanted
 from export.errors import BackendError, NotHere, SegpressError, SurroundingsError
-from export.remote.runner.store import Store
-
-
-@dataclass(frozen=True)
-class Group:
-    """A process and all that it started."""
-
-    process: subprocess.Popen[bytes]
-
-    def kill(self) -> None:
-        """End them."""
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except OSError:
-            # They ended by themselves.
-            return
+from export.remote.runner.children import Ended
+from export.remote.runner.store import SCRATCH, Store
 
 
 def built(
-    said: dict[str, Any], path: Path, store: Store, program: str, started: Callable[[Group], Any]
+    said: dict[str, Any], path: Path, store: Store, program: str, ran: Callable[[Sequence[str]], Ended]
 ) -> dict[str, Any]:
     """What is answered: the contents of the engine and of the log, both kept here, and how it was made.
 
     Args:
         said: the request.
         program: the file that the runner runs from.
-        started: is told of the process.
+        ran: runs a process, and ends it with the runner.
 
     Raises:
         BackendError: naming the node that is refused, and the reason.
         NotHere: if what it needs is not here.
         SurroundingsError: if the process was killed.
     """
-    with tempfile.TemporaryDirectory(dir=str(store.folder)) as scratch:
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=str(store.folder)) as scratch:
         asked = {"runtime": said["runtime"], "wanted": said["wanted"], "path": str(path), "folder": scratch}
         command = [sys.executable, program, json.dumps({**asked, "caches": str(store.folder / "timing")})]
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-        started(Group(child))
-        _, complaint = child.communicate()
+        code, _, complaint = ran(command)
         told = Path(scratch) / "told.json"
-        if child.returncode != 0 or not told.is_file():
-            raise _died(child.returncode, complaint.decode("utf-8", "replace"), path)
+        if code != 0 or not told.is_file():
+            raise _died(code, complaint.decode("utf-8", "replace"), path)
         answer: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
         if "error" in answer:
             raise (NotHere if answer["error"] == "here" else BackendError)(answer["says"])

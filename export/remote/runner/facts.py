@@ -18,6 +18,7 @@ from export.instruction_set import cpu_flags
 
 def facts() -> dict[str, Any]:
     """Board, system, processor, memory, Python, and the runtimes that it has; null where it does not say."""
+    found, broken = runtimes()
     return {
         **host_facts(usable_cpus()),
         "board": board(),
@@ -27,22 +28,30 @@ def facts() -> dict[str, Any]:
         "memory_mb": _memory_mb(),
         "python": platform.python_version(),
         "executable": sys.executable,
-        "runtimes": runtimes(),
+        "runtimes": found,
+        "broken": broken,
         "l4t": read(Path("/etc/nv_tegra_release")),
         "process": os.getpid(),
     }
 
 
-def runtimes() -> dict[str, str]:
-    """The version of each runtime that this Python has, by the word of its backend."""
-    found = {}
+def machine() -> str:
+    """What is another text on another machine, and after a restart."""
+    return f"{platform.node()} {boot_id() or 'unknown'}"[:500]
+
+
+def runtimes() -> tuple[dict[str, str], dict[str, str]]:
+    """By the word of its backend, the version of each runtime that this Python has, and why one cannot be used."""
+    found, broken = {}, {}
     for each in pkgutil.iter_modules(export.sessions.__path__):
         try:
             found[each.name] = str(importlib.import_module("export.sessions." + each.name).version())
-        except (ImportError, OSError):
-            # Not installed, or its libraries are not: what asks for it is told.
+        except ModuleNotFoundError:
+            # Not installed: what asks for it is told.
             continue
-    return found
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # Another numpy, too little memory, a missing library, ...
+            broken[each.name] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return found, broken
 
 
 def read(path: Path) -> str | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import importlib
 import json
 import math
 import os
 import queue
-import subprocess
+import signal
 import sys
 import threading
 import time
@@ -21,56 +21,77 @@ import numpy as np
 
 from export.clock import Run, Turn, timed
 from export.errors import BackendError, NotHere, SegpressError, SurroundingsError
-from export.remote.runner.building import Group, built
-from export.remote.runner.facts import facts
-from export.remote.runner.store import Store
+from export.remote.runner.building import built
+from export.remote.runner.children import Children
+from export.remote.runner.facts import facts, machine
+from export.remote.runner.lock import Lock
+from export.remote.runner.store import Store, clean
 from export.remote.runner.watcher import Watcher
 from export.remote.runner.wire import BEAT, PROTOCOL, SILENCE, Broken, Message, Voice, messages
 
-PATIENCE = 5.0
-"""Seconds for which one waits for another runner to end."""
 Answer = Tuple[Dict[str, Any], bytes]
 """What is said, and the bytes behind it."""
 
 
-def serve(stdin: BinaryIO, stdout: BinaryIO, nonce: str, folder: str, program: str) -> None:
+def serve(stdin: BinaryIO, stdout: BinaryIO, given: dict[str, Any], folder: str, program: str) -> None:
     """Answer requests until there are no more; whatever was started ends with it.
 
     Args:
+        given: the nonce of the conversation, and the run that it belongs to.
         folder: of this user's cache, where all that is sent lies.
         program: the file that this runs from.
     """
-    voice = Voice(stdout, nonce)
-    held = _lock(Path(folder) / "lock")
-    if held is None:
-        voice.say({"error": "surroundings", "says": "another run measures there now; wait until it has ended"})
-        return
-    runner = Runner(Path(folder), program)
-    requests = Requests(stdin, nonce, runner.end)
-    voice.say({"hello": PROTOCOL, "python": sys.version.split()[0]})
+    voice = Voice(stdout, given["nonce"])
+    runner, lock = Runner(Path(folder), program), Lock(Path(folder), given["run"])
+    requests = Requests(stdin, given["nonce"], runner.end, lock)
+    threading.Thread(target=_beat, args=(voice, requests.leave), daemon=True).start()
+    refusal = lock.taken()
+    if refusal is None and not Path(program).is_file():
+        refusal = "what was sent there was just removed; the same command sends it again"
+    if refusal is not None:
+        voice.say({"error": "surroundings", "says": refusal})
+        # Python would wait for the thread that reads.
+        requests.leave()
+    runner.tidy()
+    voice.say({"hello": PROTOCOL, "python": sys.version.split()[0], "machine": machine()})
     while True:
         request = requests.next()
-        beating = _Beating(voice)
+        said, payload = _answered(runner, request)
         try:
-            said, payload = runner.answer(request)
-        except SegpressError as error:
-            said, payload = {"error": _kind(error), "says": str(error)}, b""
-        except MemoryError:
-            said, payload = {"error": "surroundings", "says": "there is not enough memory"}, b""
-        except Exception as error:  # noqa: BLE001  # Whatever a runtime raises is told, and the host decides.
-            trace = traceback.format_exc()
-            said, payload = {"error": "bug", "says": f"{type(error).__name__}: {error}", "trace": trace}, b""
-        finally:
-            beating.stop()
-        voice.say({**said, "to": request.said.get("number")}, payload)
+            voice.say({**said, "to": request.said.get("number")}, payload)
+        except OSError:
+            requests.leave()
+
+
+def _answered(runner: Runner, request: Message) -> Answer:
+    """What the runner answers, or why it does not."""
+    try:
+        return runner.answer(request)
+    except SegpressError as error:
+        return {"error": _kind(error), "says": str(error)}, b""
+    except MemoryError:
+        return {"error": "surroundings", "says": "there is not enough memory"}, b""
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # Whatever a runtime raises is told, and the host decides.
+        says = f"{type(error).__name__}: {error}"
+        return {"error": "bug", "says": says, "trace": traceback.format_exc()}, b""
+
+
+def _beat(voice: Voice, leave: Callable[[], None]) -> None:
+    """Signs of life, whatever is being done and however long that takes."""
+    while True:
+        time.sleep(BEAT)
+        try:
+            voice.say({"alive": True})
+        except (OSError, ValueError):
+            leave()
 
 
 class Requests:
     """What the host asks, read as it comes, so that its end is noticed at once, whatever is being done."""
 
-    def __init__(self, stdin: BinaryIO, nonce: str, end: Callable[[], None]) -> None:
+    def __init__(self, stdin: BinaryIO, nonce: str, end: Callable[[], None], lock: Lock) -> None:
         self._waiting: queue.Queue[Message] = queue.Queue()
-        self._end = end
+        self._end, self._lock = end, lock
         self._heard = time.monotonic()
         threading.Thread(target=self._read, args=(stdin, nonce), daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -79,25 +100,39 @@ class Requests:
         """The next request; waits for it."""
         return self._waiting.get()
 
+    def leave(self) -> None:
+        """End, and with it all that was started, also by a library that forked."""
+        try:
+            self._end()
+        finally:
+            with contextlib.suppress(OSError):
+                if os.getpgrp() == os.getsid(0):
+                    # A session of our own, as an SSH server makes one for every command.
+                    os.killpg(0, signal.SIGKILL)
+            os._exit(0)
+
     def _read(self, stdin: BinaryIO, nonce: str) -> None:
         try:
-            for message in messages(stdin, nonce):
-                self._heard = time.monotonic()
+            for message in messages(stdin, nonce, heard=self._hear):
                 if message.said.get("do") != "nothing":
                     self._waiting.put(message)
         except (Broken, OSError, ValueError):
             pass
-        self._leave()
+        self.leave()
+
+    def _hear(self) -> None:
+        self._heard = time.monotonic()
 
     def _watch(self) -> None:
         """A link that was cut without a word leaves nothing to read, not even its end."""
-        while time.monotonic() - self._heard < SILENCE:
+        late = 0
+        # Twice, since a library that kept Python's lock for a minute kept it from whoever reads, too.
+        while late < 2:
             time.sleep(1)
-        self._leave()
-
-    def _leave(self) -> None:
-        self._end()
-        os._exit(0)
+            silent = time.monotonic() - self._heard
+            late = late + 1 if silent > SILENCE else 0
+            self._lock.keep(is_heard=silent < BEAT + 1.5)
+        self.leave()
 
 
 class Runner:
@@ -106,7 +141,7 @@ class Runner:
     def __init__(self, folder: Path, program: str) -> None:
         self._store, self._program = Store(folder), program
         self._open: dict[int, Callable[[Any], Any]] = {}
-        self._children: list[subprocess.Popen[bytes] | Group] = []
+        self._children = Children()
         self._watcher = Watcher(self._run)
 
     def answer(self, request: Message) -> Answer:
@@ -136,10 +171,13 @@ class Runner:
             raise BackendError("the runner cannot do {!r}; it can do {}".format(do, ", ".join(known)))
         return known[do](request.said, request.payload)
 
+    def tidy(self) -> None:
+        """Remove what one that was killed left."""
+        self._store.tidy()
+
     def end(self) -> None:
         """Stop whatever was started."""
-        for child in self._children:
-            child.kill()
+        self._children.end()
         self._watcher.end()
 
     def _facts(self, said: dict[str, Any], _: bytes) -> Answer:
@@ -192,12 +230,9 @@ class Runner:
         path = self._store.artifact(said["files"]) / said["file"]
         given = {key: said[key] for key in ("runtime", "threads", "kind", "shape")}
         command = [sys.executable, self._program, json.dumps({**given, "path": str(path)})]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self._children.append(child)
-        out, err = child.communicate()
-        self._children.remove(child)
-        if child.returncode != 0:
-            lines = err.decode("utf-8", "replace").strip().splitlines() or [f"exit {child.returncode}"]
+        code, out, err = self._children.ran(command)
+        if code != 0:
+            lines = err.decode("utf-8", "replace").strip().splitlines() or [f"exit {code}"]
             raise SurroundingsError(f"the process that measures memory died ({lines[-1][:200]})")
         return {"peak_memory_mb": json.loads(out.decode("ascii"))}, b""
 
@@ -206,7 +241,7 @@ class Runner:
         session = _session(said["runtime"])
         if not hasattr(session, "built"):
             raise NotHere("{} builds nothing on a device".format(said["runtime"]))
-        return built(said, path, self._store, self._program, self._children.append), b""
+        return built(said, path, self._store, self._program, self._children.ran), b""
 
     def _get(self, said: dict[str, Any], _: bytes) -> Answer:
         return {"got": said["sha256"]}, self._store.content(said["sha256"])
@@ -219,35 +254,18 @@ class Runner:
         return {"executed": session.executed(path, said["threads"], said["kind"], tuple(said["shape"]))}, b""
 
     def _clean(self, said: dict[str, Any], _: bytes) -> Answer:
-        return {"freed": self._store.clean()}, b""
+        return {"freed": clean(self._store.folder)}, b""
 
     def _run(self, said: dict[str, Any]) -> Run:
         infer = self._infers(said)
-        images = [self._store.input(each, said["shape"]) for each in said["inputs"]]
+        self._store.hold(said["inputs"])
+        images = [self._store.input(each, shape) for each, shape in zip(said["inputs"], said["shapes"])]
         return lambda number: infer(images[number % len(images)])
 
     def _infers(self, said: dict[str, Any]) -> Callable[[Any], Any]:
         if said["handle"] not in self._open:
             raise BackendError("nothing is open under {}".format(said["handle"]))
         return self._open[said["handle"]]
-
-
-class _Beating:
-    """Signs of life while a request is being answered, however long that takes."""
-
-    def __init__(self, voice: Voice) -> None:
-        self._voice, self._done = voice, threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """No more, also none that is being said."""
-        self._done.set()
-        self._thread.join()
-
-    def _beat(self) -> None:
-        while not self._done.wait(BEAT):
-            self._voice.say({"alive": True})
 
 
 def _session(runtime: str) -> Any:
@@ -266,19 +284,3 @@ def _session(runtime: str) -> Any:
 def _kind(error: SegpressError) -> str:
     kinds = {NotHere: "here", SurroundingsError: "surroundings"}
     return next((kind for known, kind in kinds.items() if isinstance(error, known)), "backend")
-
-
-def _lock(path: Path) -> Any:
-    """A file that is locked as long as this process lives; None where another one has it."""
-    file = path.open("w")
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except OSError:
-            # One whose link was just cut is about to notice.
-            if time.monotonic() > deadline:
-                file.close()
-                return None
-            time.sleep(0.1)

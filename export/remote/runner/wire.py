@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass, field
-from typing import Any, Iterator, Protocol
+from typing import Any, Callable, Iterator, Protocol
 
 PROTOCOL = 1
 LONGEST_LINE = 1 << 20
 """Bytes of a line."""
 MOST_BYTES = 1 << 31
 """Bytes behind a line."""
+PIECE = 1 << 16
+"""Bytes that are read at once: what comes slowly is a sign of life too."""
 BEAT = 5.0
-"""Seconds between two signs of life of a runner that is at work."""
+"""Seconds between two signs of life, of either side."""
 SILENCE = 60.0
 """Seconds without any sign of life after which the other side is taken for gone."""
 
@@ -47,11 +49,14 @@ class Writable(Protocol):
     def flush(self) -> None: ...
 
 
-def messages(stream: Readable, nonce: str, most: int = MOST_BYTES) -> Iterator[Message]:
+def messages(
+    stream: Readable, nonce: str, most: int = MOST_BYTES, heard: Callable[[], object] = lambda: None
+) -> Iterator[Message]:
     """The messages of a conversation, to its end.
 
     Args:
         most: bytes that may be behind a line.
+        heard: is called whenever something came, also within a message that takes minutes.
 
     Raises:
         Broken: at the first that is none.
@@ -64,10 +69,15 @@ def messages(stream: Readable, nonce: str, most: int = MOST_BYTES) -> Iterator[M
         size = said.pop("bytes", 0)
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= most:
             raise Broken(f"{size!r} bytes are announced, and at most {most:,} are taken")
-        payload = stream.read(size) if size else b""
-        if len(payload) < size:
-            return
-        yield Message(said=said, payload=payload)
+        heard()
+        payload = bytearray()
+        while len(payload) < size:
+            piece = stream.read(min(PIECE, size - len(payload)))
+            if not piece:
+                return
+            heard()
+            payload += piece
+        yield Message(said=said, payload=bytes(payload))
 
 
 def _read(line: bytes, nonce: str) -> dict[str, Any]:

@@ -1,0 +1,143 @@
+"""An artifact that is open on a device over SSH: what it answers, how long it takes, what is seen meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.artifact import Artifact
+from export.clock import Turn
+from export.errors import SurroundingsError
+from export.remote import answers
+from export.remote.conversation import Conversation
+
+if TYPE_CHECKING:
+    from export.remote.target import RemoteTarget
+
+SLACK_MS = 50.0
+"""What a clock there may tell more than the whole request took by the clock here."""
+
+
+@dataclass(kw_only=True)
+class RemoteInfer:
+    """An artifact that is open on a device: logits_BKHW = infer(image_BCHW), computed there."""
+
+    target: RemoteTarget
+    word: str
+    artifact: Artifact
+    _opened: tuple[object, int] | None = None
+    """In which conversation, and under which number."""
+    _hashes: dict[int, tuple[NDArray[np.float32], str]] = field(default_factory=dict)
+    """Of the inputs that were timed last: computed once, and kept with the input so that no other has its id."""
+
+    def __call__(self, image_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        sha256, handle = content(image_BCHW), self.opened()
+        self.target.send({sha256: partial(content_bytes, image_BCHW)})
+        request = {"do": "infer", "handle": handle, "input": sha256, "shape": list(image_BCHW.shape)}
+        told, payload = self._conversation.ask(answers.Inferred, request)
+        if (told.handle, told.input) != (handle, sha256):
+            raise SurroundingsError(f"{self._host}: answered for another artifact, or another input")
+        if len(payload) != 4 * math.prod(told.shape):
+            raise SurroundingsError(f"{self._host}: answered {len(payload):,} bytes for logits of shape {told.shape}")
+        return np.frombuffer(payload, "<f4").reshape(told.shape).astype(np.float32)
+
+    def time(self, images: Sequence[NDArray[np.float32]], turn: Turn) -> list[float]:
+        """The milliseconds of each inference of a turn, by the device's clock."""
+        given = self._given(images)
+        request = {
+            "do": "time",
+            **given,
+            "first": turn.first,
+            "count": turn.count,
+            "untimed": turn.untimed,
+            "seconds": None if math.isinf(turn.seconds) else turn.seconds,
+        }
+        begun = time.perf_counter()
+        told, _ = self._conversation.ask(answers.Times, request)
+        took_ms = (time.perf_counter() - begun) * 1000
+        if told.handle != given["handle"] or len(told.ms) > turn.count:
+            raise SurroundingsError(f"{self._host}: answered times of another artifact, or more than were asked for")
+        if sum(told.ms) > took_ms + SLACK_MS:
+            raise SurroundingsError(
+                f"{self._host}: answered times of {sum(told.ms):.0f} ms, within {took_ms:.0f} ms: its clock is wrong"
+            )
+        return told.ms
+
+    def watch(self, images: Sequence[NDArray[np.float32]], soak: float | None) -> dict[str, Any]:
+        """What the device tells of power, heat and clocks while it runs; see `Target.watch`."""
+        given = self._given(images)
+        begun = time.perf_counter()
+        told, _ = self._conversation.ask(
+            answers.WatchedThere, {"do": "watch", **given, "soak": soak, "kind": self.target.device.kind}
+        )
+        took = time.perf_counter() - begun + SLACK_MS / 1000
+        if told.handle != given["handle"] or (told.watched is not None and told.watched.seconds > took):
+            raise SurroundingsError(
+                f"{self._host}: answered what it saw of another artifact, or of a time that was not"
+            )
+        return answers.seen(told)
+
+    def _given(self, images: Sequence[NDArray[np.float32]]) -> dict[str, Any]:
+        """What a request says of the artifact and its inputs, which are there then."""
+        inputs, handle = [self._hash(image) for image in images], self.opened()
+        self.target.send({each: partial(content_bytes, image) for each, image in zip(inputs, images, strict=True)})
+        return {"handle": handle, "inputs": inputs, "shapes": [list(image.shape) for image in images]}
+
+    def opened(self) -> int:
+        """The number that it is open under; opened again where the conversation is another one."""
+        if self._opened is None or self._opened[0] is not self._conversation.begun:
+            request = {"do": "open", **self.target.opening(self.word, self.artifact)}
+            told, _ = self._conversation.ask(answers.Opened, request)
+            if told.sha256 != request["files"][self.artifact.path.name]:
+                raise SurroundingsError(f"{self._host}: opened another artifact than the one that was sent")
+            self._check_version(told.version)
+            self._opened = self._conversation.begun, told.handle
+        return self._opened[1]
+
+    def _check_version(self, now: str) -> None:
+        """What is said of the runtime must be so of what is measured."""
+        was = self.target._told.runtimes[self.word]
+        if now != was:
+            self._conversation.close()
+            raise SurroundingsError(f"{self._host}: {self.word} was {was} and is {now}: it was changed while this ran")
+
+    def close(self) -> None:
+        """Let go of it there; where the conversation is over, it has let go."""
+        if self._opened is not None and self._opened[0] is self._conversation.begun:
+            # A link that ends here took nothing away but what was to be let go.
+            with suppress(SurroundingsError):
+                self._conversation.ask(answers.Closed, {"do": "close", "handle": self._opened[1]})
+        self._opened = None
+
+    def _hash(self, image_BCHW: NDArray[np.float32]) -> str:
+        known = self._hashes.get(id(image_BCHW))
+        if known is None:
+            known = self._hashes[id(image_BCHW)] = (image_BCHW, content(image_BCHW))
+        return known[1]
+
+    @property
+    def _host(self) -> str:
+        return self.target._host
+
+    @property
+    def _conversation(self) -> Conversation:
+        return self.target._conversation
+
+
+def content(image_BCHW: NDArray[np.float32]) -> str:
+    """The name of an input: its SHA-256."""
+    return hashlib.sha256(content_bytes(image_BCHW)).hexdigest()
+
+
+def content_bytes(image_BCHW: NDArray[np.float32]) -> bytes:
+    """An input as it is sent: 32-bit floats, the least significant byte first."""
+    return np.ascontiguousarray(image_BCHW, dtype="<f4").tobytes()
