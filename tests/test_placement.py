@@ -147,6 +147,27 @@ def test_padding_beyond_a_kernel_of_one_channel_is_computed_in_float_for_openvin
         assert np.abs(infer(seen.numpy()) - wanted.numpy()).max() < 0.02 * wanted.abs().max()
 
 
+@pytest.mark.parametrize(
+    ("inside", "kernel", "stride"), [(32, 8, 8), (16, 8, 1), (48, 4, 4), (64, 8, 8), (32, 7, 4), (32, 2, 2)]
+)
+def test_an_even_kernel_over_few_channels_is_computed_in_float_for_openvino(
+    inside: int, kernel: int, stride: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(inside, 16, kernel, stride=stride), nn.ReLU(), nn.Conv2d(16, 2, 1)).eval()
+    seen = torch.randn(1, inside, 32, 32)
+    graph = folded_graph(net, seen, ())
+    found = Quantized(graph, calibrated(graph, lambda: [seen], Int8(method="min_max"), 1), ())
+    placed = found.placed(openvino.RULES)
+    assert ("0" in in_integers(placed)) is not (inside < 64 and kernel in (4, 8))
+    assert "0" in in_integers(found.placed(tensorrt.RULES)) and "0" in in_integers(found.placed(onnxruntime.RULES))
+    artifact = to_onnx(placed, torch.zeros_like(seen), tmp_path / "net.onnx")
+    backend = openvino.OpenVino()
+    with backend.open(backend.build(artifact, tmp_path)) as infer, torch.no_grad():
+        wanted = placed(seen)
+        assert np.abs(infer(seen.numpy()) - wanted.numpy()).max() < 0.02 * wanted.abs().max()
+
+
 def test_a_padded_grouped_convolution_of_volumes_is_computed_in_float_for_openvino(tmp_path: Path) -> None:
     torch.manual_seed(0)
     seen = torch.randn(1, 8, 8, 8, 8)

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 # run in integers as they are where their input has no zero point and channels in fours: with others AMX leaves out the
 # zero point of what they put out (2026.4). A convolution of one input channel a group with a zero point reads memory
 # that nothing wrote where its padding is as wide as its kernel (2026.4): FCN pads by 100. A grouped 3-D convolution
-# pads with code 0 instead of the zero point where there is no AVX-512 VNNI (2026.4): all wrong.
+# pads with code 0 instead of the zero point where there is no AVX-512 VNNI (2026.4): all wrong. With AMX a convolution
+# whose kernel has an even side of 4 or more computes another one at some strides, where it reads fewer than 64 channels
+# (2026.4; the spatial reductions of PVT and SegFormer, kernel and stride 8 over 32 channels).
 # Where one scale would leave an input of a concatenation too few levels (LEVELS in quantization/scales.py) it is
 # stretched, or has a scale of its own: a cascade that reads its image beside logits (256x256, one thread, medians in
 # turns) took 6.3 ms with one scale (relative error of the logits 0.085), 7.9 ms stretched (0.027), 8.1 ms with a scale
@@ -50,6 +52,7 @@ RULES = Rules(
     transposed_multiple=4,
     padding_beyond_kernel=False,
     padded_groups_of_volumes=False,
+    channels_under_even_kernels=64,
 )
 
 

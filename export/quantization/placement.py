@@ -109,11 +109,22 @@ def _stays_float(
         return True
     if _only_as_convolution(graph, node, ranges, rules) and not becomes_convolution(graph, node):
         return True
+    return _computed_wrongly(graph, node, ranges, rules) or _channels(graph, node) < rules.least_channels
+
+
+def _computed_wrongly(graph: fx.GraphModule, node: fx.Node, ranges: Mapping[str, Range], rules: Rules) -> bool:
+    """Whether the runtime has an integer kernel for it that computes another layer."""
     if not rules.padding_beyond_kernel and _padded_beyond_kernel(graph, node) and _zero_point(node, ranges, rules):
         return True
-    if not rules.padded_groups_of_volumes and _padded_groups(graph, node) and _zero_point(node, ranges, rules):
+    if _even_kernel(graph, node) and weight_of(graph, node).shape[1] < rules.channels_under_even_kernels:
         return True
-    return _channels(graph, node) < rules.least_channels
+    return not rules.padded_groups_of_volumes and _padded_groups(graph, node) and _zero_point(node, ranges, rules)
+
+
+def _even_kernel(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether it is a convolution, in one group, whose kernel has an even side of 4 or more."""
+    dense = node.target in CONVS and groups_of(node) == 1
+    return dense and any(side >= 4 and side % 2 == 0 for side in weight_of(graph, node).shape[2:])
 
 
 def _padded_groups(graph: fx.GraphModule, node: fx.Node) -> bool:

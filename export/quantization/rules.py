@@ -33,6 +33,8 @@ class Rules:
     has a zero point; otherwise it stays in float."""
     padded_groups_of_volumes: bool = True
     """Whether a grouped 3-D convolution may be padded where its input has a zero point; otherwise it stays in float."""
+    channels_under_even_kernels: int = 0
+    """A convolution with fewer input channels than this, and an even side of 4 or more, stays in float."""
     pairs_in_16_bits: bool = False
     """On some processors the runtime adds products of two neighbours in 16 bits: weights then get steps with which
     no such sum is cut off (export/quantization/saturation.py)."""
