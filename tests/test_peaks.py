@@ -178,7 +178,7 @@ def told_of(place: Path, recipe: dict[str, Any], passes: list[Any], at_most: flo
     loaded = load(write_recipe(place, {**recipe, **changes, "latency": {"samples": 459}}))
     spots = foreseen.with_floors(loaded, foreseen.spots(loaded), Work(macs=10**11, weights=10**6, values=1000))
     scene = foreseen.scene(loaded, spots, ("square", "disc"), 40)
-    doubts = [each for each in foreseen.doubts(loaded, scene) if "on this host" not in each]
+    doubts = [each for each in foreseen.doubts(loaded, scene) if "from this host" not in each]
     return list(foreseen.contradictions(loaded, scene)), doubts
 
 
