@@ -137,7 +137,7 @@ def served(folder: Path, environment: Mapping[str, str] | None = None, lines: tu
         folder=folder,
         port=_free_port(),
         home=cache / "segpress",
-        environment={"XDG_CACHE_HOME": str(cache), **(environment or {})},
+        environment={"XDG_CACHE_HOME": str(cache), **lesser_cpu(), **(environment or {})},
         lines=lines,
     )
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(server.key)], check=True)
@@ -151,6 +151,11 @@ def served(folder: Path, environment: Mapping[str, str] | None = None, lines: tu
         yield server
     finally:
         server.stop()
+
+
+def lesser_cpu() -> dict[str, str]:
+    """What makes a process run as on a lesser CPU (benchmarks/lesser_cpu.py), so that it is one there and here."""
+    return {name: os.environ[name] for name in ("LD_PRELOAD", "LESSER_CPU") if "LESSER_CPU" in os.environ}
 
 
 def _free_port() -> int:
