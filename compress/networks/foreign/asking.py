@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compress.networks.foreign.head import ForeignNetwork, Layout, Reading
 from compress.networks.foreign.named import line_of
 from compress.networks.foreign.shapes import ShapesAlone
-from export.errors import first_line
+from export.errors import REFUSALS, first_line
 
 _ON_META: dict[str, nn.Module] = {}
 """The network asked last, kept: it is asked again for every size."""
@@ -26,7 +26,8 @@ def built(network: ForeignNetwork) -> nn.Module:
         return network.unwrapped()
     try:
         return network.unwrapped()
-    except (RuntimeError, NotImplementedError, ValueError, TypeError):
+    except REFUSALS:
+        # What is wrong on the CPU too is told from there.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             return network.unwrapped().to("meta")
 
