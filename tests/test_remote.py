@@ -286,8 +286,15 @@ def old_python() -> str | None:
     return str(found[0]) if found else None
 
 
+def test_a_python_that_says_it_is_too_old_is_told(tower: Server, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.version_info = (3, 7, 17, 'final', 0)\n")
+    older = python_with(tmp_path / "older", f"export PYTHONPATH={shlex.quote(str(tmp_path))}")
+    assert "is Python 3.7; 3.8 or newer is needed" in refusal(target(older))
+
+
 @pytest.mark.skipif(old_python() is None, reason="no Python older than 3.8 is installed")
 def test_a_python_that_is_too_old_is_told(tower: Server) -> None:
+    """What begins there is understood by such a Python itself."""
     assert "3.8 or newer is needed" in refusal(target(str(old_python())))
 
 
