@@ -10,15 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ssh_server
 import torch
 import yaml
 from PIL import Image
+from ssh_server import Server, served
 
 from compress.data.dataset.cases import Normalization
 from compress.networks.unet import UNet
 from compress.storage.description import Description
 from compress.storage.weights import save_net
 from compress.train.losses.sum import DiceCrossEntropy
+from export.remote.conversation import close_all
 
 # Tests that run beside each other have a thread each.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
@@ -50,6 +53,23 @@ def plots_cost_nothing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("compress.report.html.plots", lambda _: dict.fromkeys(("steps", "latency", "size", "scatter")))
         yield
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real OpenSSH server on the loopback."""
+    if not ssh_server.IS_THERE:
+        pytest.skip(ssh_server.MISSING)
+    with served(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def tower(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """The server, as `ssh tower` reaches it."""
+    monkeypatch.setenv("SEGPRESS_SSH", server.ssh)
+    yield server
+    close_all()
 
 
 def blob(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

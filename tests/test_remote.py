@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import ssh_server
 from conftest import write_recipe
-from ssh_server import Server, served
+from ssh_server import Server
 from zoo import written
 
 from compress.commands.run import run
@@ -39,20 +39,6 @@ from export.remote.runner import heat, power
 from export.remote.target import RemoteTarget
 
 pytestmark = pytest.mark.skipif(not ssh_server.IS_THERE, reason=ssh_server.MISSING)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with served(tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
-@pytest.fixture
-def tower(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """The server, as `ssh tower` reaches it."""
-    monkeypatch.setenv("SEGPRESS_SSH", server.ssh)
-    yield server
-    close_all()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ssh_server
-from ssh_server import Server, served
+from ssh_server import Server
 from test_remote import ends, is_running
 from test_trtexec import FAKES, fake_trtexec
 
@@ -30,24 +29,10 @@ from export.device import Device
 from export.errors import BackendError, NotHere, SegpressError, SurroundingsError
 from export.reach import Reach
 from export.remote.answers import BuiltThere
-from export.remote.conversation import close_all
 from export.remote.link import Link
 from export.remote.target import RemoteTarget
 
 pytestmark = pytest.mark.skipif(not ssh_server.IS_THERE, reason=ssh_server.MISSING)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with served(tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
-@pytest.fixture
-def tower(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("SEGPRESS_SSH", server.ssh)
-    yield server
-    close_all()
 
 
 @pytest.fixture

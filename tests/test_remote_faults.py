@@ -17,8 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ssh_server
-from ssh_server import Server, served
+from ssh_server import Server
 from test_remote import LIAR, is_running, python_with, script, target
 
 from compress.cache import Cache
@@ -460,14 +459,6 @@ def test_what_makes_kept_measurements_those_of_another_machine(other: dict[str, 
 
 def test_a_restart_makes_no_other_machine() -> None:
     assert facts(boot_id="2", process=7).identity == facts().identity
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if not ssh_server.IS_THERE:
-        pytest.skip(ssh_server.MISSING)
-    with served(tmp_path_factory.mktemp("server")) as server:
-        yield server
 
 
 @pytest.mark.parametrize("broken", ["RuntimeError('built for another numpy')", "SystemExit('no licence')"])
