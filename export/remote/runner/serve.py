@@ -219,12 +219,9 @@ class Runner:
         return {"ms": timed(self._run(said), turn), "handle": said["handle"]}, b""
 
     def _profile(self, said: dict[str, Any], _: bytes) -> Answer:
-        path = self._store.artifact(said["files"]) / said["file"]
-        session = _session(said["runtime"])
-        if not hasattr(session, "profiled"):
-            raise NotHere("{} does not tell the time of its layers".format(said["runtime"]))
+        path, profiled = self._asked(said, "profiled", "does not tell the time of its layers")
         image = self._store.input(said["input"], said["input_shape"])
-        return {"profile": asdict(session.profiled(path, said["threads"], said["kind"], image, said["runs"]))}, b""
+        return {"profile": asdict(profiled(path, said["threads"], said["kind"], image, said["runs"]))}, b""
 
     def _peak_memory(self, said: dict[str, Any], _: bytes) -> Answer:
         path = self._store.artifact(said["files"]) / said["file"]
@@ -237,21 +234,27 @@ class Runner:
         return {"peak_memory_mb": json.loads(out.decode("ascii"))}, b""
 
     def _build(self, said: dict[str, Any], _: bytes) -> Answer:
-        path = self._store.artifact(said["files"]) / said["file"]
-        session = _session(said["runtime"])
-        if not hasattr(session, "built"):
-            raise NotHere("{} builds nothing on a device".format(said["runtime"]))
+        path, _function = self._asked(said, "built", "builds nothing on a device")
         return built(said, path, self._store, self._program, self._children.ran), b""
 
     def _get(self, said: dict[str, Any], _: bytes) -> Answer:
         return {"got": said["sha256"]}, self._store.content(said["sha256"])
 
     def _executed(self, said: dict[str, Any], _: bytes) -> Answer:
+        path, executed = self._asked(said, "executed", "does not tell in what precision its layers run")
+        return {"executed": executed(path, said["threads"], said["kind"], tuple(said["shape"]))}, b""
+
+    def _asked(self, said: dict[str, Any], name: str, otherwise: str) -> tuple[Path, Callable[..., Any]]:
+        """The artifact's file, and this function of its runtime.
+
+        Raises:
+            NotHere: if the runtime has none, which is what `otherwise` says of it.
+        """
         path = self._store.artifact(said["files"]) / said["file"]
-        session = _session(said["runtime"])
-        if not hasattr(session, "executed"):
-            raise NotHere("{} does not tell in what precision its layers run".format(said["runtime"]))
-        return {"executed": session.executed(path, said["threads"], said["kind"], tuple(said["shape"]))}, b""
+        function = getattr(_session(said["runtime"]), name, None)
+        if function is None:
+            raise NotHere("{} {}".format(said["runtime"], otherwise))
+        return path, function
 
     def _clean(self, said: dict[str, Any], _: bytes) -> Answer:
         return {"freed": clean(self._store.folder)}, b""
