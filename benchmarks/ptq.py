@@ -103,7 +103,7 @@ def _entries(recipe: Any, task: Task, folder: Path, threads: int, stack: context
     yield ours("openvino", before, "OpenVINO fp32")
     yield ours("onnxruntime", stage, "ONNX Runtime int8, segpress")
     yield ours("openvino", stage, "OpenVINO int8, segpress")
-    onnx = builder.exported(before, "model", None)
+    onnx = builder.exports.file(before, "model", None)
     for make in (_onnxruntime_static, _nncf):
         name, artifact, backend = make(onnx, task, folder, threads)
         opened = stack.enter_context(backend.open(artifact))

@@ -59,6 +59,11 @@ class Cache:
         write_json(path, {"key": key, "value": value})
         return value
 
+    def holds(self, name: str, key: str) -> bool:
+        """Whether the kept value of this name is still right."""
+        kept = _read(self.folder / "kept" / f"{name}.json")
+        return kept is not None and kept.get("key") == key
+
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:

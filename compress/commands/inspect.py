@@ -20,7 +20,6 @@ from compress.editing.pruning.removal import groups
 from compress.errors import BackendError, SegpressError
 from compress.measure.latency import Timing, in_turns
 from compress.pipeline.bounds import floors, layers_work, many_zeros
-from compress.pipeline.build import placed
 from compress.pipeline.deployment import Deployment, target_on
 from compress.recipe import load
 from compress.storage.description import build_net, read_description, shape_of
@@ -29,7 +28,7 @@ from export.artifact import Artifact, Port
 from export.backend import Profiler
 from export.floor import Floor
 from export.layers import Layer, layers_of, opened_port, total, with_times
-from export.quantization.quantized import Quantized
+from export.quantization.quantized import Quantized, placed
 from export.quantization.saturation import PairSums, pair_sums
 from export.reach import PYTHON, word_of
 from export.registry import find_backend, find_device, words

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from compress.gates.judging.drop_record import baseline_drop, step_drop
 from compress.gates.judging.judge import judge
 from compress.measure.row import Row
 from compress.networks.foreign.notes import note_on
+from compress.pipeline.ahead import ExportsAhead
 from compress.pipeline.baseline_skill import refuse_without
 from compress.pipeline.build import Build, Builder
 from compress.pipeline.deployment import Deployment, deployments, reached
@@ -38,11 +40,14 @@ from export.to_onnx import Style
 Log = Callable[[str], None]
 
 
-def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) -> Report:
+def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print, ahead: bool = False) -> Report:
     """Do what a recipe says, in `folder`; go on from what is already done there unless `fresh`.
 
     Writes report.json, report.md, report.html, the artifacts, a log, and last the manifest of them all. Every finished
     step is kept, so a run that was interrupted continues, and a run repeated is answered from what is kept.
+
+    Args:
+        ahead: a second process writes the ONNX files while passes run, which takes a core and some memory.
     """
     deployed = deployments(recipe.devices, recipe.latency.threads)
     with claimed(folder, fresh=fresh), logged(folder, say) as log, reached(deployed, log):
@@ -53,16 +58,17 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print) 
         content, notes = _checked(task, recipe, cache, log)
         note_on(task.net, *notes)
 
-        begun = baseline(task, first_key(recipe, task), cache, log)
-        stages = chain(recipe.passes, begun, task, cache, log)
-        beside, refused = _compared(recipe, begun, stages, task, cache, log)
-        tidy(cache)
-
-        with PeakMemory() as peaks:
-            builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), cache, log, peaks)
+        with PeakMemory() as peaks, ExportsAhead(folder / "ahead", wanted=ahead) as exports:
+            builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), cache, log, peaks, exports)
+            order = partial(builder.exports.order, deployed=deployed)
+            begun = baseline(task, first_key(recipe, task), cache, log)
+            order(begun)
+            stages = chain(recipe.passes, begun, task, cache, log, then=order)
+            beside, refused = _compared(recipe, begun, stages, task, cache, log)
+            tidy(cache)
             shown = [begun, *(compared[-1] for compared in beside.values()), *stages]
-            each = [builder.build(stage, at) for stage in shown for at in deployed]
-            builds = [build for build in each if build is not None]
+            builds = builder.each(shown, deployed)
+            exports.close()
             measures = measured(builds, task, recipe.scoring, recipe.latency, peaks, cache, log)
 
         rows = with_drops(_with_refused(measures, refused, deployed), [begun, *stages])

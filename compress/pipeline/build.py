@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from compress import progress
 from compress.cache import Cache, key_of, versions
-from compress.errors import BackendError, ExportError, NotHere
+from compress.errors import BackendError, NotHere
 from compress.measure.complexity import bit_operations
+from compress.pipeline.ahead import ExportsAhead
 from compress.pipeline.deployment import Deployment
-from compress.pipeline.faithful import FAITHFUL
+from compress.pipeline.exports import Exports, stem_of
 from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.stages import Stage
-from compress.pipeline.told import is_export, told
-from compress.postprocess.applying.chain import Postprocess
 from compress.task import Task
 from export.artifact import Artifact, Port
-from export.backends.torch import infer_from_module
-from export.files import make_folder, sha256
+from export.files import make_folder
 from export.quantization.quantized import Quantized
 from export.quantization.rules import Rules
-from export.to_onnx import Style, parity, to_onnx
+from export.to_onnx import Style
 
 Log = Callable[[str], None]
 
@@ -58,10 +53,17 @@ def name_of(stage: Stage, deployment: Deployment) -> str:
 class Builder:
     """Exports and builds, keeping what is done."""
 
-    def __init__(self, task: Task, style: Style, cache: Cache, log: Log, peaks: PeakMemory) -> None:
+    def __init__(
+        self, task: Task, style: Style, cache: Cache, log: Log, peaks: PeakMemory, ahead: ExportsAhead | None = None
+    ) -> None:
         self.task, self.style, self.cache, self.log, self.peaks = task, style, cache, log, peaks
+        self.exports = Exports(task, style, cache, ahead)
         self._counted: dict[tuple[str, Rules | None], int] = {}
-        self._last: tuple[tuple[str, Rules | None], nn.Module] | None = None
+
+    def each(self, stages: Iterable[Stage], deployed: Sequence[Deployment]) -> list[Build]:
+        """Every stage on every deployment, but where there is nothing to build."""
+        builds = [self.build(stage, at) for stage in stages for at in deployed]
+        return [build for build in builds if build is not None]
 
     def build(self, stage: Stage, at: Deployment) -> Build | None:
         """The stage's network on this deployment; None where there is nothing to build.
@@ -92,10 +94,10 @@ class Builder:
             record = self.cache.value(name, key_of(key, again), lambda: again)
             artifact = self._read(stage, self.cache.folder / record["artifact"])
         if artifact is not None:
-            artifact = self._told(artifact)
+            artifact = self.exports.told(artifact)
             with contextlib.suppress(BackendError):
                 # What it was built from lies beside it, and must not say otherwise.
-                self._told(Artifact.read(artifact.path.with_name(f"{at.stem if stage.quantized else 'model'}.onnx")))
+                self.exports.told(Artifact.read(artifact.path.with_name(f"{stem_of(stage, at)}.onnx")))
         return Build(
             stage=stage,
             deployment=at,
@@ -125,55 +127,15 @@ class Builder:
         }
 
     def _built(self, stage: Stage, at: Deployment, rules: Rules | None) -> Path:
-        onnx = self.exported(stage, at.stem if rules else "model", rules)
+        onnx = self.exports.file(stage, stem_of(stage, at), rules)
         return at.build(onnx, make_folder(self.cache.folder / "artifacts" / stage.name)).path
 
     def _bits(self, stage: Stage, rules: Rules | None) -> int:
         """Counted once for all devices of a runtime, and once for all runtimes of a network in float."""
         which = stage.key, rules
         if which not in self._counted:
-            self._counted[which] = bit_operations(self._placed(stage, rules), self.task.example)
+            self._counted[which] = bit_operations(self.exports.placed(stage, rules), self.task.example)
         return self._counted[which]
-
-    def _placed(self, stage: Stage, rules: Rules | None) -> nn.Module:
-        """See `placed`; the last one is kept, since one device's runtime comes after the other's."""
-        which = stage.key, rules
-        if self._last is None or self._last[0] != which:
-            self._last = which, placed(stage.net, rules)
-        return self._last[1]
-
-    def exported(self, stage: Stage, stem: str, rules: Rules | None) -> Artifact:
-        """The stage as an ONNX file: one for all runtimes, or, quantized, one as each runtime fuses it.
-
-        Args:
-            stem: the file's name: "model", or the runtime whose rules these are.
-        """
-        path = self.cache.folder / "artifacts" / stage.name / f"{stem}.onnx"
-        key = key_of(stage.key, stem, self.style, versions())
-
-        def make() -> dict[str, str]:
-            make_folder(path.parent)
-            net = self._placed(stage, rules)
-            artifact = to_onnx(net, self.task.example, path, self.style, metadata(stage, self.task)).sealed()
-            if not isinstance(stage.net, Quantized):
-                self._check_faithful(stage, artifact)
-            return {"sha256": sha256(path)}
-
-        record = self.cache.value(f"onnx-{stage.name}-{stem}", key, make)
-        if not is_export(path, record["sha256"]):
-            make()
-        return self._told(Artifact.read(path))
-
-    def _told(self, artifact: Artifact) -> Artifact:
-        return told(artifact, self.task.postprocess, self.task.logits)
-
-    def _check_faithful(self, stage: Stage, artifact: Artifact) -> None:
-        from export.backends.onnxruntime import OnnxRuntime
-
-        with OnnxRuntime(threads=1).open(artifact) as infer:
-            apart = parity(infer_from_module(self._placed(stage, None)), infer, self.task.probes())
-        if not apart.relative_error <= FAITHFUL:
-            raise ExportError(f"{artifact.path.name}: ONNX Runtime's logits {apart}: the export changed the network")
 
     def _read(self, stage: Stage, path: Path) -> Artifact:
         if path != stage.path:
@@ -195,36 +157,3 @@ class Builder:
         except BackendError:
             return False
         return True
-
-
-def placed(net: nn.Module, rules: Rules | None) -> nn.Module:
-    """The module to export for a runtime: itself, or quantized as its rules say."""
-    if isinstance(net, Quantized):
-        assert rules is not None
-        return net.placed(rules)
-    return net
-
-
-def metadata(stage: Stage, task: Task) -> dict[str, str]:
-    """What the file tells whoever runs it: docs/artifact_metadata.md."""
-    data = task.data
-    return {
-        "segpress.step": stage.name,
-        "segpress.classes": json.dumps(data.class_names),
-        "segpress.normalization": json.dumps(
-            {"scale": data.reader.scale, "mean": data.normalization.mean, "std": data.normalization.std}
-        ),
-        "segpress.size": json.dumps(data.fit.size),
-        "segpress.fit": data.fit.how,
-        "segpress.padding": json.dumps(data.fit.padding),
-        "segpress.resize": data.reader.resize,
-        "segpress.channels": data.reader.channel_order(data.channels),
-        "segpress.activation": "sigmoid" if task.logits == 1 else "softmax",
-        # What the recipe's post-processing makes of it is told afterwards: it can change without the network.
-        **Postprocess().metadata(task.logits),
-        "segpress.restore": data.fit.restored_from,
-        "segpress.axes": data.reader.axes,
-        "segpress.spacing": json.dumps(data.fit.spacing),
-        "segpress.weights_sha256": sha256(stage.path),
-        "segpress.versions": json.dumps(versions()),
-    }

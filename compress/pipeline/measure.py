@@ -22,7 +22,7 @@ from compress.measure.latency import BLOCK, Samples, Timing, in_turns
 from compress.measure.row import Row, Status
 from compress.measure.segmentation import Scoring
 from compress.pipeline.bounds import floor
-from compress.pipeline.build import Build, placed
+from compress.pipeline.build import Build
 from compress.pipeline.executed import executed
 from compress.pipeline.faithful import fault_of_float, fault_of_integers
 from compress.pipeline.peak_memory import PeakMemory
@@ -36,7 +36,7 @@ from export.backend import Backend
 from export.backends.torch import infer_from_module
 from export.clock import timed
 from export.host import boot_id
-from export.quantization.quantized import Quantized
+from export.quantization.quantized import Quantized, placed
 from export.quantization.rules import Rules
 from export.to_onnx import Parity, parity
 

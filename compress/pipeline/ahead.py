@@ -1,0 +1,114 @@
+"""Networks written as ONNX files ahead of when they are asked for, in a process beside the one that runs passes.
+
+An export is Python in one thread, and half of the first one is reading torch's exporter: where a core is free, both
+cost a run no time. Whatever the process does not do, is done when the file is asked for.
+"""
+
+from __future__ import annotations
+
+import select
+import shutil
+import subprocess
+import sys
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from compress.pipeline.exporting import Order
+from export.artifact import Artifact
+from export.errors import BackendError
+from export.files import write_bytes
+
+LARGEST_MB = 256
+"""Of a network's file: beyond it a second process that holds the network too may be one too many."""
+
+PATIENCE_S = 60.0
+"""For the process's next answer: it has the last place in the line for the CPUs, and others may have come."""
+
+
+class ExportsAhead:
+    """What is ordered is written in a process of its own, in turn, and taken where it is wanted."""
+
+    def __init__(self, folder: Path, *, wanted: bool = True) -> None:
+        """Write into this folder, which is removed at the beginning and at the end; not wanted, nothing is written."""
+        self._folder, self._wanted = folder, wanted
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ordered: deque[Path] = deque()
+        self._written: set[Path] = set()
+
+    def __enter__(self) -> Self:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def order(self, order: Order) -> None:
+        """Have a file written; it is ordered by the path where it will be wanted."""
+        if not self._wanted or order.to in self._ordered or order.net.stat().st_size > LARGEST_MB * 1e6:
+            return
+        self._ordered.append(order.to)
+        self._send(replace(order, to=self._beside(order.to)).line())
+
+    def take(self, path: Path) -> Artifact | None:
+        """The file that was ordered, moved to where it is wanted; None if it was not, or was not written."""
+        while path in self._ordered:
+            written = self._ordered.popleft()
+            if self._answer() == b"true\n":
+                self._written.add(written)
+        if path not in self._written:
+            return None
+        self._written.remove(path)
+        beside = self._beside(path)
+        try:
+            artifact = Artifact.read(beside)
+            artifact.verify()
+        except BackendError:
+            return None
+        write_bytes(path, beside.read_bytes())
+        return replace(artifact, path=path).sealed()
+
+    def close(self) -> None:
+        """End the process and forget what it wrote."""
+        self._end()
+        self._ordered.clear()
+        self._written.clear()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _beside(self, path: Path) -> Path:
+        return self._folder / path.parent.name / path.name
+
+    def _send(self, line: str) -> None:
+        if self._process is None:
+            # In a group of its own: what Ctrl-C stops is the run, which then ends this one.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "compress.pipeline.exporting"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                process_group=0,
+                # Nothing of its answers is read ahead, so that it can be told whether there is one.
+                bufsize=0,
+            )
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(f"{line}\n".encode())
+        except BrokenPipeError:
+            # It is gone, and says so when it is asked for the file.
+            return
+
+    def _answer(self) -> bytes:
+        """What it says of the next file; nothing where it is gone, or is ended because others take all CPUs."""
+        if self._process is None or self._process.stdout is None:
+            return b""
+        told, _, _ = select.select([self._process.stdout], [], [], PATIENCE_S)
+        if not told:
+            self._end()
+        return self._process.stdout.readline() if told else b""
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
