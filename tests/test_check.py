@@ -114,7 +114,8 @@ def test_warnings_are_listed_and_are_no_refusal(
     assert done.returncode == 0, done.stderr
     assert "warning: baseline: Dice is under 0.3 (square 0." in done.stdout
     assert "warning: devices[1] (orin_nano): what is built for it is not measured" in done.stdout
-    assert "but for 3 warnings" in done.stdout
+    assert "warning: the baseline's answers fit other cases' masks" in done.stdout
+    assert "but for 4 warnings" in done.stdout
 
 
 def test_a_network_that_finds_nothing_is_a_mistake(
@@ -122,6 +123,19 @@ def test_a_network_that_finds_nothing_is_a_mistake(
 ) -> None:
     answers([1, 0, 0])
     assert said(looked_at(tmp_path, recipe).mistakes, "baseline: Dice is 0 for every class", "0 background, 1 square")
+
+
+def test_masks_that_lie_otherwise_than_the_answers_are_a_mistake_where_a_gate_reads_them(
+    tmp_path: Path, recipe: dict, spoiled: Path
+) -> None:
+    for path in (spoiled / "masks").iterdir():
+        Image.fromarray(np.asarray(Image.open(path))[:, ::-1]).save(path)
+    told = "the baseline's answers fit masks mirrored left to right far better"
+    recipe["gates"] = [{"dice_drop": {"at_most": 0.01}}]
+    assert said(looked_at(tmp_path, recipe).mistakes, told)
+    recipe["gates"] = [{"size_mb": {"at_most": 9}}]
+    found = looked_at(tmp_path, recipe)
+    assert said(found.warnings, told) and not found.mistakes
 
 
 # Files

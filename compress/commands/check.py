@@ -30,6 +30,7 @@ from compress.errors import SegpressError
 from compress.measure.segmentation import DICE
 from compress.measure.skill import LITTLE
 from compress.pipeline import foreseen
+from compress.pipeline.baseline_skill import refuse_chance
 from compress.pipeline.bounds import work_of
 from compress.progress import bar
 from compress.recipe import Recipe
@@ -249,11 +250,18 @@ def _answers(recipe: Recipe, net: nn.Module | None, few: Dataset, found: Found, 
     found.tried(lambda: _graph(recipe, task, found))
     if few.cases["test"]:
         say("scoring the uncompressed network on a few test cases")
-        found.tried(lambda: _baseline(task, found))
+        if found.tried(lambda: _baseline(task, found)):
+            say("comparing its answers with other cases' masks")
+            judged = any(gate.reads_scores for _, gate in recipe.gates)
+            found.tried(lambda: refuse_chance(task, judged, found.warnings.append))
 
 
-def _baseline(task: Task, found: Found) -> None:
-    """The Dice of the uncompressed network on a few test cases, those first that have most classes."""
+def _baseline(task: Task, found: Found) -> bool:
+    """The Dice of the uncompressed network on a few test cases, those first that have most classes.
+
+    Returns:
+        Whether it finds something, and in time for being asked once more.
+    """
     masks = {case.name: task.data.mask(case) for case in task.data.cases["test"]}
     cases = sorted(task.data.cases["test"], key=lambda case: -_many(masks[case.name], task.data.ignore))[:SCORED]
     scored, begun = [], time.perf_counter()
@@ -270,6 +278,7 @@ def _baseline(task: Task, found: Found) -> None:
     told = ", ".join(f"{name} {'in none' if math.isnan(value) else f'{value:.3f}'}" for name, value in dice.items())
     found.facts.append(f"baseline in torch over {len(scored)} test cases, Dice: {told}")
     _judge_baseline(task, dice, any(_many(masks[case.name], task.data.ignore) for case in cases[: len(scored)]), found)
+    return len(scored) == len(cases) and bool(np.nansum(dice_NK))
 
 
 def _many(mask_HW: MaskArray, ignore: int | None) -> int:

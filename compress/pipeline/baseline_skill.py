@@ -36,7 +36,13 @@ def refuse_without(task: Task, judged: bool, log: Callable[[str], None]) -> None
         DataError: if its Dice is 0, no better with its cases' own masks than with others', or far better with masks
             that are mirrored or turned.
     """
-    found = None if _refuse_blind(task, judged, log) else found_in(task)
+    if not _refuse_blind(task, judged, log):
+        refuse_chance(task, judged, log)
+
+
+def refuse_chance(task: Task, judged: bool, log: Callable[[str], None]) -> None:
+    """Stop, or tell, if what the baseline finds is chance; see `refuse_without`."""
+    found = found_in(task)
     if found is None or found.fault is None:
         return
     # A weak baseline may look like chance on few cases, on which no gate on a drop holds anyway.
