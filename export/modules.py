@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
@@ -12,6 +12,11 @@ from torch.utils._pytree import tree_leaves
 
 Precision = Literal["float", "half", "integers"]
 """What a network computes in: 32-bit floating point, 16-bit floating point, or convolutions in 8-bit integers."""
+IN_WORDS: Mapping[Precision, str] = {
+    "float": "32-bit floating point",
+    "half": "16-bit floating point",
+    "integers": "8-bit integers",
+}
 
 _REFUSALS = (RuntimeError, TypeError, AttributeError, NotImplementedError, pickle.PicklingError)
 _COPIED = (nn.Module, Tensor, bool, int, float, str, type(None))

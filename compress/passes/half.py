@@ -1,7 +1,7 @@
-"""16-bit floating point: tensors and casts in the file itself, and in 32 bits what 16 cannot hold, found on real cases.
+"""16-bit floating point: tensors and casts in the file itself, and in 32 bits what 16 cannot hold, found on cases.
 
-TensorRT from 11 on takes precision from the file's types alone, and converters that look at no data make masks black: an
-activation over 65,504 is infinite in float16, and from there on nothing is right (Micikevicius et al. 2018,
+TensorRT from 11 on takes precision from the file's types alone, and converters that look at no data make masks black:
+an activation over 65,504 is infinite in float16, and from there on nothing is right (Micikevicius et al. 2018,
 arXiv 1710.03740, section 3). What operations compute inside is looked at too (export/half/statistics.py).
 """
 
@@ -11,7 +11,6 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, fx, nn
@@ -30,7 +29,7 @@ from export.half.network import plain
 from export.half.operations import PRODUCTS
 from export.half.reasons import Reasons, not_finite
 from export.half.statistics import Seen, statistics
-from export.modules import Precision, precision_of
+from export.modules import IN_WORDS, Precision, precision_of
 from export.to_onnx import parity
 
 if TYPE_CHECKING:
@@ -70,8 +69,8 @@ class Half:
             PassError: if there are too few calibration cases, `keep` names no layer, the network is in 16 bits or
                 integers already, or its values are not finite.
         """
-        if precision_of(net) != "float":
-            raise PassError(f"half: the network is in {precision_of(net)} already; give one of these passes, once")
+        if (precision := precision_of(net)) != "float":
+            raise PassError(f"half: the network is in {IN_WORDS[precision]} already; give half once, as the last pass")
         cases = calibration_cases(task, self.calibrate, "half")
         graph = plain(folded_graph(net, task.example, task.dynamic))
         check_keep(self.keep, [layer_name(node) for node in convolutions(graph)], "half")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from compress.task import Task
 from export.artifact import Artifact, Port
 from export.backends.torch import infer_from_module
 from export.files import make_folder, sha256
+from export.half.network import Half
 from export.quantization.quantized import Quantized
 from export.quantization.rules import Rules
 from export.to_onnx import Style, parity, to_onnx
@@ -66,10 +67,10 @@ class Builder:
     def build(self, stage: Stage, at: Deployment) -> Build | None:
         """The stage's network on this deployment; None where there is nothing to build.
 
-        A quantized network has no artifact for a runtime that takes none, such as torch, which would only simulate
-        its integers in float.
+        A network in integers or 16 bits has no artifact for a runtime that takes none, such as torch, which would only
+        simulate them in float.
         """
-        if stage.quantized and at.rules is None:
+        if at.rules is None if stage.quantized else at.kind.runs_modules and stage.precision == "half":
             return None
         # What is not here may be reached when the run is gone on with.
         key = key_of(
@@ -108,7 +109,7 @@ class Builder:
 
     def _record(self, stage: Stage, at: Deployment) -> dict[str, Any]:
         rules = at.rules if stage.quantized else None
-        layers = stage.net.layers(rules) if isinstance(stage.net, Quantized) and rules else None
+        layers = _layers(stage, rules)
         try:
             path = stage.path if at.kind.runs_modules else self._built(stage, at, rules)
             self.log(f"{stage.name}: built for {at.backend} on {at.device.name}")
@@ -132,7 +133,8 @@ class Builder:
         """Counted once for all devices of a runtime, and once for all runtimes of a network in float."""
         which = stage.key, rules
         if which not in self._counted:
-            self._counted[which] = bit_operations(self._placed(stage, rules), self.task.example)
+            net = stage.net if isinstance(stage.net, Half) else self._placed(stage, rules)
+            self._counted[which] = bit_operations(net, self.task.example)
         return self._counted[which]
 
     def _placed(self, stage: Stage, rules: Rules | None) -> nn.Module:
@@ -154,8 +156,11 @@ class Builder:
         def make() -> dict[str, str]:
             make_folder(path.parent)
             net = self._placed(stage, rules)
-            artifact = to_onnx(net, self.task.example, path, self.style, metadata(stage, self.task)).sealed()
-            if not isinstance(stage.net, Quantized):
+            style = style_of(stage.net, self.style)
+            artifact = to_onnx(net, self.task.example, path, style, metadata(stage, self.task))
+            if isinstance(stage.net, Half):
+                _with_reasons(artifact, stage.net).sealed()
+            elif not isinstance(stage.net, Quantized):
                 self._check_faithful(stage, artifact)
             return {"sha256": sha256(path)}
 
@@ -198,11 +203,29 @@ class Builder:
 
 
 def placed(net: nn.Module, rules: Rules | None) -> nn.Module:
-    """The module to export for a runtime: itself, or quantized as its rules say."""
+    """The module to export for a runtime: itself, quantized as its rules say, or with the types of 16 bits."""
     if isinstance(net, Quantized):
         assert rules is not None
         return net.placed(rules)
-    return net
+    return net.typed() if isinstance(net, Half) else net
+
+
+def style_of(net: nn.Module, style: Style) -> Style:
+    """The style, in an operator set that has the network's types."""
+    return replace(style, opset=max(style.opset, net.format.least_opset)) if isinstance(net, Half) else style
+
+
+def _with_reasons(artifact: Artifact, net: Half) -> Artifact:
+    """The artifact, with what of it is in 32 bits and why."""
+    return replace(artifact, made={**artifact.made, "half": {"type": net.format.word, "float32": net.reasons()}})
+
+
+def _layers(stage: Stage, rules: Rules | None) -> Mapping[str, int] | None:
+    """How many layers compute in what; None of a network in 32 bits."""
+    if stage.precision == "half":
+        assert isinstance(stage.net, Half)
+        return stage.net.layers()
+    return stage.net.layers(rules) if isinstance(stage.net, Quantized) and rules else None
 
 
 def metadata(stage: Stage, task: Task) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A network in 16 bits: stored so, simulated in torch, and written to ONNX with the types that it has.
 
-In the simulation operations are computed in float32 on 16-bit values and rounded to 16 bits, as kernels do that add up in
-32 bits; in the file tensors are of 16 bits, with a Cast where 16 and 32 bits meet. Its input and its output are float32.
+In the simulation operations are computed in float32 on 16-bit values and rounded to 16 bits, as kernels do that add up
+in 32 bits; in the file tensors are of 16 bits, with a Cast where 16 and 32 bits meet. Input and output are float32.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Half(nn.Module):
     """How `compress` builds it again: the word `half` and what belongs to it."""
 
     def __init__(self, graph: fx.GraphModule, word: Word, kept: Mapping[str, str]) -> None:
-        """
+        """Store in 16 bits what is read in 16 bits alone.
+
         Args:
             graph: float, as `plain` leaves it; its constants become 16-bit ones where all that reads them is.
             kept: the reason of each operation in 32 bits, by the name of its node.
@@ -142,9 +143,7 @@ def _written(graph: fx.GraphModule, halves: Collection[str], format: Format, *, 
 
 def _short_constants(graph: fx.GraphModule, format: Format) -> list[str]:
     """The names of the nodes that read constants of 16 bits."""
-    return [
-        node.name for node in graph.graph.nodes if stored(node) and constant(graph, node).dtype == format.dtype
-    ]
+    return [node.name for node in graph.graph.nodes if stored(node) and constant(graph, node).dtype == format.dtype]
 
 
 def _computes(node: fx.Node) -> bool:

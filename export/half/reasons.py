@@ -1,8 +1,8 @@
 """Why operations stay in 32 bits: each by its name, from what was seen on real cases.
 
-Nothing is taken to be safe by its kind, and nothing is kept by its kind alone: a norm over few values of a usual size runs
-in 16 bits, and a convolution whose sums reach far does not. What calibration cases reach, other images go beyond by some
-factor (`HEADROOM`).
+Nothing is taken to be safe by its kind, and nothing is kept by its kind alone: a norm over few values of a usual size
+runs in 16 bits, and a convolution whose sums reach far does not. What calibration cases reach, other images go beyond
+by some factor (`HEADROOM`).
 """
 
 from __future__ import annotations

@@ -68,16 +68,17 @@ class Seen:
 
     def add(self, x: Tensor, format: Format) -> None:
         """Take in a tensor of one case."""
-        self.largest = max(self.largest, float(x.abs().max()))
-        self.noise += float((x - format.rounded(x)).square().sum(dtype=torch.float64))
+        self.largest = max(self.largest, *(abs(float(edge)) for edge in torch.aminmax(x)))
+        self.noise += float(torch.linalg.vector_norm(x - format.rounded(x))) ** 2
         axis = 1 if x.dim() > 3 else x.dim() - 1
         x_C = x.movedim(axis, 0).reshape(x.shape[axis], -1)
         count = x_C.shape[1]
         # Chan et al. 1983: variances of parts, put together without cancellation.
-        variance_C, mean_C = torch.var_mean(x_C, 1, correction=0)
+        mean_C = x_C.mean(1)
+        squares_C = (x_C - mean_C[:, None]).square().sum(1)
         apart_C = mean_C.double() - self._mean_C
         whole = self._count + count
-        self._squares_C = self._squares_C + variance_C.double() * count + apart_C**2 * self._count * count / whole
+        self._squares_C = self._squares_C + squares_C.double() + apart_C**2 * self._count * count / whole
         self._mean_C = self._mean_C + apart_C * count / whole
         self._count = whole
         self._energy = float((self._squares_C + whole * self._mean_C**2).sum())
@@ -150,10 +151,11 @@ class _Watching(fx.Interpreter):
             return float((query @ key.transpose(-1, -2)).max()) / math.sqrt(query.shape[-1])
         wide = fx.node.map_aggregate((tuple(args), dict(kwargs)), _absolute)
         assert callable(n.target)
-        return float(n.target(*wide[0], **wide[1]).abs().max())  # type: ignore[index]
+        return float(n.target(*wide[0], **wide[1]).abs().max())
 
 
 _ATTENTION = frozenset({aten.scaled_dot_product_attention.default})
+
 
 def _absolute(value: Any) -> Any:
     return value.abs() if isinstance(value, Tensor) and value.is_floating_point() else value
