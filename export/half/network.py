@@ -90,7 +90,10 @@ class Half(nn.Module):
 def plain(graph: fx.GraphModule) -> fx.GraphModule:
     """Take out of a captured graph, in place, what says a type and changes none: 16 bits would be cast back there."""
     for node in list(graph.graph.nodes):
-        if node.target in _CHECKS:
+        if stored(node):
+            # Constants that folding made were never traced.
+            node.meta.setdefault("val", constant(graph, node))
+        elif node.target in _CHECKS:
             graph.graph.erase_node(node)
         elif node.target in _CASTS and is_floating(node) and is_floating(node.args[0]):
             node.replace_all_uses_with(node.args[0])

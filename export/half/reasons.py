@@ -34,6 +34,9 @@ from export.half.operations import (
 )
 from export.half.statistics import Seen
 
+Unfit = tuple[fx.Node, str]
+"""The operation whose tensor 16 bits do not hold, and why."""
+
 HEADROOM = 4.0
 """Values may go so many times beyond those of the calibration cases."""
 _GROWS = 64.0
@@ -59,19 +62,28 @@ class Reasons:
         for node in self.graph.graph.nodes:
             if node.op != "call_function" or not is_floating(node):
                 continue
-            reason = self._inside(node) or unfit.get(node) or self._of_inputs(node, unfit)
+            bad = next((source for source in node.all_input_nodes if source in unfit), None)
+            if node.target in MOVES and bad is not None:
+                # What it moves is the same tensor.
+                unfit.setdefault(node, unfit[bad])
+            reason = self._inside(node) or self._own(node, unfit)
+            if reason is None and bad is not None:
+                origin, why = unfit[bad]
+                reason = f"of what it reads, {place_of(origin)}: {why}"
             if reason is not None:
                 found[node.name] = reason
-                if node.target in MOVES:
-                    unfit.setdefault(node, unfit.get(_first(node), reason))
         return found
 
-    def _unfit_tensors(self) -> dict[fx.Node, str]:
+    def _own(self, node: fx.Node, unfit: Mapping[fx.Node, Unfit]) -> str | None:
+        origin, why = unfit.get(node, (None, None))
+        return why if origin is node else None
+
+    def _unfit_tensors(self) -> dict[fx.Node, Unfit]:
         """Tensors that are not what they were when they are stored in 16 bits."""
-        unfit: dict[fx.Node, str] = {}
+        unfit: dict[fx.Node, Unfit] = {}
         for node in self.graph.graph.nodes:
             if is_floating(node) and (reason := self._of_tensor(node)):
-                unfit[node] = reason
+                unfit[node] = node, reason
         for node in self.graph.graph.nodes:
             for divisor in near_zero(node) if is_floating(node) else ():
                 least = self._seen(node).divisor
@@ -79,9 +91,9 @@ class Reasons:
                     self._spread(divisor, unfit, f"what is divided by it is divided by {least:.1e}")
         return unfit
 
-    def _spread(self, node: fx.Node, unfit: dict[fx.Node, str], reason: str) -> None:
+    def _spread(self, node: fx.Node, unfit: dict[fx.Node, Unfit], reason: str) -> None:
         """To a tensor, and to those whose values it only moves."""
-        unfit.setdefault(node, reason)
+        unfit.setdefault(node, (node, reason))
         if node.target in MOVES:
             for source in filter(is_floating, node.all_input_nodes):
                 self._spread(source, unfit, reason)
@@ -149,12 +161,6 @@ class Reasons:
             return f"it divides by the root of {least:.1e}"
         return f"its variance reaches {most:.1e}" if most > self.format.largest else None
 
-    def _of_inputs(self, node: fx.Node, unfit: Mapping[fx.Node, str]) -> str | None:
-        bad = next((source for source in node.all_input_nodes if source in unfit), None)
-        if bad is None:
-            return None
-        return f"of what it reads, {place_of(bad)}: {unfit[bad]}"
-
     def _seen(self, node: fx.Node) -> Seen:
         return self.seen.get(node.name, Seen())
 
@@ -185,7 +191,3 @@ def place_of(node: fx.Node) -> str:
     modules = [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
     kind = getattr(getattr(node.target, "_schema", None), "name", str(node.name)).partition("::")[2] or node.name
     return f"{modules[-1]} ({kind})" if modules else node.name
-
-
-def _first(node: fx.Node) -> fx.Node:
-    return next(filter(is_floating, node.all_input_nodes), node)

@@ -52,17 +52,20 @@ class Seen:
     """The smallest absolute value that it divides by."""
     noise: float = 0.0
     """Sum of squares of what rounding to 16 bits changes."""
+    shares: bool = False
+    """Whether its values are shares of a whole, which are read with their mean (an attention that is all but even)."""
+    energy: float = 0.0
+    """Sum of its squares."""
     _count: int = 0
     _mean_C: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))
     _squares_C: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))
-    _energy: float = 0.0
 
     @property
     def error(self) -> float:
         """What rounding changes, over what varies in the tensor within its channels; 0 where nothing varies."""
-        varies = float(self._squares_C.sum())
+        varies = self.energy if self.shares else float(self._squares_C.sum())
         # Float32 tells no more apart: what varies less is a constant.
-        if varies <= 1e-10 * self._energy:
+        if varies <= 1e-10 * self.energy:
             return 0.0
         return math.sqrt(self.noise / varies)
 
@@ -81,7 +84,7 @@ class Seen:
         self._squares_C = self._squares_C + squares_C.double() + apart_C**2 * self._count * count / whole
         self._mean_C = self._mean_C + apart_C * count / whole
         self._count = whole
-        self._energy = float((self._squares_C + whole * self._mean_C**2).sum())
+        self.energy = float((self._squares_C + whole * self._mean_C**2).sum())
 
 
 @torch.inference_mode()
@@ -135,6 +138,7 @@ class _Watching(fx.Interpreter):
             wide = float(n.target(args[0].abs(), *args[1:], **kwargs).max())  # type: ignore[operator]
             seen.sums = max(seen.sums, wide * seen.terms if n.target in MEANS else wide)
         elif n.target in SOFTMAX:
+            seen.shares = True
             seen.terms = max(seen.terms, _terms(n, args, value))
 
     def _products(self, n: fx.Node, args: Any, kwargs: Mapping[str, Any]) -> float:
