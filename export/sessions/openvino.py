@@ -40,7 +40,7 @@ def settings(threads: int) -> dict[str, Any]:
 def in_16_bits(model: ov.Model) -> dict[str, Any]:
     """What is set for a file with layers in 16 bits: that each computes in the type that it has there.
 
-    Where a CPU has no kernels of that type, or none worth having, they compute in f32; never in another type of 16 bits.
+    Where a CPU has no kernels of that type, or none worth having, they compute in f32; never in another of 16 bits.
     """
     types = {
         each.get_input_element_type(0).get_type_name() for each in model.get_ops() if each.get_type_name() in PRODUCTS
