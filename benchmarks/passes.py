@@ -31,6 +31,8 @@ STEPS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "sparsify": {"sparsify": {"pattern": "2:4"}},
     "foldable_norm": {"foldable_norm": {}},
     "truncate": {"truncate": {"level": 2}},
+    "half": {"half": {}},
+    "bfloat16": {"half": {"type": "bfloat16"}},
 }
 """By the name of its chain, each step as a recipe has it."""
 PAYS = 1.2
@@ -69,7 +71,8 @@ def main(
     for title, step in STEPS.items():
         if title not in refused:
             recipe["compare"][title] = [step]
-            recipe["compare"][f"{title}_recovered"] = [step, recovery]
+            # Nothing follows a network in 16 bits.
+            recipe["compare"] |= {} if "half" in step else {f"{title}_recovered": [step, recovery]}
     recipe["compare"]["distill"] = [recovery]
     report = run(load(_written(recipe, folder)), folder, say=typer.echo).as_dict()
     page = _page(report, refused, epochs, train)
@@ -133,7 +136,8 @@ def _page(report: Mapping[str, Any], refused: Mapping[str, str], epochs: int, tr
         step = "01-int8" if title == "int8" else title
         found = {backend: rows[step, backend] for backend in backends if (step, backend) in rows}
         after = rows.get((f"{title}_recovered", "torch"))
-        drop = _drop(found.get("torch", found["onnxruntime"]))
+        # Of the first runtime that scored it.
+        drop = _drop(next(row for row in found.values() if row["dice_drop"]))
         lines.append(_row(name, drop, _drop(after) if after else "", found, base, seconds.get(step)))
     lines += ["", *_notes(report["steps"])]
     return "\n".join(lines) + "\n"
@@ -159,12 +163,15 @@ def _row(
     for backend, before in base.items():
         row = found.get(backend)
         if row is None:
-            times.append("no integers in torch")
+            times.append("only simulated in torch" if backend == "torch" else "not built")
+            continue
+        if row["latency_ms"] is None:
+            times.append("not built")
             continue
         ms, was = row["latency_ms"]["p50"], before["latency_ms"]["p50"]
         factor = f"{was / ms:.2f}x"
         times.append(f"{ms:.1f} ({f'**{factor}**' if was / ms > PAYS else factor})")
-    size = found["onnxruntime"]["size_mb"]
+    size = found["onnxruntime"]["size_mb"] or found["openvino"]["size_mb"]
     took = "" if seconds is None else f"{seconds:.1f}"
     cells = [name, drop, after, f"{first['params']:,}", f"{first['macs'] / 1e9:.3f} G", *times, f"{size:.2f}", took]
     return f"| {' | '.join(cells)} |"

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-Precision = Literal["float", "integers"]
-"""What a network computes in: in floating point, or convolutions in 8-bit integers."""
+Precision = Literal["float", "half", "integers"]
+"""What a network computes in: 32-bit floating point, 16-bit floating point, or convolutions in 8-bit integers."""
+IN_WORDS: Mapping[Precision, str] = {
+    "float": "32-bit floating point",
+    "half": "16-bit floating point",
+    "integers": "8-bit integers",
+}
 
 _REFUSALS = (RuntimeError, TypeError, AttributeError, NotImplementedError, pickle.PicklingError)
 _COPIED = (nn.Module, Tensor, bool, int, float, str, type(None))
@@ -19,7 +24,8 @@ _COPIED = (nn.Module, Tensor, bool, int, float, str, type(None))
 
 def precision_of(net: nn.Module) -> Precision:
     """What a network says that it computes in; one that says nothing of it computes in float."""
-    return "integers" if getattr(net, "precision", None) == "integers" else "float"
+    said = getattr(net, "precision", None)
+    return said if isinstance(said, str) and said in get_args(Precision) else "float"  # type: ignore[return-value]
 
 
 def copy_of(net: nn.Module) -> nn.Module:

@@ -13,7 +13,7 @@ import pytest
 from conftest import write_recipe
 
 import compress.pipeline.ahead
-import compress.pipeline.exports
+import compress.pipeline.exporting
 from compress.cache import Cache
 from compress.pipeline.ahead import ExportsAhead
 from compress.pipeline.build import Builder
@@ -48,7 +48,7 @@ def test_what_is_written_ahead_is_what_the_run_would_write(
         for stage in stages:
             builder.exports.order(stage, deployed)
         with monkeypatch.context() as patched:
-            patched.setattr(compress.pipeline.exports, "to_onnx", never)
+            patched.setattr(compress.pipeline.exporting, "to_onnx", never)
             builds = [builder.build(stage, at) for stage in stages for at in deployed]
     assert [build.absent for build in builds if build is not None] == [None] * 5
     written = exported(cache)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import write_recipe
 
-import compress.pipeline.exports
+import compress.pipeline.exporting
 from compress.cache import Cache
 from compress.measure.row import Row
 from compress.pipeline.build import Builder
@@ -35,7 +35,7 @@ def test_a_network_in_float_is_exported_once_for_all_runtimes(
         written.append(given[2].name)
         return to_onnx(*given)
 
-    monkeypatch.setattr(compress.pipeline.exports, "to_onnx", counted)
+    monkeypatch.setattr(compress.pipeline.exporting, "to_onnx", counted)
     task, cache = load(write_recipe(tmp_path, recipe)).task(), Cache(tmp_path / "out")
     stage = baseline(task, "key", cache, quiet)
     with PeakMemory() as peaks:

@@ -249,7 +249,7 @@ def test_a_run_that_is_killed_or_stopped_goes_on(tmp_path: Path, recipe: dict, m
     assert ended_by(signal.SIGKILL, path, out, "01-int8.json")[0] == -signal.SIGKILL
     # What Python makes of Ctrl-C, in the middle of an export; the next test sends it to a process of its own.
     with monkeypatch.context() as patch:
-        patch.setattr("compress.pipeline.exports.to_onnx", interrupted)
+        patch.setattr("compress.pipeline.exporting.to_onnx", interrupted)
         done = compress("run", path, "--out", out)
     stopped(done.returncode, done.stderr)
     assert "01-int8: done" not in done.stdout

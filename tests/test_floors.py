@@ -57,6 +57,7 @@ FLOORS = (
     "export.deviation",
     "export.to_onnx",
     "export.quantization",
+    "export.half",
     "export.rewrites",
     "export.layers",
     "export.capture",

@@ -33,6 +33,7 @@ TRAINING = sorted((ROOT / "recipes" / "train").glob("*.yaml"))
 # Whole chains take long even at toy size: they run on demand.
 SLOW = (
     "nerve_unet_int8",
+    "nerve_unet_half",
     "unet_edge",
     "nerve_unet_edge",
     "polyp_unet_edge",
@@ -61,7 +62,7 @@ def toy_network(recipe: dict[str, Any], place: Path) -> dict[str, Any]:
     ((word, given),) = recipe["network"].items()
     options = {**given, "classes": 3, "in_channels": 1, "width": 16}
     options.pop("weights", None)
-    if recipe["passes"] == ["int8"] or "int8" in recipe["passes"][0]:
+    if recipe["passes"] in (["int8"], ["half"]) or "int8" in recipe["passes"][0]:
         options |= {"width": 8, "depth": 2}
     torch.manual_seed(0)
     made = place / "toy.safetensors"

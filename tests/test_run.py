@@ -185,14 +185,14 @@ def test_the_same_run_twice_is_answered_from_what_is_kept(
     done: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import compress.passes.int8
-    import compress.pipeline.exports
+    import compress.pipeline.exporting
     import compress.pipeline.measure
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("this was done before")
 
     monkeypatch.setattr(compress.pipeline.measure, "in_turns", never)
-    monkeypatch.setattr(compress.pipeline.exports, "to_onnx", never)
+    monkeypatch.setattr(compress.pipeline.exporting, "to_onnx", never)
     monkeypatch.setattr(compress.passes.int8, "calibrated", never)
     # Another day and another commit are no reason for another report.
     monkeypatch.setattr("compress.pipeline.provenance.now", lambda: "2030-01-01T00:00:00+00:00")

@@ -208,6 +208,20 @@ def test_each_version_is_asked_for_integers_in_its_own_way(
     assert made["flags"]["strongly_typed"] is typed and made["tensorrt"] == version
 
 
+@pytest.mark.parametrize(
+    ("version", "dla", "refused"), [("8.6.2", None, True), ("10.3.0", 0, True), ("10.3.0", None, False)]
+)
+def test_what_16_bits_do_not_hold_is_not_left_to_a_builder_that_may_put_it_into_them(
+    fake: Any, tmp_path: Path, version: str, dla: int | None, refused: bool
+) -> None:
+    wanted = Wanted(input="image", fp16=True, in_32_bits=2, dla=dla)
+    if not refused:
+        assert built(fake, tmp_path, version, wanted).made["flags"]["strongly_typed"]
+        return
+    with pytest.raises(BackendError, match=r"in 16 bits what the file keeps in 32 \(2 operations\)"):
+        built(fake, tmp_path, version, wanted)
+
+
 def test_what_dla_did_not_take_is_told_but_not_what_moves_data(fake: Any, tmp_path: Path) -> None:
     made = built(fake, tmp_path, "10.3.0", Wanted(input="image", fp16=True, dla=0)).made
     assert made["fallback"] == {"layers": 1, "names": ["up"], "on_dla": 1, "why": []}

@@ -21,6 +21,7 @@ from compress.errors import BackendError, SegpressError
 from compress.measure.latency import Timing, in_turns
 from compress.pipeline.bounds import floors, layers_work, many_zeros
 from compress.pipeline.deployment import Deployment, target_on
+from compress.pipeline.exporting import placed, written
 from compress.recipe import load
 from compress.storage.description import build_net, read_description, shape_of
 from compress.storage.weights import load_net, load_weights
@@ -28,12 +29,12 @@ from export.artifact import Artifact, Port
 from export.backend import Profiler
 from export.floor import Floor
 from export.layers import Layer, layers_of, opened_port, total, with_times
-from export.quantization.quantized import Quantized, placed
+from export.modules import precision_of
 from export.quantization.saturation import PairSums, pair_sums
 from export.reach import PYTHON, word_of
 from export.registry import find_backend, find_device, words
 from export.target import Target
-from export.to_onnx import to_onnx
+from export.to_onnx import Style
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,13 +188,13 @@ def _of_net(model: Path, net: nn.Module, size: Size, at: Deployment, scratch: Pa
     if fault:
         raise SegpressError(f"{model}: input is {by(size)}; {fault}")
     example = torch.zeros(1, shape.in_channels, *size)
-    file = to_onnx(placed(net, at.rules), example, scratch / "model.onnx")
+    file = written(net, placed(net, at.rules), example, scratch / "model.onnx", Style(), {})
     return _Exported(file=file, shape=tuple(example.shape), groups=_groups(net, example), notes=notes)
 
 
 def _groups(net: nn.Module, example: Tensor) -> list[Group]:
-    # Nothing is pruned any more once a network is in integers.
-    return [] if isinstance(net, Quantized) else groups(net, example)
+    # Nothing is pruned any more once a network is in integers or 16 bits.
+    return groups(net, example) if precision_of(net) == "float" else []
 
 
 def _sealed(model: Path, scratch: Path) -> Artifact:

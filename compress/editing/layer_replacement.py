@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compress.errors import PassError
 from compress.measure.macs import macs_of
 from export.errors import REFUSALS, first_line
-from export.modules import copy_of, precision_of, put
+from export.modules import IN_WORDS, copy_of, precision_of, put
 
 Kinds = tuple[type[nn.Module], ...]
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -214,6 +214,7 @@ def copied(net: nn.Module, word: str) -> nn.Module:
     Raises:
         PassError: if the network is in integers already: its layers are no longer there to change.
     """
-    if precision_of(net) == "integers":
-        raise PassError(f"{word}: the network is in 8-bit integers already; give {word} before int8")
+    if (precision := precision_of(net)) != "float":
+        maker = "int8" if precision == "integers" else precision
+        raise PassError(f"{word}: the network is in {IN_WORDS[precision]} already; give {word} before {maker}")
     return copy_of(net).eval()

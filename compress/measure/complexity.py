@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from compress.measure.macs import macs_of
+from export.half.network import Half
 from export.modules import copy_of
 from export.quantization.qdq import PAIR
 
@@ -66,11 +67,31 @@ def bit_operations(net: nn.Module, example: Tensor) -> int:
     bits alone: activations are never stored.
 
     Args:
-        net: as a runtime gets it; Quantize-Dequantize pairs on weights say which are integers.
+        net: as a runtime gets it; Quantize-Dequantize pairs on weights say which are integers. One in 16 bits is
+            given itself: each of its operations counts with the bits that it computes in.
     """
+    if isinstance(net, Half):
+        counting = _ByOperation(net)
+        with torch.inference_mode():
+            counting.run(example)
+        return counting.total
     with torch.no_grad(), _Counter() as counter:
         net(example)
     return counter.total
+
+
+class _ByOperation(fx.Interpreter):
+    """Counts each operation's multiply-accumulates times the bits that it computes in."""
+
+    def __init__(self, net: Half) -> None:
+        super().__init__(net.simulated())
+        self.halves, self.total = net.halves, 0
+
+    def run_node(self, n: fx.Node) -> Any:
+        with FlopCounterMode(display=False) as counter:
+            value = super().run_node(n)
+        self.total += counter.get_total_flops() // 2 * (16 if n.name in self.halves else 32)
+        return value
 
 
 class _Counter(TorchDispatchMode):

@@ -22,7 +22,7 @@ from compress.editing.named_layers import check_keep
 from compress.errors import PassError
 from compress.progress import bar
 from export.capture import folded_graph
-from export.modules import Precision, precision_of
+from export.modules import IN_WORDS, Precision, precision_of
 from export.quantization.observers import Histograms, MinMax, observe
 from export.quantization.placement import candidates
 from export.quantization.quantized import Quantized
@@ -78,8 +78,8 @@ class Int8:
             PassError: if there are too few calibration cases, `keep` names no layer, or the
                 network is quantized already.
         """
-        if precision_of(net) == "integers":
-            raise PassError("int8: the network is in 8-bit integers already; give int8 once, as the last pass")
+        if (precision := precision_of(net)) != "float":
+            raise PassError(f"int8: the network is in {IN_WORDS[precision]} already; give int8 once, as the last pass")
         cases = self._cases(task)
         graph = folded_graph(net, task.example, task.dynamic)
         ranges = calibrated(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,13 +19,11 @@ from compress.pipeline.build import Build
 from export.device import Device
 from export.floor import Bits, Floor, Work, floor_of
 from export.layers import Layer
+from export.modules import Precision
 from export.registry import find_device, words
 
-KEEPING = ("int8", "distill", "sparsify")
+KEEPING = ("int8", "half", "distill", "sparsify")
 """Passes that leave every multiplication in its place; behind any other, nothing is certain of how many are left."""
-
-HALVING = ("half", "fp16")
-"""Passes that bring 16 bits."""
 
 
 def floor(build: Build) -> dict[str, Any] | None:
@@ -50,10 +48,8 @@ def floor(build: Build) -> dict[str, Any] | None:
 
 def _bits(build: Build) -> Bits:
     """Of its narrowest weights."""
-    if build.stage.quantized:
-        return 8
-    narrower = build.bit_operations is not None and build.bit_operations < 31.9 * build.stage.macs
-    return 16 if narrower else 32
+    by: Mapping[Precision, Bits] = {"float": 32, "half": 16, "integers": 8}
+    return by[build.stage.precision]
 
 
 def work_of(net: nn.Module, shape: Sequence[int]) -> Work:
@@ -74,7 +70,7 @@ def foreseen_floor(device: Device, work: Work, passes: Sequence[tuple[str, Pass]
     beat it either, which is certain only where they leave every multiplication in its place.
     """
     words = {word for word, _ in passes}
-    bits: Bits = 8 if "int8" in words else 16 if words & set(HALVING) else 32
+    bits: Bits = 8 if "int8" in words else 16 if "half" in words else 32
     after = replace(work, bits=bits, sparse="sparsify" in words)
     return floor_of(device.peaks, after), words <= set(KEEPING)
 

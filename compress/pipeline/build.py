@@ -14,12 +14,13 @@ from compress.errors import BackendError, NotHere
 from compress.measure.complexity import bit_operations
 from compress.pipeline.ahead import ExportsAhead
 from compress.pipeline.deployment import Deployment
-from compress.pipeline.exports import Exports, stem_of
+from compress.pipeline.exports import Exports, has_artifact, stem_of
 from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.stages import Stage
 from compress.task import Task
 from export.artifact import Artifact, Port
 from export.files import make_folder
+from export.half.network import Half
 from export.quantization.quantized import Quantized
 from export.quantization.rules import Rules
 from export.to_onnx import Style
@@ -68,10 +69,10 @@ class Builder:
     def build(self, stage: Stage, at: Deployment) -> Build | None:
         """The stage's network on this deployment; None where there is nothing to build.
 
-        A quantized network has no artifact for a runtime that takes none, such as torch, which would only simulate
-        its integers in float.
+        A network in integers or 16 bits has no artifact for a runtime that takes none, such as torch, which would only
+        simulate them in float.
         """
-        if stage.quantized and at.rules is None:
+        if not has_artifact(stage, at):
             return None
         # What is not here may be reached when the run is gone on with.
         key = key_of(
@@ -110,7 +111,7 @@ class Builder:
 
     def _record(self, stage: Stage, at: Deployment) -> dict[str, Any]:
         rules = at.rules if stage.quantized else None
-        layers = stage.net.layers(rules) if isinstance(stage.net, Quantized) and rules else None
+        layers = _layers(stage, rules)
         try:
             path = stage.path if at.kind.runs_modules else self._built(stage, at, rules)
             self.log(f"{stage.name}: built for {at.backend} on {at.device.name}")
@@ -134,7 +135,8 @@ class Builder:
         """Counted once for all devices of a runtime, and once for all runtimes of a network in float."""
         which = stage.key, rules
         if which not in self._counted:
-            self._counted[which] = bit_operations(self.exports.placed(stage, rules), self.task.example)
+            net = stage.net if isinstance(stage.net, Half) else self.exports.placed(stage, rules)
+            self._counted[which] = bit_operations(net, self.task.example)
         return self._counted[which]
 
     def _read(self, stage: Stage, path: Path) -> Artifact:
@@ -157,3 +159,11 @@ class Builder:
         except BackendError:
             return False
         return True
+
+
+def _layers(stage: Stage, rules: Rules | None) -> Mapping[str, int] | None:
+    """How many layers compute in what; None of a network in 32 bits."""
+    if stage.precision == "half":
+        assert isinstance(stage.net, Half)
+        return stage.net.layers()
+    return stage.net.layers(rules) if isinstance(stage.net, Quantized) and rules else None

@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import Tensor, nn
 
 from compress.storage.weights import load_net
+from export.artifact import Artifact
 from export.files import make_folder
 from export.graph import Dynamic
-from export.quantization.quantized import placed
+from export.half.network import Half
+from export.quantization.quantized import Quantized
 from export.quantization.rules import Rules
 from export.to_onnx import Style, to_onnx
 
@@ -74,17 +77,42 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
-        print(json.dumps(_written(Order.of(line))), file=answers, flush=True)
+        print(json.dumps(_done(Order.of(line))), file=answers, flush=True)
 
 
-def _written(order: Order) -> bool:
+def _done(order: Order) -> bool:
     # The run writes the file itself where this did not, and says what is wrong.
     with contextlib.suppress(Exception):
         make_folder(order.to.parent)
         style = Style(opset=order.opset, dynamic=order.dynamic)
-        to_onnx(placed(load_net(order.net), order.rules), torch.zeros(order.shape), order.to, style, order.metadata)
+        net = load_net(order.net)
+        written(net, placed(net, order.rules), torch.zeros(order.shape), order.to, style, order.metadata)
         return True
     return False
+
+
+def placed(net: nn.Module, rules: Rules | None) -> nn.Module:
+    """The module to export for a runtime: itself, quantized as its rules say, or with the types of 16 bits."""
+    if isinstance(net, Quantized):
+        assert rules is not None
+        return net.placed(rules)
+    return net.typed() if isinstance(net, Half) else net
+
+
+def written(
+    net: nn.Module, placed: nn.Module, example: Tensor, to: Path, style: Style, metadata: Mapping[str, str]
+) -> Artifact:
+    """The network's file, with its sidecar.
+
+    Args:
+        placed: the network as the file has it.
+    """
+    if not isinstance(net, Half):
+        return to_onnx(placed, example, to, style, metadata)
+    style = replace(style, opset=max(style.opset, net.format.least_opset))
+    artifact = to_onnx(placed, example, to, style, metadata)
+    reasons = {"type": net.format.word, "float32": net.reasons()}
+    return replace(artifact, made={**artifact.made, "half": reasons}).sealed()
 
 
 if __name__ == "__main__":

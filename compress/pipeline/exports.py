@@ -12,7 +12,7 @@ from compress.cache import Cache, key_of, versions
 from compress.errors import ExportError
 from compress.pipeline.ahead import ExportsAhead
 from compress.pipeline.deployment import Deployment
-from compress.pipeline.exporting import Order
+from compress.pipeline.exporting import Order, placed, written
 from compress.pipeline.faithful import FAITHFUL
 from compress.pipeline.stages import Stage
 from compress.pipeline.told import is_export, told
@@ -21,9 +21,8 @@ from compress.task import Task
 from export.artifact import Artifact
 from export.backends.torch import infer_from_module
 from export.files import make_folder, sha256
-from export.quantization.quantized import placed
 from export.quantization.rules import Rules
-from export.to_onnx import Style, parity, to_onnx
+from export.to_onnx import Style, parity
 
 
 class Exports:
@@ -38,7 +37,7 @@ class Exports:
         if self._ahead is None:
             return
         for at in deployed:
-            if at.kind.runs_modules or (stage.quantized and at.rules is None):
+            if at.kind.runs_modules or not has_artifact(stage, at):
                 continue
             stem = stem_of(stage, at)
             if not self.cache.holds(*self._record(stage, stem)):
@@ -56,7 +55,7 @@ class Exports:
             make_folder(path.parent)
             ahead = None if self._ahead is None else self._ahead.take(path)
             artifact = ahead or self._written(stage, rules, path)
-            if not stage.quantized:
+            if stage.precision == "float":
                 self._check_faithful(stage, artifact)
             return {"sha256": sha256(path)}
 
@@ -89,7 +88,7 @@ class Exports:
 
     def _written(self, stage: Stage, rules: Rules | None, path: Path) -> Artifact:
         net = self.placed(stage, rules)
-        return to_onnx(net, self.task.example, path, self.style, metadata(stage, self.task)).sealed()
+        return written(stage.net, net, self.task.example, path, self.style, metadata(stage, self.task))
 
     def _path(self, stage: Stage, stem: str) -> Path:
         return self.cache.folder / "artifacts" / stage.name / f"{stem}.onnx"
@@ -105,6 +104,13 @@ class Exports:
             apart = parity(infer_from_module(self.placed(stage, None)), infer, self.task.probes())
         if not apart.relative_error <= FAITHFUL:
             raise ExportError(f"{artifact.path.name}: ONNX Runtime's logits {apart}: the export changed the network")
+
+
+def has_artifact(stage: Stage, at: Deployment) -> bool:
+    """Whether a stage's network has one on this deployment: torch would only simulate integers and 16 bits in float."""
+    if stage.quantized:
+        return at.rules is not None
+    return not (at.kind.runs_modules and stage.precision == "half")
 
 
 def stem_of(stage: Stage, at: Deployment) -> str:

@@ -23,6 +23,8 @@ from export.to_onnx import Parity
 
 FAITHFUL = 1e-2
 """Relative error of the logits above which a float artifact does not compute the network it was made from."""
+SAME = 1e-3
+"""Share of pixels that may have another class in an artifact in 16 bits than in its simulation."""
 
 Image = NDArray[np.float32]
 Log = Callable[[str], None]
@@ -58,6 +60,30 @@ def _operator(backend: Backend, artifact: Artifact, image_BCHW: Image) -> str | 
     except BackendError:
         # With every tensor asked for a runtime may refuse what it takes otherwise: then nothing is named.
         return None
+
+
+def fault_of_half(
+    word: str, backend: Backend, artifact: Artifact, image_BCHW: Image, apart: Parity, log: Log
+) -> str | None:
+    """Why an artifact in 16 bits is not the network, in one sentence; None if it is.
+
+    Runtimes round in other places than the simulation does, or nowhere: what counts is that the same pixels have the
+    same class, or that the logits are as near as those of a float artifact.
+
+    Args:
+        log: told where more pixels change class than should, though the logits are near.
+    """
+    if apart.flipped <= SAME:
+        return None
+    if apart.relative_error <= FAITHFUL:
+        log(f"{word}: its logits {apart}: pixels whose classes are all but equally likely")
+        return None
+    operator = _operator(backend, artifact, image_BCHW)
+    return (
+        f"{word} computes another network: its logits {apart}"
+        + (f", first behind {operator}" if operator else "")
+        + "; keep that layer in 32 bits (half: keep), or leave this runtime out"
+    )
 
 
 def fault_of_integers(

@@ -18,6 +18,7 @@ from export.registry import find_backend, find_device
 def spots(recipe: Recipe) -> list[Spot]:
     """Every runtime of every device of the recipe."""
     found = []
+    words = {word for word, _ in recipe.passes}
     lost: dict[str, str] = {}
     for each in deployments(recipe.devices, recipe.latency.threads):
         missing = _not_installed(each)
@@ -34,7 +35,7 @@ def spots(recipe: Recipe) -> list[Spot]:
                 unbuilt=missing,
                 unmeasured=away,
                 unreached=each.device.name in lost,
-                takes_integers=each.rules is not None,
+                takes_integers=each.rules is not None if "int8" in words else not each.kind.runs_modules,
             )
         )
     return found
@@ -109,7 +110,7 @@ def scene(recipe: Recipe, found: Sequence[Spot], classes: Sequence[str] | None, 
     return Scene(
         devices=[device.name for device in recipe.devices],
         spots=found,
-        integers=any(word == "int8" for word, _ in passes),
+        integers=any(word in ("int8", "half") for word, _ in passes),
         last_step=f"{len(passes):02d}-{passes[-1][0]}" if passes else "baseline",
         samples=recipe.latency.samples,
         classes=classes,

@@ -24,7 +24,8 @@ from compress.measure.segmentation import Scoring
 from compress.pipeline.bounds import floor
 from compress.pipeline.build import Build
 from compress.pipeline.executed import executed
-from compress.pipeline.faithful import fault_of_float, fault_of_integers
+from compress.pipeline.exporting import placed
+from compress.pipeline.faithful import fault_of_float, fault_of_half, fault_of_integers
 from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.processors import processors
 from compress.pipeline.provenance import hashes
@@ -35,8 +36,9 @@ from export.artifact import Infer
 from export.backend import Backend
 from export.backends.torch import infer_from_module
 from export.clock import timed
+from export.half.network import Half
 from export.host import boot_id
-from export.quantization.quantized import Quantized, placed
+from export.quantization.quantized import Quantized
 from export.quantization.rules import Rules
 from export.to_onnx import Parity, parity
 
@@ -192,6 +194,8 @@ class Answers:
             return None
         net, image = self._answered(build)[0], next(iter(self.task.probes(most=1)))
         word = build.deployment.backend
+        if isinstance(build.stage.net, Half):
+            return fault_of_half(word, backend, build.artifact, image, apart, log)
         if isinstance(build.stage.net, Quantized):
             assert isinstance(net, fx.GraphModule)
             return fault_of_integers(word, backend, build.artifact, net, image, apart, log)
@@ -202,7 +206,8 @@ class Answers:
         net = build.stage.net
         which = build.stage.key, build.deployment.rules if isinstance(net, Quantized) else None
         if self._last is None or self._last[0] != which:
-            module = placed(net, build.deployment.rules)
+            # Types of 16 bits are for a file; in torch a network in them simulates itself.
+            module = net if isinstance(net, Half) else placed(net, build.deployment.rules)
             infer = infer_from_module(module)
             self._last = which, module, [infer(image) for image in self.task.probes()]
         return self._last[1:]

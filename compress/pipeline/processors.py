@@ -50,7 +50,7 @@ def processors(
         measured_on=here.title,
         same_on=_titles(same),
         differs_on=_titles([each for each in known if each not in same]),
-        why=_why(sums),
+        why=_why(sums, artifact),
         unsafe=dict(unsafe),
         expected=_expected(backend, artifact, task, cases) if unsafe and here.exact_sums else None,
     )
@@ -61,7 +61,12 @@ def _titles(known: Sequence[InstructionSet]) -> list[str]:
     return [each.title for each in known]
 
 
-def _why(sums: Any) -> str:
+def _why(sums: Any, artifact: Artifact) -> str:
+    if not sums and "half" in artifact.made:
+        return (
+            "no layer multiplies 8-bit integers; layers in 16 bits round their answers where a CPU has kernels for "
+            "them, and not where it computes them in float32"
+        )
     if not sums:
         return "no layer multiplies 8-bit integers: float sums differ in their last bits at most"
     if not sums["unsafe"]:

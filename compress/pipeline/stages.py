@@ -25,7 +25,8 @@ from compress.storage.description import Description
 from compress.storage.weights import load_net, save_net
 from compress.task import Task
 from export.files import make_folder, sha256
-from export.modules import precision_of
+from export.half.network import Half
+from export.modules import Precision, precision_of
 from export.quantization.quantized import Quantized
 
 Log = Callable[[str], None]
@@ -47,8 +48,12 @@ class Stage:
     """What the step took when it was done."""
     notes: Sequence[str]
     """What the pass said: what it did, and what it did not do and why."""
-    quantized: bool = False
-    """Whether its network is in integers, which each runtime wants written in its own way."""
+    precision: Precision = "float"
+    """What its network computes in: integers each runtime wants written in its own way."""
+
+    @property
+    def quantized(self) -> bool:
+        return self.precision == "integers"
 
     @cached_property
     def net(self) -> nn.Module:
@@ -161,14 +166,14 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, c
             "sha256": sha256(path),
             "seconds": round(seconds, 1),
             "notes": notes,
-            "quantized": precision_of(net) == "integers",
+            "precision": precision_of(net),
         }
 
     record = cache.value(name, key, work)
     if not path.is_file() or sha256(path) != record["sha256"]:
         log(f"{name}: the kept network is gone or was changed; making it again")
         record = cache.value(name, key_of(key, "again", time.time_ns()), work)
-    found = {what: record[what] for what in ("params", "macs", "seconds", "notes", "quantized")}
+    found = {what: record[what] for what in ("params", "macs", "seconds", "notes", "precision")}
     return Stage(name=name, key=key, path=path, **found)
 
 
@@ -193,6 +198,9 @@ def cost_in(net: nn.Module, task: Task) -> Cost:
         # What the answer does not need was left behind when its graph was drawn.
         total = sum(parameter.numel() for parameter in net.parameters())
         return Cost(params=total, macs=macs_of(net.graph, task.example), dead={})
+    if isinstance(net, Half):
+        total = sum(parameter.numel() for parameter in net.parameters())
+        return Cost(params=total, macs=macs_of(net, task.example), dead={})
     return cost_of(net, task.example)
 
 

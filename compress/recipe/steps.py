@@ -11,6 +11,7 @@ from compress.gates.judging.gate import Gate
 from compress.postprocess.applying.chain import out_of_order
 from compress.recipe.entries import Entries
 from compress.recipe.options import option_names
+from export.modules import Precision
 from export.reach import word_of
 from export.registry import named, words
 
@@ -20,6 +21,8 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
     "truncate": {"drop": "max_drop"},
 }
 """Options of passes by the names that they had, and the names that they have."""
+
+_WORDS: Mapping[Precision, str] = {"half": "16-bit float"}
 
 
 def read_passes(entries: Entries, steps: Sequence[Any], where: str) -> list[tuple[str, Any]]:
@@ -31,11 +34,14 @@ def read_passes(entries: Entries, steps: Sequence[Any], where: str) -> list[tupl
 
 def _out_of_order(passes: Mapping[int, tuple[str, Pass]], where: str) -> Iterator[str]:
     """A mistake for each pass that does not take what those before it make."""
-    precision, maker = "float", ""
+    precision: Precision = "float"
+    maker = ""
     for index, (word, step) in passes.items():
         if step.requires != precision:
-            right = f"give {word} before {maker}" if word != maker else "give it once"
-            why = f"takes a network in {step.requires}, and {maker} made it {precision}"
+            last = step.ensures != "float" and word != maker
+            right = f"leave one of them out: {word} and {maker} are each the last pass" if last else None
+            right = right or (f"give {word} before {maker}" if word != maker else "give it once")
+            why = f"takes a network in {step.requires}, and {maker} made it {_WORDS.get(precision, precision)}"
             yield f"{where}[{index}] ({word}): {why}; {right}"
             return
         if step.ensures != precision:

@@ -36,8 +36,8 @@ class Description:
 def build_net(network: Mapping[str, Mapping[str, Any]]) -> nn.Module:
     """The module that a description's word and options speak of, freshly initialised.
 
-    A word is a network (`unet`), a network whose layers passes have changed (`changed`), or one in
-    integers (`int8`). The module carries its description as `net.description`.
+    A word is a network (`unet`), a network whose layers passes have changed (`changed`), one in
+    integers (`int8`), or one in 16 bits (`half`). The module carries its description as `net.description`.
     """
     ((word, options),) = network.items()
     if word == "changed":
@@ -52,6 +52,10 @@ def build_net(network: Mapping[str, Mapping[str, Any]]) -> nn.Module:
         from compress.storage import integers
 
         net = integers.rebuilt(options, build_net)
+    elif word == "half":
+        from compress.storage import halves
+
+        net = halves.rebuilt(options, build_net)
     else:
         raise WeightsError(f"'{word}' is no network known here; was it made by a newer segpress?")
     net.description = {word: dict(options)}  # type: ignore[assignment]

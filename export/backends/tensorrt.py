@@ -94,6 +94,7 @@ class TensorRt:
             ranges=_ranges(onnx) if -1 in onnx.input.shape else {},
             int8=any(node.op_type == "QuantizeLinear" for node in model.graph.node),
             fp16=any(tensor.data_type == onnx_format.TensorProto.FLOAT16 for tensor in model.graph.initializer),
+            in_32_bits=len(onnx.made.get("half", {}).get("float32", {})),
             sparse_layers=_two_of_four(model.graph),
             dla=self.device.reach.dla,
         )

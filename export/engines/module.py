@@ -10,6 +10,7 @@ from export.engines.wanted import (
     Built,
     Wanted,
     is_strongly_typed,
+    narrowed,
     precision_flags,
     target_flags,
     versioned,
@@ -34,6 +35,8 @@ def built(trt: Any, onnx: Path, wanted: Wanted, timing_cache: Path | None = None
     version = versioned(trt.__version__)
     if not is_rtx(trt) and wanted.dla is not None and (fault := dla.fault(version)):
         raise NotHere(fault)
+    if not is_rtx(trt) and (fault := narrowed(version, wanted)):
+        raise BackendError(fault)
     said = log(trt)
     register_plugins(trt, said)
     builder = trt.Builder(said)

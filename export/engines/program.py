@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Sequence
 
 from export.engines import dla, layers, trtexec
-from export.engines.wanted import Built, Wanted, precision_flags, target_flags
+from export.engines.wanted import Built, Wanted, narrowed, precision_flags, target_flags
 from export.errors import BackendError, NotHere
 
 FOLDERS = ("/usr/src/tensorrt/bin", "/opt/tensorrt/bin", "/usr/local/tensorrt/bin")
@@ -49,6 +49,8 @@ def built(program: str, onnx: Path, wanted: Wanted, timing_cache: Path | None) -
     of = version(program)
     if wanted.dla is not None and (fault := dla.fault(of)):
         raise NotHere(fault)
+    if fault := narrowed(of, wanted):
+        raise BackendError(fault)
     with tempfile.TemporaryDirectory() as scratch:
         engine, told = Path(scratch) / "engine", Path(scratch) / "layers.json"
         command = trtexec.build_command(program, of, onnx, engine, wanted, timing_cache, told)

@@ -21,6 +21,8 @@ class Wanted:
     """Whether the file has QuantizeLinear and DequantizeLinear."""
     fp16: bool = False
     """Whether the file has tensors of 16-bit floats."""
+    in_32_bits: int = 0
+    """Operations that a file in 16 bits keeps in 32, because 16 do not hold what they compute."""
     sparse_layers: int = 0
     """How many layers have weights that sparse kernels take."""
     dla: int | None = None
@@ -63,6 +65,17 @@ def is_strongly_typed(version: Sequence[int], dla: int | None) -> bool:
     (the guide of 10.7, "Working with DLA").
     """
     return version[0] >= 11 or (version[0] == 10 and dla is None)
+
+
+def narrowed(version: Sequence[int], wanted: Wanted) -> str:
+    """Why this builder could put into 16 bits what the file keeps in 32, in a sentence; empty where it cannot."""
+    if not wanted.in_32_bits or is_strongly_typed(version, wanted.dla):
+        return ""
+    what = "a DLA core computes" if wanted.dla is not None else f"TensorRT {version[0]}, weakly typed, may compute"
+    return (
+        f"{what} in 16 bits what the file keeps in 32 ({wanted.in_32_bits} operations), where they do not suffice; "
+        "build it with TensorRT 10 or newer for the GPU, or leave half out"
+    )
 
 
 def precision_flags(version: Sequence[int], wanted: Wanted) -> dict[str, Any]:

@@ -89,11 +89,3 @@ class Quantized(nn.Module):
             object.__setattr__(self, "_simulated", self.placed(_SIMULATION))
         assert self._simulated is not None
         return self._simulated(image)
-
-
-def placed(net: nn.Module, rules: Rules | None) -> nn.Module:
-    """The module to export for a runtime: itself, or quantized as its rules say."""
-    if isinstance(net, Quantized):
-        assert rules is not None
-        return net.placed(rules)
-    return net

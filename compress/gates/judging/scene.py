@@ -21,7 +21,7 @@ class Spot:
     unreached: bool = False
     """Whether that is because its host is not reached, without which no run begins."""
     takes_integers: bool
-    """Whether the runtime takes quantized networks."""
+    """Whether the runtime takes what the last step is in, where that is integers or 16 bits."""
     floor: Floor | None = None
     """The time that the network as it comes cannot beat there; None where nothing is known of that."""
     surely: bool = False
@@ -41,7 +41,7 @@ class Scene:
     spots: Sequence[Spot]
     """Every runtime of every device: the baseline is built for each."""
     integers: bool
-    """Whether the last step is in integers."""
+    """Whether the last step is in integers or 16 bits."""
     last_step: str
     """The step that is judged, such as 01-int8."""
     samples: int
@@ -53,5 +53,5 @@ class Scene:
 
     @property
     def judged(self) -> list[Spot]:
-        """Where the last step has an artifact: some runtimes take no integers, as torch, which only simulates them."""
+        """Where the last step has an artifact: torch, say, only simulates integers and 16 bits."""
         return [spot for spot in self.spots if spot.takes_integers or not self.integers]
