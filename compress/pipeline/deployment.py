@@ -123,7 +123,10 @@ def reached(deployed: Sequence[Deployment], log: Callable[[str], None]) -> Itera
             target.close()
         yield
         for name, target in elsewhere.items():
-            log(f"{name}: {target.sent_bytes / 1e6:.2f} MB were sent there, each file and each input once")
+            log(
+                f"{name}: {target.sent_bytes / 1e6:.2f} MB were sent there, each file and each input once; "
+                f"{target.answered_bytes / 1e6:.2f} MB came back"
+            )
     finally:
         if elsewhere:
             from export.remote.conversation import close_all

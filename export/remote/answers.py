@@ -105,6 +105,12 @@ class Inferred(_Answer):
     handle: int
     input: Sha256
     shape: Annotated[list[Side], Field(min_length=1, max_length=6)]
+    packed: bool
+    """Whether they are smaller than they are (export/remote/runner/packing.py)."""
+
+
+class Chosen(Inferred):
+    """Labels, chosen there: a byte each, behind the line."""
 
 
 class Times(_Answer):

@@ -13,6 +13,7 @@ import export
 ROOT = Path(export.__file__).parent
 SHIPPED = (
     "__init__.py",
+    "choice.py",
     "clock.py",
     "engines",
     "errors.py",

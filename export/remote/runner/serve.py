@@ -19,12 +19,14 @@ from typing import Any, BinaryIO, Callable, Dict, Tuple
 
 import numpy as np
 
+from export.choice import finite, labels_from_logits
 from export.clock import Run, Turn, timed
 from export.errors import BackendError, NotHere, SegpressError, SurroundingsError
 from export.remote.runner.building import built
 from export.remote.runner.children import Children
 from export.remote.runner.facts import facts, machine
 from export.remote.runner.lock import Lock
+from export.remote.runner.packing import packed, unpacked
 from export.remote.runner.store import Store, clean
 from export.remote.runner.watcher import Watcher
 from export.remote.runner.wire import BEAT, PROTOCOL, SILENCE, Broken, Message, Voice, messages
@@ -158,6 +160,7 @@ class Runner:
             "open": self._opened,
             "close": self._close,
             "infer": self._infer,
+            "choose": self._choose,
             "time": self._time,
             "profile": self._profile,
             "peak_memory": self._peak_memory,
@@ -187,7 +190,10 @@ class Runner:
         return {"missing": self._store.missing(said["sha256"])}, b""
 
     def _put(self, said: dict[str, Any], payload: bytes) -> Answer:
-        self._store.put(said["sha256"], payload)
+        try:
+            self._store.put(said["sha256"], unpacked(payload, said["size"]) if said["packed"] else payload)
+        except ValueError as error:
+            raise SurroundingsError(f"what was sent arrived damaged ({error})") from None
         return {"kept": said["sha256"]}, b""
 
     def _opened(self, said: dict[str, Any], _: bytes) -> Answer:
@@ -208,10 +214,13 @@ class Runner:
         return {"closed": said["handle"]}, b""
 
     def _infer(self, said: dict[str, Any], _: bytes) -> Answer:
-        logits = self._infers(said)(self._store.input(said["input"], said["shape"]))
-        logits = np.ascontiguousarray(logits, dtype="<f4")
-        answer = {"shape": list(logits.shape), "input": said["input"], "handle": said["handle"]}
-        return answer, logits.tobytes()
+        return _answer(said, np.ascontiguousarray(self._logits(said), dtype="<f4"))
+
+    def _choose(self, said: dict[str, Any], _: bytes) -> Answer:
+        return _answer(said, labels_from_logits(finite(self._logits(said))))
+
+    def _logits(self, said: dict[str, Any]) -> np.ndarray:
+        return np.asarray(self._infers(said)(self._store.input(said["input"], said["shape"])))
 
     def _time(self, said: dict[str, Any], _: bytes) -> Answer:
         seconds = math.inf if said["seconds"] is None else said["seconds"]
@@ -269,6 +278,13 @@ class Runner:
         if said["handle"] not in self._open:
             raise BackendError("nothing is open under {}".format(said["handle"]))
         return self._open[said["handle"]]
+
+
+def _answer(said: dict[str, Any], answer: np.ndarray) -> Answer:
+    """What is said of an answer to an input, and its bytes."""
+    payload, is_packed = packed(answer.tobytes(), answer.itemsize)
+    told = {"shape": list(answer.shape), "input": said["input"], "handle": said["handle"], "packed": is_packed}
+    return told, payload
 
 
 def _session(runtime: str) -> Any:
