@@ -147,12 +147,17 @@ class Executed(_Answer):
 
 
 class Fallback(_Answer):
-    """What a DLA core did not take."""
+    """What a DLA core, or a provider of ONNX Runtime, did not take."""
 
     layers: Count
     names: list[Long]
-    on_dla: Count
+    on_dla: Count | None = None
+    taken: Count | None = None
     why: list[Text]
+
+
+class FallbackThere(_Answer):
+    fallback: Fallback
 
 
 class TrtexecTimes(_Answer):

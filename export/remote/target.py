@@ -258,6 +258,13 @@ class RemoteBackend:
         )
         return Profile(nodes=tuple(nodes), whole_us=told.whole_us)
 
+    def fallback(self, artifact: Artifact) -> Mapping[str, Any]:
+        """Which nodes the runtime there left to another processor."""
+        artifact.verify()
+        request = {"do": "fallback", **self.target.opening(self.word, artifact)}
+        told = self.target._conversation.ask(answers.FallbackThere, request)[0].fallback
+        return told.model_dump(exclude_none=True)
+
     def executed_precisions(self, artifact: Artifact) -> Mapping[str, int]:
         """How many convolutions run in each precision, as the runtime there tells."""
         artifact.verify()

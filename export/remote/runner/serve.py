@@ -168,6 +168,7 @@ class Runner:
             "build": self._build,
             "get": self._get,
             "executed": self._executed,
+            "fallback": self._fallback,
             **self._watcher.requests,
         }
         if do not in known:
@@ -252,6 +253,10 @@ class Runner:
     def _executed(self, said: dict[str, Any], _: bytes) -> Answer:
         path, executed = self._asked(said, "executed", "does not tell in what precision its layers run")
         return {"executed": executed(path, said["threads"], said["kind"], tuple(said["shape"]))}, b""
+
+    def _fallback(self, said: dict[str, Any], _: bytes) -> Answer:
+        path, fallback = self._asked(said, "fallback", "leaves nothing to another processor")
+        return {"fallback": fallback(path, said["threads"], said["kind"], tuple(said["shape"]))}, b""
 
     def _asked(self, said: dict[str, Any], name: str, otherwise: str) -> tuple[Path, Callable[..., Any]]:
         """The artifact's file, and this function of its runtime.
