@@ -205,7 +205,7 @@ def test_the_mode_of_a_device_elsewhere_is_asked_with_its_conditions() -> None:
             return kind(conditions={"load": 0.5, **self.told}), b""
 
     def mode_of(talk: Talk) -> str | None:
-        return WatcherThere(reach=Reach(at="tower"), conversation=talk).power_mode()  # type: ignore[arg-type]
+        return WatcherThere(kind="cpu", reach=Reach(at="tower"), conversation=talk).power_mode()  # type: ignore[arg-type]
 
     assert mode_of(Talk(power_mode="15W")) == "15W" and mode_of(Talk()) is None
 
@@ -450,7 +450,7 @@ class Talk:
 
 def test_a_power_mode_elsewhere_is_put_back_also_where_something_fails() -> None:
     talk: Any = Talk()
-    watcher = WatcherThere(reach=Reach(at="tower", power_mode="MAXN"), conversation=talk)
+    watcher = WatcherThere(kind="cpu", reach=Reach(at="tower", power_mode="MAXN"), conversation=talk)
     with watcher.in_power_mode():
         assert talk.said == ["MAXN"]
     assert talk.said == ["MAXN", None]
@@ -458,7 +458,7 @@ def test_a_power_mode_elsewhere_is_put_back_also_where_something_fails() -> None
         raise KeyboardInterrupt
     # With the conversation the runner ends, which puts it back.
     assert talk.said == ["MAXN", None, "MAXN", "closed"]
-    with WatcherThere(reach=Reach(at="tower"), conversation=talk).in_power_mode():
+    with WatcherThere(kind="cpu", reach=Reach(at="tower"), conversation=talk).in_power_mode():
         assert len(talk.said) == 4
 
 

@@ -94,7 +94,7 @@ class RemoteTarget:
 
     @property
     def watcher(self) -> Watcher:
-        return WatcherThere(reach=self.device.reach, conversation=self._conversation)
+        return WatcherThere(kind=self.device.kind, reach=self.device.reach, conversation=self._conversation)
 
     def peak_memory(self, word: str, artifact: Artifact) -> Callable[[], float]:
         """See `Target`."""

@@ -70,7 +70,7 @@ class WatcherHere:
 
     def throttling(self) -> dict[str, Any]:
         """See `Watcher`."""
-        return state()
+        return state(kind=self.kind)
 
     def power_mode(self) -> str | None:
         """See `Watcher`."""
@@ -98,6 +98,7 @@ class _Watched(Protocol):
 class WatcherThere:
     """Of a device that is reached over SSH."""
 
+    kind: str
     reach: Reach
     conversation: Conversation
 
@@ -107,7 +108,8 @@ class WatcherThere:
 
     def throttling(self) -> dict[str, Any]:
         """See `Watcher`."""
-        return self.conversation.ask(answers.Throttling, {"do": "throttling"})[0].throttling.model_dump()
+        request = {"do": "throttling", "kind": self.kind}
+        return self.conversation.ask(answers.Throttling, request)[0].throttling.model_dump()
 
     def power_mode(self) -> str | None:
         """See `Watcher`."""

@@ -44,7 +44,7 @@ class Watcher:
         return {**watched(self._run(said), asked), "handle": said["handle"]}, b""
 
     def _throttling(self, said: Said, _: bytes) -> Answer:
-        return {"throttling": throttling.state()}, b""
+        return {"throttling": throttling.state(kind=said["kind"])}, b""
 
     def _power_mode(self, said: Said, _: bytes) -> Answer:
         if said["name"] is None:
