@@ -344,9 +344,28 @@ def test_two_runs_at_once_do_not_disturb_each_other(tower: Server, monkeypatch: 
     other = Conversation("tower", sys.executable)
     with monkeypatch.context() as patch:
         patch.setattr(link, "RUN", "another")
+        patch.setattr(link, "WAIT", 0)
         with pytest.raises(SurroundingsError, match=r"tower: another run measures there now \(process \d+, from 127"):
             other.ask(answers.ToldFacts, {"do": "facts"})
     assert first.conditions()
+
+
+def test_the_second_of_two_runs_waits_says_for_whom_and_goes_on(
+    tower: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first, other = target(), Conversation("tower", sys.executable)
+    first.check_here()
+    ending = threading.Timer(5, first.close)
+    ending.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(link, "RUN", "another")
+        other.ask(answers.ToldFacts, {"do": "facts"})
+    ending.join()
+    other.close()
+    told = [
+        line for line in capfd.readouterr().err.splitlines() if line.startswith("tower: another run measures there")
+    ]
+    assert len(told) == 1 and "waiting for it to end, 10 minutes at most" in told[0]
 
 
 def test_two_pythons_of_one_host_measure_for_one_run(

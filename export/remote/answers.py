@@ -298,6 +298,12 @@ class PowerModeFound(_Answer):
     found: Text | None
 
 
+class PowerModes(_Answer):
+    """Those that a device can be set to."""
+
+    modes: list[Text]
+
+
 class Cleaned(_Answer):
     freed: Annotated[int, Field(ge=0)]
 

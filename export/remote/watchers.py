@@ -14,7 +14,7 @@ from export.artifact import Infer
 from export.reach import Reach
 from export.remote import answers
 from export.remote.conversation import Conversation
-from export.remote.runner.power_mode import PowerMode, mode
+from export.remote.runner.power_mode import PowerMode, mode, modes
 from export.remote.runner.throttling import state
 from export.remote.runner.watching import Asked, watched
 
@@ -43,6 +43,10 @@ class Watcher(Protocol):
 
     def power_mode(self) -> str | None:
         """The power mode that the device is in; None where no `nvpmodel` tells one."""
+        ...
+
+    def power_modes(self) -> list[str]:
+        """Every power mode that the device can be set to, by name; empty where nothing lists them."""
         ...
 
     def in_power_mode(self) -> AbstractContextManager[None]:
@@ -75,6 +79,10 @@ class WatcherHere:
     def power_mode(self) -> str | None:
         """See `Watcher`."""
         return mode()[0]
+
+    def power_modes(self) -> list[str]:
+        """See `Watcher`."""
+        return list(modes())
 
     @contextmanager
     def in_power_mode(self) -> Iterator[None]:
@@ -115,6 +123,10 @@ class WatcherThere:
         """See `Watcher`."""
         told = self.conversation.ask(answers.Conditions, {"do": "conditions"})[0].conditions.get("power_mode")
         return None if told is None else str(told)
+
+    def power_modes(self) -> list[str]:
+        """See `Watcher`."""
+        return self.conversation.ask(answers.PowerModes, {"do": "power_modes"})[0].modes
 
     @contextmanager
     def in_power_mode(self) -> Iterator[None]:

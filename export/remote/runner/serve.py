@@ -15,7 +15,7 @@ import time
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Dict, Tuple
+from typing import Any, BinaryIO, Callable, Dict, Sequence, Tuple
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from export.errors import BackendError, NotHere, SegpressError, SurroundingsErro
 from export.remote.runner.building import built
 from export.remote.runner.children import Children
 from export.remote.runner.facts import facts, machine
-from export.remote.runner.lock import Lock
+from export.remote.runner.lock import Lock, of_machine
 from export.remote.runner.packing import packed, unpacked
 from export.remote.runner.store import Store, clean
 from export.remote.runner.watcher import Watcher
@@ -44,10 +44,11 @@ def serve(stdin: BinaryIO, stdout: BinaryIO, given: dict[str, Any], folder: str,
         program: the file that this runs from.
     """
     voice = Voice(stdout, given["nonce"])
-    runner, lock = Runner(Path(folder), program), Lock(Path(folder), given["run"])
-    requests = Requests(stdin, given["nonce"], runner.end, lock)
+    runner, locks = Runner(Path(folder), program), (Lock(Path(folder), given["run"]), of_machine(given["run"]))
+    requests = Requests(stdin, given["nonce"], runner.end, locks)
     threading.Thread(target=_beat, args=(voice, requests.leave), daemon=True).start()
-    refusal = lock.taken()
+    taken = (lock.taken(given["wait"], lambda reason: voice.say({"waits": reason})) for lock in locks)
+    refusal = next(filter(None, taken), None)
     if refusal is None and not Path(program).is_file():
         refusal = "what was sent there was just removed; the same command sends it again"
     if refusal is not None:
@@ -91,9 +92,9 @@ def _beat(voice: Voice, leave: Callable[[], None]) -> None:
 class Requests:
     """What the host asks, read as it comes, so that its end is noticed at once, whatever is being done."""
 
-    def __init__(self, stdin: BinaryIO, nonce: str, end: Callable[[], None], lock: Lock) -> None:
+    def __init__(self, stdin: BinaryIO, nonce: str, end: Callable[[], None], locks: Sequence[Lock]) -> None:
         self._waiting: queue.Queue[Message] = queue.Queue()
-        self._end, self._lock = end, lock
+        self._end, self._locks = end, locks
         self._heard = time.monotonic()
         threading.Thread(target=self._read, args=(stdin, nonce), daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -133,7 +134,8 @@ class Requests:
             time.sleep(1)
             silent = time.monotonic() - self._heard
             late = late + 1 if silent > SILENCE else 0
-            self._lock.keep(is_heard=silent < BEAT + 1.5)
+            for lock in self._locks:
+                lock.keep(is_heard=silent < BEAT + 1.5)
         self.leave()
 
 

@@ -28,6 +28,7 @@ class Watcher:
             "watch": self._watch,
             "throttling": self._throttling,
             "power_mode": self._power_mode,
+            "power_modes": self._power_modes,
         }
 
     def end(self) -> None:
@@ -51,3 +52,6 @@ class Watcher:
             self._mode.put_back()
             return {"found": None}, b""
         return {"found": self._mode.set(said["name"])}, b""
+
+    def _power_modes(self, said: Said, _: bytes) -> Answer:
+        return {"modes": list(power_mode.modes())}, b""
