@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 import yaml
@@ -26,6 +27,7 @@ from compress.pipeline.deployment import deployments
 from compress.recipe import load
 from compress.storage.description import Description, build_net
 from compress.storage.weights import save_net
+from export.backends.torch import OnGpu
 from export.files import write_bytes
 from export.host import host_facts
 
@@ -58,6 +60,7 @@ def main(
         "| network | step | runtime | p50 ms | p95 ms | over torch | MB | error of the logits | pixels flipped |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|",
     ]
+    alone: list[str] = []
     for title in asked:
         with tempfile.TemporaryDirectory() as folder:
             recipe = _recipe(NETWORKS[title], device, (size, samples), Path(folder))
@@ -67,6 +70,8 @@ def main(
             run(load(recipe), Path(folder) / "run", say=typer.echo)
             rows = json.loads((Path(folder) / "run" / "report.json").read_text())["rows"]
         lines += _lines(title, rows)
+        alone += [_alone(title, size)] if "@" not in device else []
+    lines += ["", *alone] if alone else []
     write_bytes(to, ("\n".join(lines) + "\n").encode())
 
 
@@ -115,6 +120,15 @@ def _lines(title: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"{head} {p50:.2f} | {row['latency_ms']['p95']:.2f} | {over} | {row['size_mb']:.2f} | "
             f"{apart['relative_error']:.1e} | {apart['flipped']:.4f} |"
         )
+
+
+def _alone(title: str, size: int) -> str:
+    """What the network takes on the GPU alone, by its events, and how torch ran it there; one sentence."""
+    torch.manual_seed(7)
+    infer = OnGpu(build_net(NETWORKS[title]))
+    image = np.random.default_rng(7).normal(size=(1, FLAT["in_channels"], size, size)).astype(np.float32)
+    median = float(np.median(infer.gpu_ms(image, 200)))
+    return f"{title} in torch on the GPU alone, by its events: p50 {median:.2f} ms ({infer.flags()})."
 
 
 if __name__ == "__main__":

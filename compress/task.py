@@ -8,22 +8,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.data.dataset.cases import Case, Dataset, Fit, FloatArray, MaskArray, Spacing
 from compress.data.dataset.oddities import oddities
 from compress.data.dataset.restore import labels_at
 from compress.data.dataset.tiles import Size, blended, central
-from compress.errors import DataError, NotHere
+from compress.errors import DataError
 from compress.measure.segmentation import Ruler, Scores, score_case, scores_of
 from compress.postprocess.applying.chain import Postprocess
-from export.artifact import Infer
+from export.artifact import Chooser, Infer
+from export.choice import finite, labels_from_logits
 from export.graph import Dynamic
 
 Step = Callable[[], None]
@@ -119,11 +121,14 @@ class Task:
         """The network's answer at its own size, or of tiles at the size that they are taken from."""
         fit, pixels_CHW = self.data.fit, self.data.whole_pixels(case)
         image_CHW = self.data.normalization(pixels_CHW)
-        tiles = fit.how == "tile"
-        logits_1KHW = (
-            blended(infer, image_CHW, fit.size, self._answer, fit.overlap) if tiles else infer(image_CHW[None])
-        )
-        return Answer(logits_KHW=finite(logits_1KHW)[0], pixels_CHW=pixels_CHW, fit=fit, postprocess=self.postprocess)
+        answer = partial(Answer, pixels_CHW=pixels_CHW, fit=fit, postprocess=self.postprocess)
+        if isinstance(infer, Chooser) and needs_logits(self, case) is None:
+            return answer(said_KHW=infer.labels(image_CHW[None]), are_labels=True)
+        if fit.how == "tile":
+            logits_1KHW = blended(infer, image_CHW, fit.size, self._answer, fit.overlap)
+        else:
+            logits_1KHW = infer(image_CHW[None])
+        return answer(said_KHW=finite(logits_1KHW)[0])
 
     @cached_property
     def logits(self) -> int:
@@ -165,7 +170,7 @@ class Task:
             spacing = self.data.spacing_of(case)
             whole_HW = self.data.fit.mask(answer.labels(self.data.size_of(case), spacing), spacing=spacing)
         else:
-            whole_HW = labels_from_logits(answer.logits_KHW[None])[0]
+            whole_HW = answer.at_its_size()
         return _thinned(whole_HW, whole_HW.ndim) if self.data.fit.how == "tile" else whole_HW
 
     def _compared(self, infer: Infer, case: Case) -> tuple[MaskArray, MaskArray, Spacing | None]:
@@ -187,7 +192,9 @@ class Task:
 class Answer:
     """What a network said of a case, and how labels are made of it."""
 
-    logits_KHW: FloatArray
+    said_KHW: NDArray[Any]
+    """Logits; or labels (1HW), chosen where they were computed."""
+    are_labels: bool = False
     pixels_CHW: FloatArray
     """What it answered for, scaled to 0..1, at the network's size; of tiles all that they are taken from."""
     fit: Fit
@@ -195,7 +202,7 @@ class Answer:
 
     @property
     def size(self) -> Size:
-        return self.logits_KHW.shape[1:]
+        return self.said_KHW.shape[1:]
 
     @property
     def is_partial(self) -> bool:
@@ -210,9 +217,9 @@ class Answer:
         """
         if self.is_partial:
             inner_CHW = self.pixels_CHW[central(self.size, self.fit.size)]
-            labels_HW = self._chosen(self.logits_KHW, inner_CHW, self.size)
+            labels_HW = self._chosen(self.said_KHW, inner_CHW, self.size)
             return self.postprocess.cleaned(labels_HW, self.spacing(original, spacing))
-        inner_KHW, pixels_CHW = (self.fit.unpadded(each, original) for each in (self.logits_KHW, self.pixels_CHW))
+        inner_KHW, pixels_CHW = self.fit.unpadded(self.said_KHW, original), self.fit.unpadded(self.pixels_CHW, original)
         size = inner_KHW.shape[1:] if self.fit.restored_from == "labels" else original
         labels_HW = self._chosen(inner_KHW, pixels_CHW, size)
         return self.postprocess.cleaned(
@@ -226,12 +233,34 @@ class Answer:
         sides = zip(spacing, original, self.fit.size, strict=True)
         return tuple(length * old / new for length, old, new in sides)
 
-    def _chosen(self, logits_KHW: FloatArray, pixels_CHW: FloatArray, size: Size) -> MaskArray:
+    def at_its_size(self) -> MaskArray:
+        """The largest class of each pixel at the network's size (HW), before any step."""
+        return self.said_KHW[0] if self.are_labels else labels_from_logits(self.said_KHW[None])[0]
+
+    def _chosen(self, said_KHW: NDArray[Any], pixels_CHW: FloatArray, size: Size) -> MaskArray:
         """Labels of this size (HW), before the steps on labels; of an answer without what is padded around it."""
+        same = said_KHW.shape[1:] == size
+        if self.are_labels:
+            assert same and not self.postprocess.changes_choice, "needs_logits would have said so"
+            return said_KHW[0]
         if self.postprocess.changes_choice:
-            return self.postprocess.chosen(logits_KHW, pixels_CHW, size)
-        same = logits_KHW.shape[1:] == size
-        return labels_from_logits(logits_KHW[None])[0] if same else labels_at(logits_KHW, size)
+            return self.postprocess.chosen(said_KHW, pixels_CHW, size)
+        return labels_from_logits(said_KHW[None])[0] if same else labels_at(said_KHW, size)
+
+
+def needs_logits(task: Task, case: Case) -> str | None:
+    """Why labels that are chosen at the network's own size do not say enough of a case; None where they do."""
+    fit = task.data.fit
+    if fit.how == "tile":
+        return "the logits of tiles that overlap are averaged"
+    readers = [word for word, step in task.postprocess.steps if step.on == "probabilities"]
+    if readers:
+        return f"postprocess ({readers[0]}) reads probabilities"
+    original = task.data.size_of(case)
+    if fit.restored_from == "labels" or fit.inner(original) == original or task._answer != fit.size:
+        # Nothing, or labels, are brought to another size; of an unpadded network nothing is.
+        return None
+    return "probabilities are brought to the images' own size (`restore: labels` in `data` would do without)"
 
 
 def _digest(labels_HW: MaskArray) -> bytes:
@@ -242,21 +271,3 @@ def _thinned(pixels: MaskArray, axes: int, most: int = 1024) -> MaskArray:
     """Every n-th row and column of an image (HW or HWC, with so many axes before C) that is too large for a report."""
     step = -(-max(pixels.shape[:axes]) // most)
     return pixels[(slice(None, None, step),) * axes]
-
-
-def finite(logits_BKHW: np.ndarray) -> np.ndarray:
-    """The logits themselves.
-
-    Raises:
-        NotHere: if one is NaN or infinite.
-    """
-    if not np.isfinite(logits_BKHW).all():
-        raise NotHere("its logits are not finite (NaN or infinity)")
-    return logits_BKHW
-
-
-def labels_from_logits(logits_BKHW: np.ndarray) -> MaskArray:
-    """The class of every pixel (BHW uint8); a single logit is a sigmoid's, on above 0."""
-    if logits_BKHW.shape[1] == 1:
-        return (logits_BKHW[:, 0] > 0).astype(np.uint8)
-    return logits_BKHW.argmax(1).astype(np.uint8)

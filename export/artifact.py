@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,19 @@ from export.files import sha256, write_json
 
 Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """logits_BKHW = infer(image_BCHW): a torch module, an ONNX Runtime session and an engine are all one."""
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """An `Infer` that chooses labels where it computes, since logits are many more bytes on the way here."""
+
+    def labels(self, image_BCHW: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The class of every pixel (BHW), as `labels_from_logits` of its logits (export/choice.py).
+
+        Raises:
+            NotHere: if a logit is not finite.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,6 +91,19 @@ class Inspector(Protocol):
 
 
 @runtime_checkable
+class Partitioner(Protocol):
+    """A backend whose runtime leaves to others, and says nothing of it, what its own processor does not take."""
+
+    def fallback(self, artifact: Artifact) -> Mapping[str, Any]:
+        """What it left: `layers` how many, `names` which, `taken` how many it took, `why` as far as it says.
+
+        Raises:
+            NotHere: if it has nothing to leave them to, as on a CPU.
+        """
+        ...
+
+
+@runtime_checkable
 class Tap(Protocol):
     """A backend that tells what it computes inside."""
 

@@ -45,6 +45,8 @@ class Reach:
     """A host as `ssh` knows it, such as one of ~/.ssh/config; None is this host."""
     python: Annotated[str, Field(min_length=1)] = PYTHON
     """The Python there that has the runtimes."""
+    backends: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """The runtimes that are built for it, in place of the profile's: any of export/backends/ that computes on it."""
     dla: Annotated[int, Field(ge=0, le=15)] | None = None
     """The DLA core that computes, and the GPU what it does not take; None is the GPU alone."""
     soak: Annotated[float, Field(gt=0, le=240, allow_inf_nan=False)] | None = None

@@ -70,5 +70,18 @@ def find_backend(word: str) -> type[Backend]:
 
 
 def backends_of(device: Device) -> list[str]:
-    """The device's runtimes that compute on it: a DLA core is its board's, and has fewer of them."""
-    return [word for word in device.backends if device.kind in find_backend(word).runs_on]
+    """The device's runtimes that compute on it, or those that a recipe names; a DLA core has fewer than its board."""
+    return [word for word in device.reach.backends or device.backends if device.kind in find_backend(word).runs_on]
+
+
+def fault_of_backends(device: Device) -> str | None:
+    """Why the runtimes that a recipe names for a device are none of it; None where they are."""
+    known = [word for word in words("export.backends") if device.kind in find_backend(word).runs_on]
+    given = device.reach.backends or ()
+    if device.reach.at is not None:
+        # Nothing is installed there, and a module of torch is no file.
+        known = [word for word in known if not find_backend(word).runs_modules]
+    if wrong := [word for word in given if word not in known]:
+        return f"backends: '{wrong[0]}' is no runtime that computes on {device.title}; there are {', '.join(known)}"
+    twice = [word for word in given if given.count(word) > 1]
+    return f"backends: '{twice[0]}' is given twice" if twice else None

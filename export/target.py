@@ -142,6 +142,11 @@ class Target(Protocol):
         """What travelled to the device in this process; nothing to this host."""
         ...
 
+    @property
+    def answered_bytes(self) -> int:
+        """What travelled back from it."""
+        ...
+
     def stop(self) -> None:
         """End whatever another thread asks of the device, which is asked nothing more until it is closed."""
         ...
@@ -191,6 +196,10 @@ class LocalTarget:
 
     @property
     def sent_bytes(self) -> int:
+        return 0
+
+    @property
+    def answered_bytes(self) -> int:
         return 0
 
     def stop(self) -> None:

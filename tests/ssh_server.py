@@ -137,7 +137,13 @@ def served(folder: Path, environment: Mapping[str, str] | None = None, lines: tu
         folder=folder,
         port=_free_port(),
         home=cache / "segpress",
-        environment={"XDG_CACHE_HOME": str(cache), **lesser_cpu(), **(environment or {})},
+        environment={
+            "XDG_CACHE_HOME": str(cache),
+            # Tests that run beside each other have servers of their own, and would wait for each other.
+            "SEGPRESS_LOCKS": str(folder),
+            **lesser_cpu(),
+            **(environment or {}),
+        },
         lines=lines,
     )
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(server.key)], check=True)

@@ -76,6 +76,7 @@ FLOORS = (
     "export.host",
     "export.instruction_set",
     "export.clock",
+    "export.choice",
     "export.files",
     "export.errors",
     "export",

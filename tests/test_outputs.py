@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml
 
+import numpy as np
 import pytest
 from finished_run import dice, finish, two_steps
 from test_cli import compress, refused
@@ -22,48 +23,17 @@ GATES = (
     {"latency_ms": {"at_most": 1, "percentile": 90}},
 )
 
-# Of each element of the JUnit schema (github.com/windyroad/JUnit-Schema, JUnit.xsd): the children in their order, each
-# with how often it may come, and the attributes, those that must be there with their pattern.
-MANY = 10**9
-NUMBER, WORD = r"\d+", r".*\S.*"
-SCHEMA: dict[str, tuple[list[tuple[tuple[str, ...], int, int]], dict[str, str], set[str]]] = {
-    "testsuites": ([(("testsuite",), 0, MANY)], {}, set()),
-    "testsuite": (
-        [(("properties",), 1, 1), (("testcase",), 0, MANY), (("system-out",), 1, 1), (("system-err",), 1, 1)],
-        {
-            **{"name": WORD, "package": WORD, "hostname": WORD, "id": NUMBER, "time": r"[\d.]+"},
-            **{"tests": NUMBER, "failures": NUMBER, "errors": NUMBER},
-            "timestamp": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d",
-        },
-        {"skipped"},
-    ),
-    "properties": ([(("property",), 0, MANY)], {}, set()),
-    "property": ([], {"name": WORD, "value": ".*"}, set()),
-    "testcase": (
-        [(("skipped", "error", "failure"), 0, 1)],
-        {"name": WORD, "classname": WORD, "time": r"[\d.]+"},
-        set(),
-    ),
-    "error": ([], {"type": ".*"}, {"message"}),
-    "failure": ([], {"type": ".*"}, {"message"}),
-    "system-out": ([], {}, set()),
-    "system-err": ([], {}, set()),
-}
+SCHEMA = Path(__file__).parent / "schemas" / "junit.xsd"
 
 
-def faults(of: Xml.Element) -> list[str]:
-    """What an element and those in it have against the schema."""
-    children, required, optional = SCHEMA[of.tag]
-    found = [f"{of.tag} lacks {name}" for name in required if not re.fullmatch(required[name], of.get(name, "\n"))]
-    found += [f"{of.tag} has {name}" for name in of.attrib if name not in {*required, *optional}]
-    left = [child.tag for child in of]
-    for tags, fewest, most in children:
-        count = 0
-        while left and left[0] in tags:
-            left.pop(0)
-            count += 1
-        found += [f"{of.tag}: {count} of {tags}"] if not fewest <= count <= most else []
-    return found + [f"{of.tag}: {tag} is not here" for tag in left] + [fault for child in of for fault in faults(child)]
+@cache
+def schema() -> Any:
+    return pytest.importorskip("xmlschema", reason="the extra `dev` has xmlschema").XMLSchema11(SCHEMA)
+
+
+def faults(text: str) -> list[str]:
+    """What a file has against the schema, by the place in it."""
+    return [f"{error.path}: {error.reason}" for error in schema().iter_errors(text)]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finish(place / "run", two_steps(dice() - 0.05), gates=GATES, name="un & <b>et")
 
 
-def written(run: Path, place: Path, *more: Any) -> tuple[Xml.Element, str, Any]:
+def written(run: Path, place: Path, *more: Any) -> tuple[str, str, Any]:
     files = {
         "--junit": place / "j unit.xml",
         "--summary": place / "summary.md",
@@ -82,13 +52,13 @@ def written(run: Path, place: Path, *more: Any) -> tuple[Xml.Element, str, Any]:
     done = compress("gate", run, *(word for option in files.items() for word in option), *more)
     assert (done.returncode, done.stderr) == (1, "")
     junit, summary, points = (path.read_text(encoding="utf-8") for path in files.values())
-    return Xml.fromstring(junit), summary, json.loads(points)
+    return junit, summary, json.loads(points)
 
 
 def test_junit_is_of_the_schema_and_counts_what_it_has(run: Path, tmp_path: Path) -> None:
-    root, _, _ = written(run, tmp_path)
-    assert faults(root) == []
-    (suite,) = root
+    text, _, _ = written(run, tmp_path)
+    assert faults(text) == []
+    (suite,) = Xml.fromstring(text)
     cases = suite.findall("testcase")
     kinds = [[child.tag for child in case] for case in cases]
     assert kinds == [["failure"], ["error"], [], ["failure"]]
@@ -98,11 +68,61 @@ def test_junit_is_of_the_schema_and_counts_what_it_has(run: Path, tmp_path: Path
     assert suite.get("name") == "un & <b>et"
 
 
-def test_the_schema_here_tells_what_is_wrong() -> None:
-    suite = '<testsuites><testsuite name="x"><system-out/><testcase name="a" time="0"/></testsuite></testsuites>'
-    assert {"testsuite lacks id", "testcase lacks classname", "testsuite: testcase is not here"} <= set(
-        faults(Xml.fromstring(suite))
-    )
+ROWS: dict[str, tuple[dict[str, Any], str]] = {
+    "holds": ({}, "[]"),
+    "fails": ({"latency_ms": {"at_most": 1}}, "['failure']"),
+    "inconclusive": ({"dice_drop": {"at_most": 0.004}}, "['error']"),
+    "not measured": ({"parity": {"at_most": 0.01}}, "['error']"),
+    "of a device that the recipe has not": ({"size_mb": {"at_most": 9, "device": "orin_nano"}}, "['error']"),
+}
+
+
+@pytest.mark.parametrize("verdict", ROWS)
+def test_junit_is_of_the_schema_in_every_verdict(tmp_path: Path, verdict: str) -> None:
+    gate, kinds = ROWS[verdict]
+    # Half of the cases gain what the others lose.
+    rows = two_steps(dice() + np.resize([0.02, -0.02], dice().shape))
+    place = finish(tmp_path / "run", rows, gates=(gate or {"size_mb": {"at_most": 9}},))
+    compress("gate", place, "--junit", tmp_path / "j.xml")
+    text = (tmp_path / "j.xml").read_text(encoding="utf-8")
+    assert faults(text) == []
+    (case,) = Xml.fromstring(text)[0].findall("testcase")
+    assert str([child.tag for child in case]) == kinds
+
+
+def test_junit_of_a_run_without_gates_is_of_the_schema(run: Path) -> None:
+    report = json.loads((run / "report.json").read_text())
+    assert faults(to_junit({**report, "gates": []})) == []
+    assert faults(to_junit({**report, "gates": [], "made": None, "versions": {}})) == []
+
+
+WRONG = {
+    "case behind the output": ("<system-out />", "<system-out />", "<properties/>"),
+    "no class": (' classname="segpress.a"', "", "classname"),
+    "another count": ('tests="1"', 'tests="2"', "tests"),
+    "a date that is none": ("2026-01-01T00:00:00", "yesterday", "timestamp"),
+    "an empty name": ('name="gate"', 'name=" "', "name"),
+    "two faults of one case": ("<failure", '<error type="x" />\n<failure', "Unexpected child with tag 'failure'"),
+    "an attribute of nobody's": ('time="0">', 'time="0" owner="me">', "owner"),
+}
+RIGHT = """<testsuites>
+  <testsuite id="0" name="a" package="segpress" timestamp="2026-01-01T00:00:00" hostname="localhost" time="0"
+             tests="1" failures="1" errors="0">
+    <properties><property name="seed" value="7" /></properties>
+    <testcase name="gate" classname="segpress.a" time="0"><failure type="fails" message="past">why</failure></testcase>
+    <system-out />
+    <system-err />
+  </testsuite>
+</testsuites>"""
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_the_schema_here_tells_what_is_wrong(wrong: str) -> None:
+    was, becomes, told = WRONG[wrong]
+    text = RIGHT.replace("<system-out />", "").replace("<properties>", "<system-out /><properties>", 1)
+    text = text if wrong == "case behind the output" else RIGHT.replace(was, becomes, 1)
+    assert faults(RIGHT) == [] and text != RIGHT
+    assert faults(text) and (told in " ".join(faults(text)) or wrong == "case behind the output")
 
 
 def test_what_xml_has_no_place_for_is_replaced(run: Path) -> None:

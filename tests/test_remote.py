@@ -344,9 +344,28 @@ def test_two_runs_at_once_do_not_disturb_each_other(tower: Server, monkeypatch: 
     other = Conversation("tower", sys.executable)
     with monkeypatch.context() as patch:
         patch.setattr(link, "RUN", "another")
+        patch.setattr(link, "WAIT", 0)
         with pytest.raises(SurroundingsError, match=r"tower: another run measures there now \(process \d+, from 127"):
             other.ask(answers.ToldFacts, {"do": "facts"})
     assert first.conditions()
+
+
+def test_the_second_of_two_runs_waits_says_for_whom_and_goes_on(
+    tower: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first, other = target(), Conversation("tower", sys.executable)
+    first.check_here()
+    ending = threading.Timer(5, first.close)
+    ending.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(link, "RUN", "another")
+        other.ask(answers.ToldFacts, {"do": "facts"})
+    ending.join()
+    other.close()
+    told = [
+        line for line in capfd.readouterr().err.splitlines() if line.startswith("tower: another run measures there")
+    ]
+    assert len(told) == 1 and "waiting for it to end, 10 minutes at most" in told[0]
 
 
 def test_two_pythons_of_one_host_measure_for_one_run(
@@ -514,8 +533,8 @@ for line in sys.stdin.buffer:
         say({"handle": 1, "sha256": asked["files"][asked["file"]], "version": "1", **to})
     elif do == "close":
         say({"closed": 1, **to})
-    elif do in ("infer", "time"):
-        right = {"handle": 1, "input": asked.get("input"), "shape": [1, 1, 2, 2], **to}
+    elif do in ("infer", "choose", "time"):
+        right = {"handle": 1, "input": asked.get("input"), "shape": [1, 1, 2, 2], "packed": False, **to}
         floats = struct.pack("<4f", 1, 2, 3, 4)
         LIE
 """
@@ -544,6 +563,10 @@ LIES = {
     "of a shape below zero": 'say({**right, "shape": [1, 1, -2, -2]}, floats)',
     "no object": 'sys.stdout.buffer.write(b"[1, 2]\\n"); sys.stdout.buffer.flush()',
     "more than asked": 'say({**right, "note": "believe me"}, floats)',
+    "packed and is not": 'say({**right, "packed": True}, floats)',
+    "packed and is more": 'import zlib; say({**right, "packed": True}, zlib.compress(bytes(1 << 24)))',
+    "packed and is less": 'import zlib; say({**right, "packed": True}, zlib.compress(bytes(8)))',
+    "of a shape beyond all": 'say({**right, "packed": True, "shape": [1 << 20] * 3}, floats)',
 }
 
 
@@ -558,6 +581,27 @@ def test_no_answer_that_cannot_be_is_taken_for_logits(
     ):
         infer(images(artifact)[0])
     assert told.value.exit_code == 4 and "\n" not in str(told.value)
+    close_all()
+
+
+LABELS = {
+    "of a third class": 'say({**right, "shape": [1, 2, 2]}, bytes([0, 1, 2, 0]))',
+    "of two images": 'say({**right, "shape": [2, 1, 2]}, bytes(4))',
+    "too short": 'say({**right, "shape": [1, 2, 2]}, bytes(3))',
+    "floats": 'say({**right, "shape": [1, 2, 2]}, floats)',
+}
+
+
+@pytest.mark.parametrize("lie", LABELS)
+def test_no_answer_that_cannot_be_is_taken_for_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: Artifact, lie: str
+) -> None:
+    remote = lied_to(tmp_path, monkeypatch, LABELS[lie])
+    with (
+        pytest.raises(SurroundingsError, match="tower: "),
+        remote.open("onnxruntime").open(artifact) as infer,
+    ):
+        infer.labels(images(artifact)[0])  # type: ignore[attr-defined]
     close_all()
 
 
@@ -590,7 +634,7 @@ def test_no_answer_that_cannot_be_is_taken_for_times(
 def test_logits_that_are_not_finite_are_no_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: Artifact
 ) -> None:
-    from compress.task import finite
+    from export.choice import finite
 
     remote = lied_to(tmp_path, monkeypatch, 'say(right, struct.pack("<4f", 1, float("nan"), 3, 4))')
     with remote.open("onnxruntime").open(artifact) as infer, pytest.raises(NotHere, match="not finite"):

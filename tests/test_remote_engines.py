@@ -230,6 +230,6 @@ def test_a_gate_on_fallback_holds_only_where_it_is_known() -> None:
         assert found.verdict == verdict
     # Others have no core whose layers could fall back.
     (found,) = Fallback(at_most=1)([row(None, "cpu"), row(known), row(None, "board@tower")])
-    assert (found.verdict, found.reason) == ("holds", "on the GPU: up")
+    assert (found.verdict, found.reason) == ("holds", "elsewhere: up")
     (found,) = Fallback(at_most=1)([row(None, "cpu")])
     assert found.verdict == "inconclusive" and "give device: NAME+dla0" in (found.reason or "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -282,7 +283,10 @@ def test_a_run_waits_for_no_other_whose_host_is_heard(
     touching.start()
     told = Lock(tmp_path, "mine").taken()
     touching.join()
-    assert told == f"another run measures there now (process {other.pid}); wait until it has ended"
+    assert told is not None
+    assert re.fullmatch(
+        rf"another run measures there now \(process {other.pid}, since [-\d: ]+\); wait until it has ended", told
+    )
     assert is_running(other.pid)
 
 
@@ -292,6 +296,70 @@ def test_one_that_was_stopped_and_hears_nobody_is_ended(
     other.send_signal(signal.SIGSTOP)
     mine = Lock(tmp_path, "mine")
     assert mine.taken() is None and other.wait(timeout=5) == -signal.SIGKILL
+
+
+def test_a_run_waits_for_as_long_as_it_is_told_to_and_says_for_whom(
+    tmp_path: Path, impatient: None, other: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "LONGEST", 60)
+    ending = threading.Timer(1.5, other.kill)
+    ending.start()
+    heard: list[str] = []
+    assert Lock(tmp_path, "mine").taken(30, heard.append) is None
+    assert heard and f"(process {other.pid}, since " in heard[0] and "waiting for it to end" in heard[0]
+    ending.join()
+
+
+def shared_by_another(folder: Path) -> subprocess.Popen[str]:
+    """A process that has the lock of all users, and touches it no more."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from export.remote.runner.lock import of_machine
+held = of_machine("other")
+print(held.taken(), flush=True)
+sys.stdin.read()
+"""
+    environment = {**os.environ, "SEGPRESS_LOCKS": str(folder)}
+    words = [sys.executable, "-c", code]
+    other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    assert other.stdout is not None and other.stdout.readline() == "None\n"
+    return other
+
+
+def test_users_exclude_each_other_and_end_nobody_else_s_process(
+    tmp_path: Path, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGPRESS_LOCKS", str(tmp_path))
+    with shared_by_another(tmp_path) as other:
+        ending = threading.Timer(20, other.kill)
+        ending.start()
+        told = lock.of_machine("mine").taken()
+        assert told is not None and f"process {other.pid}" in told and is_running(other.pid)
+        (file,) = tmp_path.iterdir()
+        assert file.stat().st_mode & 0o777 == 0o666
+        other.kill()
+        other.wait()
+        ending.cancel()
+    mine = lock.of_machine("mine")
+    assert mine.taken() is None and json.loads(file.read_text())["process"] == os.getpid()
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "gone"])
+def test_a_lock_of_all_that_cannot_be_shared_excludes_nobody(
+    tmp_path: Path, impatient: None, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("SEGPRESS_LOCKS", str(tmp_path / "locks" if kind == "gone" else tmp_path))
+    place, precious = lock.of_machine("mine")._path, tmp_path / "precious"
+    precious.write_text("keep me")
+    if kind == "link":
+        place.symlink_to(precious)
+    elif kind == "folder":
+        place.mkdir()
+    mine = lock.of_machine("mine")
+    assert mine.taken() is None
+    mine.keep(is_heard=True)
+    assert precious.read_text() == "keep me"
 
 
 def test_runners_of_one_run_share_the_lock_and_the_last_keeps_it(

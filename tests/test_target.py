@@ -232,7 +232,7 @@ def test_a_backend_and_a_device_are_in_the_schema_and_in_what_inspect_offers(add
         given = [each for one in options for word in one.values() for each in [word["properties"]] if "device" in each]
         assert given and all("desk" in each["device"]["anyOf"][0]["enum"] for each in given)
         assert all("abacus" in each["backend"]["enum"] for each in given)
-    with pytest.raises(SegpressError, match="abacus does not tell how long its layers take; choose onnxruntime or op"):
+    with pytest.raises(SegpressError, match="abacus does not tell how long its layers take; choose onnxruntime or on"):
         inspect(weights, Where(backend="abacus", device="desk"))
 
 

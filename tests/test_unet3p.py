@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from compress.networks.unet3p import UNet3P, UNet3PModule
-from compress.task import labels_from_logits
+from export.choice import labels_from_logits
 
 
 def guided(classes: int, present: float) -> UNet3PModule:

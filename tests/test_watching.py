@@ -18,7 +18,7 @@ from conftest import write_recipe
 from compress.errors import RecipeError
 from compress.pipeline import foreseen
 from compress.pipeline import watch as run_watch
-from compress.pipeline.deployment import deployments, reached
+from compress.pipeline.deployment import deployments, reached, without_power_modes
 from compress.recipe import load
 from compress.storage.weights import load_net
 from export.errors import SurroundingsError
@@ -205,9 +205,31 @@ def test_the_mode_of_a_device_elsewhere_is_asked_with_its_conditions() -> None:
             return kind(conditions={"load": 0.5, **self.told}), b""
 
     def mode_of(talk: Talk) -> str | None:
-        return WatcherThere(reach=Reach(at="tower"), conversation=talk).power_mode()  # type: ignore[arg-type]
+        return WatcherThere(kind="cpu", reach=Reach(at="tower"), conversation=talk).power_mode()  # type: ignore[arg-type]
 
     assert mode_of(Talk(power_mode="15W")) == "15W" and mode_of(Talk()) is None
+
+
+@pytest.mark.parametrize(
+    ("known", "told"), [(["MAXN", "7W"], "there is no mode '15W'; there are MAXN, 7W"), ([], None)]
+)
+def test_a_mode_of_another_name_is_told_when_the_device_is_reached(known: list[str], told: str | None) -> None:
+    class Board:
+        device = find_device("orin_nano").reached(Reach(at="tower", power_mode="15W"))
+        watcher = SimpleNamespace(power_mode=lambda: "MAXN", power_modes=lambda: known)
+
+        def check_here(self) -> None:
+            """It is."""
+
+    found = without_power_modes(Board())  # type: ignore[arg-type]
+    assert found == (told and f"power_mode: {told}")
+
+
+def test_the_runner_lists_the_modes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machines.nvpmodel(tmp_path)
+    monkeypatch.setattr("export.remote.runner.power_mode.modes", lambda: modes(tmp_path))
+    said, _ = Watcher(lambda _: lambda number: None).requests["power_modes"]({}, b"")
+    assert answers.PowerModes.model_validate(said).modes == list(modes(tmp_path)) != []
 
 
 @pytest.mark.parametrize(
@@ -450,7 +472,7 @@ class Talk:
 
 def test_a_power_mode_elsewhere_is_put_back_also_where_something_fails() -> None:
     talk: Any = Talk()
-    watcher = WatcherThere(reach=Reach(at="tower", power_mode="MAXN"), conversation=talk)
+    watcher = WatcherThere(kind="cpu", reach=Reach(at="tower", power_mode="MAXN"), conversation=talk)
     with watcher.in_power_mode():
         assert talk.said == ["MAXN"]
     assert talk.said == ["MAXN", None]
@@ -458,7 +480,7 @@ def test_a_power_mode_elsewhere_is_put_back_also_where_something_fails() -> None
         raise KeyboardInterrupt
     # With the conversation the runner ends, which puts it back.
     assert talk.said == ["MAXN", None, "MAXN", "closed"]
-    with WatcherThere(reach=Reach(at="tower"), conversation=talk).in_power_mode():
+    with WatcherThere(kind="cpu", reach=Reach(at="tower"), conversation=talk).in_power_mode():
         assert len(talk.said) == 4
 
 

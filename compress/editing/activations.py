@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compress.editing.layer_replacement import Site, answer, watched
 from compress.errors import PassError
-from compress.task import labels_from_logits
+from export.choice import labels_from_logits
 
 if TYPE_CHECKING:
     from compress.data.dataset.cases import Case

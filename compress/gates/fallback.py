@@ -1,4 +1,7 @@
-"""How many layers a DLA core leaves to the GPU: TensorRT says so in the log of a build, and nowhere else."""
+"""How many layers run elsewhere than was asked: what a DLA core leaves to the GPU, or CUDA and TensorRT to others.
+
+TensorRT says so of a DLA core in the log of a build, and nowhere else; ONNX Runtime by the kernels that ran.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from compress.gates.judging.artifacts import each_built
+from compress.gates.judging.artifacts import Located, each_built
 from compress.gates.judging.beforehand import not_built, nowhere, where
 from compress.gates.judging.options import OPTIONS, OneBackend, OneDevice
 from compress.gates.judging.scene import Scene
 from compress.gates.judging.verdict import Bound, Outcome, Verdict, at_most, inconclusive
 from compress.measure.row import Row
-from export.reach import DLA
-from export.registry import find_backend
+from export.reach import DLA, word_of
+from export.registry import find_backend, find_device, words
 
 SHOWN = 5
 """Names of layers in a reason."""
@@ -23,9 +26,10 @@ SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class Fallback:
-    """Holds where at most so many layers of the network run on the GPU instead of the DLA core.
+    """Holds where at most so many layers of the network run on another processor, or by another provider.
 
-    Artifacts for DLA cores are judged; where there is none, it says so and does not hold.
+    Judged are artifacts for DLA cores, and those that ONNX Runtime runs on a GPU; where there is none, it says so and
+    does not hold.
     """
 
     title: ClassVar[str] = "fallback"
@@ -38,14 +42,14 @@ class Fallback:
     cannot_hold = not_built
 
     def never_holds(self, scene: Scene) -> Iterator[str]:
-        """What it limits is told of DLA cores alone."""
+        """What it limits is told of DLA cores, and by ONNX Runtime of GPUs."""
         yield from nowhere(self, scene)
         judged = where(self, scene)
-        if judged and not any(DLA in spot.device for spot in judged):
-            devices = ", ".join(dict.fromkeys(spot.device for spot in judged))
+        if judged and not any(DLA in spot.device or _is_told(spot) for spot in judged):
+            there = ", ".join(dict.fromkeys(spot.title for spot in judged))
             yield (
-                f"never holds: it judges DLA cores, and {devices} is none; give a device with dla: 0, such as "
-                "agx_orin: {at: HOST, dla: 0}"
+                f"never holds: it judges DLA cores, and ONNX Runtime on GPUs, and {there} is neither; give a device "
+                "with dla: 0, such as agx_orin: {at: HOST, dla: 0}"
             )
 
     @property
@@ -53,20 +57,25 @@ class Fallback:
         return at_most(self.at_most)
 
     def __call__(self, rows: Sequence[Row]) -> list[Verdict]:
-        on_cores = [row for row in rows if _is_on_core(row)]
-        return each_built(self, on_cores or rows, lambda row: [self._outcome(row)])
+        told = [row for row in rows if _is_told(row)]
+        return each_built(self, told or rows, lambda row: [self._outcome(row)])
 
     def _outcome(self, row: Row) -> Outcome:
         if row.fallback is None:
             return inconclusive(
-                "not measured: nothing says which of its layers run on a DLA core; give device: NAME+dla0"
+                "not measured: nothing says where its layers run; give device: NAME+dla0, or ONNX Runtime on a GPU"
             )
         found = self.bound.outcome(row.fallback["layers"])
         names = ", ".join(row.fallback["names"][:SHOWN])
         more = len(row.fallback["names"]) - SHOWN
-        reason = f"on the GPU: {names}{f' and {more} more' if more > 0 else ''}" if names else ""
+        reason = f"elsewhere: {names}{f' and {more} more' if more > 0 else ''}" if names else ""
         return Outcome(ruling=found.ruling, value=found.value, reason=reason)
 
 
-def _is_on_core(row: Row) -> bool:
-    return DLA in row.device and "dla" in find_backend(row.backend).runs_on
+def _is_told(of: Located) -> bool:
+    """Whether the runtime of an artifact tells what its processor does not take."""
+    kind = find_backend(of.backend)
+    if DLA in of.device:
+        return "dla" in kind.runs_on
+    word = word_of(of.device)
+    return hasattr(kind, "fallback") and word in words("export.devices") and find_device(word).kind == "cuda"

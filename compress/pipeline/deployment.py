@@ -100,7 +100,10 @@ def without_power_modes(target: Target) -> str | None:
         # It is built for, and not measured: nothing is set.
         return None
     if target.watcher.power_mode() is not None:
-        return None
+        known = target.watcher.power_modes()
+        # Where nothing lists them, setting it tells.
+        is_wrong = bool(known) and name not in known
+        return f"power_mode: there is no mode '{name}'; there are {', '.join(known)}" if is_wrong else None
     return f"power_mode: {name}: no nvpmodel, which Jetsons have, tells a mode there; leave it out"
 
 
@@ -123,7 +126,10 @@ def reached(deployed: Sequence[Deployment], log: Callable[[str], None]) -> Itera
             target.close()
         yield
         for name, target in elsewhere.items():
-            log(f"{name}: {target.sent_bytes / 1e6:.2f} MB were sent there, each file and each input once")
+            log(
+                f"{name}: {target.sent_bytes / 1e6:.2f} MB were sent there, each file and each input once; "
+                f"{target.answered_bytes / 1e6:.2f} MB came back"
+            )
     finally:
         if elsewhere:
             from export.remote.conversation import close_all

@@ -23,7 +23,7 @@ from compress.measure.row import Row, Status
 from compress.measure.segmentation import Scoring
 from compress.pipeline.bounds import floor
 from compress.pipeline.build import Build
-from compress.pipeline.executed import executed
+from compress.pipeline.executed import executed, fallback
 from compress.pipeline.exporting import placed
 from compress.pipeline.faithful import fault_of_float, fault_of_half, fault_of_integers
 from compress.pipeline.peak_memory import PeakMemory
@@ -31,7 +31,7 @@ from compress.pipeline.processors import processors
 from compress.pipeline.provenance import hashes
 from compress.pipeline.watch import power_modes, throttled, throttling, watched
 from compress.postprocess.applying.chain import Postprocess
-from compress.task import Task
+from compress.task import Task, needs_logits
 from export.artifact import Infer
 from export.backend import Backend
 from export.backends.torch import infer_from_module
@@ -57,10 +57,19 @@ def measured(
     chosen = {build.name: every if _judged(build, builds) else others for build in builds}
     here, elsewhere = by_machine(builds)
     measurement = Measurement(task=task, timing=timing, chosen=chosen, cache=cache, log=log)
+    _tell_what_travels(builds, task, log)
     rows = measurement.rows(here, peaks, "latency")
     for found in _at_once(measurement, elsewhere):
         rows |= found
     return [rows[build.name] for build in builds]
+
+
+def _tell_what_travels(builds: Sequence[Build], task: Task, log: Log) -> None:
+    """Say why devices that are elsewhere answer with logits, where labels would be a hundredth of the bytes."""
+    names = {build.deployment.device.name: None for build in builds if not build.deployment.target.is_this_host}
+    why = next(filter(None, (needs_logits(task, case) for case in task.data.cases["test"])), None) if names else None
+    if why:
+        log(f"{', '.join(names)}: logits come back and not labels: {why}")
 
 
 def by_machine(builds: Sequence[Build]) -> tuple[list[Build], list[list[Build]]]:
@@ -158,7 +167,7 @@ def _row(build: Build, score: dict[str, Any], times: dict[str, Any], cache: Cach
         watch=times["watch"],
         layers=build.layers,
         executed=score.get("executed") or made.get("executed"),
-        fallback=made.get("fallback"),
+        fallback=score.get("fallback") or made.get("fallback"),
         processors=score["processors"],
         flags=score["flags"],
     )
@@ -239,6 +248,7 @@ def _score(
             "parity": {name: round(value, 9) for name, value in asdict(apart).items()},
             "peak_memory_mb": peaks.mb(build.name),
             "executed": executed(backend, build.artifact),
+            "fallback": fallback(backend, build.artifact),
             "processors": processors(backend, build.deployment.target, build.artifact, task, cases),
             "flags": backend.flags(),
             "reason": None,

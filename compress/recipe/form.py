@@ -17,7 +17,7 @@ from compress.storage.description import shape_of
 from compress.train.training import Training
 from export.device import Device
 from export.reach import DLA, HERE, Reach, word_of
-from export.registry import find_device, words
+from export.registry import fault_of_backends, find_device, words
 
 
 def read_sections(entries: Entries, text: dict[str, Any]) -> Recipe | None:
@@ -104,6 +104,9 @@ def _devices(entries: Entries, text: dict[str, Any]) -> tuple[Device, ...]:
         if fault := find_device(chosen[0]).fault_of(reach):
             entries.mistakes.append(f"devices[{index}] ({chosen[0]}): {fault}")
         device = find_device(chosen[0]).reached(reach)
+        if fault := fault_of_backends(device):
+            entries.mistakes.append(f"devices[{index}] ({chosen[0]}): {fault}")
+            continue
         if device.name in [each.name for each in devices]:
             entries.mistakes.append(f"devices[{index}]: '{device.name}' is given twice")
         devices.append(device)

@@ -251,11 +251,11 @@ def artifact_table(report: Json) -> Table:
 
 
 def fallback_tables(report: Json) -> list[Table]:
-    """Which layers a DLA core left to the GPU; none where no artifact is for one."""
+    """Which layers a DLA core or a GPU left to another processor; none where nothing tells of any."""
     told = [(line.title, line.row["fallback"]) for line in compared.lines(report) if line.row.get("fallback")]
     rows = [(title, str(each["layers"]), _plain(each["names"]), _plain(each["why"])) for title, each in told]
-    head = ("artifact", "layers on the GPU", "which", "why")
-    return [Table(title="Layers that the DLA core left to the GPU", head=head, align="lrll", rows=rows)] if rows else []
+    head = ("artifact", "layers elsewhere", "which", "why")
+    return [Table(title="Layers left to another processor", head=head, align="lrll", rows=rows)] if rows else []
 
 
 def floor_tables(report: Json) -> list[Table]:

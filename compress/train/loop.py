@@ -20,13 +20,13 @@ from compress import progress
 from compress.data.dataset.cases import Dataset
 from compress.errors import PassError
 from compress.measure.segmentation import score_case
-from compress.task import labels_from_logits
 from compress.train.batches import ViewCache, ahead_of_gpu, batches, channels_last, view_cache
 from compress.train.fast_batch_norm import fast_batch_norms
 from compress.train.objective import Objective, fitted
 from compress.train.plan import Plan
 from compress.train.precision import precision
 from compress.train.state import State
+from export.choice import labels_from_logits
 from export.files import make_folder
 
 Log = Callable[[str], None]

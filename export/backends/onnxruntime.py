@@ -126,6 +126,11 @@ class OnnxRuntime:
         artifact.verify()
         return sessions.profiled(artifact.path, self.threads, self.device.kind, image_BCHW, runs)
 
+    def fallback(self, artifact: Artifact) -> Mapping[str, Any]:
+        """Which nodes CUDA left to the CPU."""
+        artifact.verify()
+        return sessions.fallback(artifact.path, self.threads, self.device.kind, artifact.input.shape)
+
     def executed_precisions(self, artifact: Artifact) -> Mapping[str, int]:
         """How many convolutions run in each precision, by the kernels that ran."""
         artifact.verify()

@@ -105,6 +105,12 @@ class Inferred(_Answer):
     handle: int
     input: Sha256
     shape: Annotated[list[Side], Field(min_length=1, max_length=6)]
+    packed: bool
+    """Whether they are smaller than they are (export/remote/runner/packing.py)."""
+
+
+class Chosen(Inferred):
+    """Labels, chosen there: a byte each, behind the line."""
 
 
 class Times(_Answer):
@@ -141,12 +147,17 @@ class Executed(_Answer):
 
 
 class Fallback(_Answer):
-    """What a DLA core did not take."""
+    """What a DLA core, or a provider of ONNX Runtime, did not take."""
 
     layers: Count
     names: list[Long]
-    on_dla: Count
+    on_dla: Count | None = None
+    taken: Count | None = None
     why: list[Text]
+
+
+class FallbackThere(_Answer):
+    fallback: Fallback
 
 
 class TrtexecTimes(_Answer):
@@ -285,6 +296,12 @@ class PowerModeFound(_Answer):
     """The mode that the device was in before a recipe's; None when that is put back."""
 
     found: Text | None
+
+
+class PowerModes(_Answer):
+    """Those that a device can be set to."""
+
+    modes: list[Text]
 
 
 class Cleaned(_Answer):

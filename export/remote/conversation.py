@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from export.errors import BackendError, NotHere, SurroundingsError
@@ -10,6 +11,7 @@ from export.remote import answers
 from export.remote.answers import Facts, Known
 from export.remote.hearing import AGAIN
 from export.remote.link import Link
+from export.remote.runner.packing import packed
 from export.remote.runner.wire import MOST_BYTES
 
 
@@ -20,6 +22,8 @@ class Conversation:
         self.host, self.python = host, python
         self.sent_bytes = 0
         """What travelled there: the runner, artifacts and inputs."""
+        self.answered_bytes = 0
+        """What travelled back: answers to inputs, and what was built there."""
         self.there: set[str] = set()
         """SHA-256 of what is known to be there."""
         self._lock = threading.Lock()
@@ -53,6 +57,22 @@ class Conversation:
                 self._end()
                 raise
 
+    def send(self, contents: Mapping[str, Callable[[], bytes]]) -> None:
+        """Send what is not there yet.
+
+        Args:
+            contents: what gives each content, by its SHA-256.
+        """
+        unsure = [each for each in contents if each not in self.there]
+        if not unsure:
+            return
+        for each in self.ask(answers.Missing, {"do": "missing", "sha256": unsure})[0].missing:
+            content = contents[each]()
+            payload, is_packed = packed(content)
+            request = {"do": "put", "sha256": each, "packed": is_packed, "size": len(content)}
+            self.ask(answers.Kept, request, payload)
+        self.there.update(unsure)
+
     def facts(self) -> Facts:
         """What the device says of itself, asked once: whatever is reached by this name later must be the same."""
         if self._facts is None:
@@ -80,6 +100,7 @@ class Conversation:
             raise SurroundingsError(f"{self.host}: the conversation was ended; {AGAIN}")
         message = link.ask(request, payload)
         self.sent_bytes += len(payload)
+        self.answered_bytes += len(message.payload)
         return answers.read(kind, message.said, self.host), message.payload
 
     def _begin(self) -> None:

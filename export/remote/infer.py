@@ -19,6 +19,8 @@ from export.clock import Turn
 from export.errors import SurroundingsError
 from export.remote import answers
 from export.remote.conversation import Conversation
+from export.remote.runner.packing import unpacked
+from export.remote.runner.wire import MOST_BYTES
 
 if TYPE_CHECKING:
     from export.remote.target import RemoteTarget
@@ -40,15 +42,40 @@ class RemoteInfer:
     """Of the inputs that were timed last: computed once, and kept with the input so that no other has its id."""
 
     def __call__(self, image_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._answered("infer", answers.Inferred, image_BCHW, np.dtype("<f4")).astype(np.float32)
+
+    def labels(self, image_BCHW: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The class of every pixel (BHW), chosen there as it would be here (export/choice.py): it travels as a byte.
+
+        Raises:
+            NotHere: if a logit is not finite.
+        """
+        labels_BHW = self._answered("choose", answers.Chosen, image_BCHW, np.dtype(np.uint8))
+        classes = max(2, self.artifact.output.shape[1])  # A sigmoid's one logit chooses between two.
+        if labels_BHW.shape[0] != image_BCHW.shape[0] or labels_BHW.max(initial=0) >= classes:
+            raise SurroundingsError(f"{self._host}: answered labels of {classes} classes that cannot be")
+        return labels_BHW
+
+    def _answered(
+        self, do: str, kind: type[answers.Inferred], image_BCHW: NDArray[np.float32], dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
+        """What is answered to an image, in numbers of this kind."""
         sha256, handle = content(image_BCHW), self.opened()
-        self.target.send({sha256: partial(content_bytes, image_BCHW)})
-        request = {"do": "infer", "handle": handle, "input": sha256, "shape": list(image_BCHW.shape)}
-        told, payload = self._conversation.ask(answers.Inferred, request)
+        self._conversation.send({sha256: partial(content_bytes, image_BCHW)})
+        request = {"do": do, "handle": handle, "input": sha256, "shape": list(image_BCHW.shape)}
+        told, payload = self._conversation.ask(kind, request)
         if (told.handle, told.input) != (handle, sha256):
             raise SurroundingsError(f"{self._host}: answered for another artifact, or another input")
-        if len(payload) != 4 * math.prod(told.shape):
-            raise SurroundingsError(f"{self._host}: answered {len(payload):,} bytes for logits of shape {told.shape}")
-        return np.frombuffer(payload, "<f4").reshape(told.shape).astype(np.float32)
+        size = dtype.itemsize * math.prod(told.shape)
+        if size > MOST_BYTES:
+            raise SurroundingsError(f"{self._host}: answered a shape that cannot be: {told.shape}")
+        try:
+            data = unpacked(payload, size, dtype.itemsize) if told.packed else payload
+        except ValueError as error:
+            raise SurroundingsError(f"{self._host}: {error}; the same command goes on from what is done") from None
+        if len(data) != size:
+            raise SurroundingsError(f"{self._host}: answered {len(data):,} bytes for an answer of shape {told.shape}")
+        return np.frombuffer(data, dtype).reshape(told.shape)
 
     def time(self, images: Sequence[NDArray[np.float32]], turn: Turn) -> list[float]:
         """The milliseconds of each inference of a turn, by the device's clock."""
@@ -89,7 +116,9 @@ class RemoteInfer:
     def _given(self, images: Sequence[NDArray[np.float32]]) -> dict[str, Any]:
         """What a request says of the artifact and its inputs, which are there then."""
         inputs, handle = [self._hash(image) for image in images], self.opened()
-        self.target.send({each: partial(content_bytes, image) for each, image in zip(inputs, images, strict=True)})
+        self._conversation.send(
+            {each: partial(content_bytes, image) for each, image in zip(inputs, images, strict=True)}
+        )
         return {"handle": handle, "inputs": inputs, "shapes": [list(image.shape) for image in images]}
 
     def opened(self) -> int:

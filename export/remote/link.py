@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -16,6 +17,8 @@ from export.remote.runner.wire import BEAT, PROTOCOL, Message, Voice
 
 FIRST_WORD = 60.0
 """Seconds within which the first word comes."""
+WAIT = 600.0
+"""Seconds for which another run that measures there is waited for."""
 RUN = secrets.token_hex(8)
 """Tells what this process measures from what others do: of one run, several Pythons of a host may be asked in turns."""
 
@@ -26,6 +29,7 @@ class Link:
     def __init__(self, host: str, python: str) -> None:
         self._host = host
         self._number = 0
+        self._has_told = False
         self.sent_bytes = 0
         nonce = secrets.token_hex(16)
         self._process = _began(host, python)
@@ -68,7 +72,7 @@ class Link:
 
     def _greeted(self, nonce: str) -> str:
         """Send what begins there, and the runner where it is wanted, until it says hello; which machine it is."""
-        self._write(bootstrap(nonce, RUN))
+        self._write(bootstrap(nonce, RUN, WAIT))
         message = self._unless_refused(self._next(FIRST_WORD))
         if "wants" in message.said:
             if message.said["wants"] == len(runner()):
@@ -76,11 +80,20 @@ class Link:
             # The runner may wait for another to end, and wants to know meanwhile that somebody is here.
             threading.Thread(target=self._beat, daemon=True).start()
             message = self._unless_refused(self._next(FIRST_WORD))
+        while "waits" in message.said:
+            self._tell(str(message.said["waits"]))
+            message = self._unless_refused(self._next(FIRST_WORD))
         hello = answers.read(answers.Hello, message.said, self._host)
         if hello.hello != PROTOCOL:
             raise SurroundingsError(f"{self._host}: speaks protocol {hello.hello}, and {PROTOCOL} is understood here")
         self._hearing.greeted()
         return hello.machine
+
+    def _tell(self, waits: str) -> None:
+        """What is waited for, once: it can take minutes."""
+        if not self._has_told:
+            self._has_told = True
+            print(f"{self._host}: {' '.join(waits.split())[:300]}", file=sys.stderr, flush=True)
 
     def _beat(self) -> None:
         """Let the runner know that somebody is here, however long nothing is asked."""

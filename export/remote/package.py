@@ -13,6 +13,7 @@ import export
 ROOT = Path(export.__file__).parent
 SHIPPED = (
     "__init__.py",
+    "choice.py",
     "clock.py",
     "engines",
     "errors.py",
@@ -43,14 +44,15 @@ def runner_sha256() -> str:
     return hashlib.sha256(runner()).hexdigest()
 
 
-def bootstrap(nonce: str, run: str) -> bytes:
+def bootstrap(nonce: str, run: str, wait: float) -> bytes:
     """The first line that is sent: the source that takes the runner where it is not there yet, as a Python text.
 
     Args:
         nonce: of the conversation.
         run: what tells one run of this host from every other.
+        wait: seconds for which another run that measures there is waited for.
     """
-    given = {"nonce": nonce, "run": run, "sha256": runner_sha256(), "size": len(runner())}
+    given = {"nonce": nonce, "run": run, "wait": wait, "sha256": runner_sha256(), "size": len(runner())}
     source = (ROOT / "remote" / "runner" / "bootstrap.py").read_text(encoding="utf-8")
     return f"{source}\nbegin({given!r})\n".__repr__().encode("ascii") + b"\n"
 

@@ -94,7 +94,7 @@ class RemoteTarget:
 
     @property
     def watcher(self) -> Watcher:
-        return WatcherThere(reach=self.device.reach, conversation=self._conversation)
+        return WatcherThere(kind=self.device.kind, reach=self.device.reach, conversation=self._conversation)
 
     def peak_memory(self, word: str, artifact: Artifact) -> Callable[[], float]:
         """See `Target`."""
@@ -137,10 +137,15 @@ class RemoteTarget:
         """What travelled there in this run: each file and each input at most once."""
         return self._conversation.sent_bytes
 
+    @property
+    def answered_bytes(self) -> int:
+        """What travelled back in this run: labels, or logits where labels do not say enough, and engines."""
+        return self._conversation.answered_bytes
+
     def opening(self, word: str, artifact: Artifact) -> dict[str, Any]:
         """What the runner is told to open, whose files are there then."""
         files = {file.name: sha256(file) for file in artifact.files}
-        self.send({files[file.name]: file.read_bytes for file in artifact.files})
+        self._conversation.send({files[file.name]: file.read_bytes for file in artifact.files})
         return {
             "runtime": word,
             "files": files,
@@ -149,20 +154,6 @@ class RemoteTarget:
             "kind": self.device.processor,
             "shape": list(artifact.input.shape),
         }
-
-    def send(self, contents: dict[str, Callable[[], bytes]]) -> None:
-        """Send what is not there yet.
-
-        Args:
-            contents: what gives each content, by its SHA-256.
-        """
-        conversation = self._conversation
-        unsure = [each for each in contents if each not in conversation.there]
-        if not unsure:
-            return
-        for each in conversation.ask(answers.Missing, {"do": "missing", "sha256": unsure})[0].missing:
-            conversation.ask(answers.Kept, {"do": "put", "sha256": each}, contents[each]())
-        conversation.there.update(unsure)
 
     @property
     def _host(self) -> str:
@@ -252,7 +243,7 @@ class RemoteBackend:
         artifact.verify()
         conversation = self.target._conversation
         image = content(image_BCHW)
-        self.target.send({image: partial(content_bytes, image_BCHW)})
+        conversation.send({image: partial(content_bytes, image_BCHW)})
         request = {
             "do": "profile",
             **self.target.opening(self.word, artifact),
@@ -266,6 +257,13 @@ class RemoteBackend:
             for node in told.nodes
         )
         return Profile(nodes=tuple(nodes), whole_us=told.whole_us)
+
+    def fallback(self, artifact: Artifact) -> Mapping[str, Any]:
+        """Which nodes the runtime there left to another processor."""
+        artifact.verify()
+        request = {"do": "fallback", **self.target.opening(self.word, artifact)}
+        told = self.target._conversation.ask(answers.FallbackThere, request)[0].fallback
+        return told.model_dump(exclude_none=True)
 
     def executed_precisions(self, artifact: Artifact) -> Mapping[str, int]:
         """How many convolutions run in each precision, as the runtime there tells."""

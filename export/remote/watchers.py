@@ -14,7 +14,7 @@ from export.artifact import Infer
 from export.reach import Reach
 from export.remote import answers
 from export.remote.conversation import Conversation
-from export.remote.runner.power_mode import PowerMode, mode
+from export.remote.runner.power_mode import PowerMode, mode, modes
 from export.remote.runner.throttling import state
 from export.remote.runner.watching import Asked, watched
 
@@ -45,6 +45,10 @@ class Watcher(Protocol):
         """The power mode that the device is in; None where no `nvpmodel` tells one."""
         ...
 
+    def power_modes(self) -> list[str]:
+        """Every power mode that the device can be set to, by name; empty where nothing lists them."""
+        ...
+
     def in_power_mode(self) -> AbstractContextManager[None]:
         """The device in the power mode that `Reach.power_mode` names, and put back from it at the end.
 
@@ -70,11 +74,15 @@ class WatcherHere:
 
     def throttling(self) -> dict[str, Any]:
         """See `Watcher`."""
-        return state()
+        return state(kind=self.kind)
 
     def power_mode(self) -> str | None:
         """See `Watcher`."""
         return mode()[0]
+
+    def power_modes(self) -> list[str]:
+        """See `Watcher`."""
+        return list(modes())
 
     @contextmanager
     def in_power_mode(self) -> Iterator[None]:
@@ -98,6 +106,7 @@ class _Watched(Protocol):
 class WatcherThere:
     """Of a device that is reached over SSH."""
 
+    kind: str
     reach: Reach
     conversation: Conversation
 
@@ -107,12 +116,17 @@ class WatcherThere:
 
     def throttling(self) -> dict[str, Any]:
         """See `Watcher`."""
-        return self.conversation.ask(answers.Throttling, {"do": "throttling"})[0].throttling.model_dump()
+        request = {"do": "throttling", "kind": self.kind}
+        return self.conversation.ask(answers.Throttling, request)[0].throttling.model_dump()
 
     def power_mode(self) -> str | None:
         """See `Watcher`."""
         told = self.conversation.ask(answers.Conditions, {"do": "conditions"})[0].conditions.get("power_mode")
         return None if told is None else str(told)
+
+    def power_modes(self) -> list[str]:
+        """See `Watcher`."""
+        return self.conversation.ask(answers.PowerModes, {"do": "power_modes"})[0].modes
 
     @contextmanager
     def in_power_mode(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Dict, Sequence, Tuple, Union
 
 import numpy as np
 import onnxruntime as ort
@@ -17,6 +17,10 @@ from export.errors import BackendError, NotHere
 from export.profile import WARM, NodeTime, Profile, closed, profile_of
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+Provider = Union[str, Tuple[str, Dict[str, str]]]
+"""One of this runtime's, by its name, or with options."""
+MOVES = re.compile("Memcpy")
+"""What only carries values from one processor to another."""
 MULTIPLIES = re.compile("Conv|Gemm|MatMul")
 """Kernels that are convolutions or multiplications of matrices."""
 PRECISIONS = {"uint8": "INT8", "int8": "INT8", "float16": "FP16", "bfloat16": "BF16", "float": "FP32", "double": "FP64"}
@@ -47,11 +51,16 @@ def providers() -> Sequence[str]:
 
 
 def session(
-    path: Path, threads: int, provider: str = CPU, profile: Path | None = None, optimized: Path | None = None
+    path: Path,
+    threads: int,
+    chosen: Sequence[Provider] = (CPU,),
+    profile: Path | None = None,
+    optimized: Path | None = None,
 ) -> ort.InferenceSession:
     """The file, ready to run.
 
     Args:
+        chosen: the first computes; the others take the nodes that it does not, and the CPU takes the rest.
         profile: prefix of the file that the runtime's profiler writes.
         optimized: where the graph is written that really runs.
 
@@ -59,6 +68,7 @@ def session(
         BackendError: if this runtime refuses the file.
         NotHere: if this installation does not have the provider.
     """
+    provider = _name(chosen[0])
     if provider not in providers():
         raise NotHere(f"this ONNX Runtime {version()} has no {provider}: onnxruntime-gpu is not installed")
     options = ort.SessionOptions()
@@ -70,11 +80,15 @@ def session(
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     try:
-        made = ort.InferenceSession(str(path), options, providers=[provider])
+        made = ort.InferenceSession(str(path), options, providers=list(chosen))
     except REFUSALS as error:
         raise BackendError(f"ONNX Runtime {version()} refuses {path.name}: {reason(error)}") from None
     if made.get_providers()[0] != provider:
-        raise NotHere(f"ONNX Runtime fell back from {provider} to {made.get_providers()[0]}")
+        # Where a library that it needs is missing, this runtime says so on its log alone.
+        raise NotHere(
+            f"ONNX Runtime fell back from {provider} to {made.get_providers()[0]}: a library that {provider} needs "
+            f"cannot be loaded, or there is no GPU"
+        )
     return made
 
 
@@ -85,7 +99,11 @@ def opened(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> Calla
         shape: of the input, with -1 for open axes; this runtime takes each shape as it comes.
     """
     del shape
-    made = session(path, threads, CUDA if kind == "cuda" else CPU)
+    return infer_of(session(path, threads, _by_kind(kind)))
+
+
+def infer_of(made: ort.InferenceSession) -> Callable[[Any], Any]:
+    """What computes logits (BKHW) of an image (BCHW) by a session."""
     name = made.get_inputs()[0].name
 
     def infer(image_BCHW: Any) -> Any:
@@ -97,7 +115,12 @@ def opened(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> Calla
 
 def profiled(path: Path, threads: int, kind: str, image_BCHW: Any, runs: int) -> Profile:
     """How long each node takes, by this runtime's own profiler: medians over warm runs."""
-    return profile_of(_runs_of(_events(path, threads, kind, image_BCHW, WARM + runs))[WARM:])
+    return profile_by(path, threads, _by_kind(kind), image_BCHW, runs)
+
+
+def profile_by(path: Path, threads: int, chosen: Sequence[Provider], image_BCHW: Any, runs: int) -> Profile:
+    """The same by these providers."""
+    return profile_of(_runs_of(_events(path, threads, chosen, image_BCHW, WARM + runs))[WARM:])
 
 
 def executed(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> dict[str, int]:
@@ -106,14 +129,40 @@ def executed(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> dic
     Args:
         shape: of the input; its open axes are closed.
     """
-    image = np.zeros(closed(shape), np.float32)
     counts: Counter[str] = Counter()
-    for event in _events(path, threads, kind, image, 1):
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            told = event["args"]
-            if MULTIPLIES.search(told.get("op_name", "")):
-                counts[_precision(told)] += 1
+    for event in _kernels(path, threads, _by_kind(kind), shape):
+        if MULTIPLIES.search(event["args"].get("op_name", "")):
+            counts[_precision(event["args"])] += 1
     return dict(counts)
+
+
+def fallback(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """What CUDA left to the CPU (`left_to_others`).
+
+    Raises:
+        NotHere: on a CPU, which leaves nothing to others.
+    """
+    if kind != "cuda":
+        raise NotHere("a CPU leaves no node to another processor")
+    return left_to_others(path, threads, _by_kind(kind), shape)
+
+
+def left_to_others(path: Path, threads: int, chosen: Sequence[Provider], shape: tuple[int, ...]) -> dict[str, Any]:
+    """Which nodes the first provider did not take, by the kernels that ran once: `layers` how many, `names` which, each
+    with the provider that has it, and `taken` how many it took (an engine is one). What carries values from one
+    processor to another is no node of the network, and not counted.
+
+    Args:
+        shape: of the input; its open axes are closed.
+    """
+    first = _name(chosen[0])
+    ran = [
+        (_plain_name(event["name"]), event["args"].get("op_name", ""), event["args"].get("provider", "unknown"))
+        for event in _kernels(path, threads, chosen, shape)
+    ]
+    left = [f"{name} ({provider})" for name, kind, provider in ran if provider != first and not MOVES.search(kind)]
+    taken = sum(provider == first and not MOVES.search(kind) for _, kind, provider in ran)
+    return {"layers": len(left), "names": left, "taken": taken, "why": []}
 
 
 def reason(error: BaseException) -> str:
@@ -121,10 +170,25 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _events(path: Path, threads: int, kind: str, image_BCHW: Any, runs: int) -> list[dict[str, Any]]:
+def _by_kind(kind: str) -> Sequence[Provider]:
+    return (CUDA, CPU) if kind == "cuda" else (CPU,)
+
+
+def _name(provider: Provider) -> str:
+    return provider if isinstance(provider, str) else provider[0]
+
+
+def _kernels(path: Path, threads: int, chosen: Sequence[Provider], shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    """The kernels that ran in one inference."""
+    image = np.zeros(closed(shape), np.float32)
+    events = _events(path, threads, chosen, image, 1)
+    return [each for each in events if each.get("cat") == "Node" and each["name"].endswith("_kernel_time")]
+
+
+def _events(path: Path, threads: int, chosen: Sequence[Provider], image_BCHW: Any, runs: int) -> list[dict[str, Any]]:
     """What its profiler writes of so many inferences."""
     with tempfile.TemporaryDirectory() as scratch:
-        made = session(path, threads, CUDA if kind == "cuda" else CPU, Path(scratch) / "profile")
+        made = session(path, threads, chosen, Path(scratch) / "profile")
         name = made.get_inputs()[0].name
         for _ in range(runs):
             made.run(None, {name: image_BCHW})

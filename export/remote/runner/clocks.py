@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from export.remote.runner.card import card
 from export.remote.runner.sysfs import ROOT, found, whole
 
 NOTHING = "neither cpufreq nor a devfreq of a GPU tells a clock"
@@ -12,14 +13,18 @@ GPUS = ("gpu", "ga10b", "gv11b", "gp10b", "v3d")
 """What the name of a GPU's devfreq has in it."""
 
 
-def now(root: Path = ROOT) -> dict[str, float]:
-    """The mean of the CPUs' clocks, and the GPU's."""
-    return _told(root, "scaling_cur_freq", "cur_freq")
+def now(root: Path = ROOT, kind: str = "cpu") -> dict[str, float]:
+    """The mean of the CPUs' clocks, and the GPU's; that of a card where one computes."""
+    computes = card(kind, root)
+    own = None if computes is None else computes.megahertz()
+    return {**_told(root, "scaling_cur_freq", "cur_freq"), **({} if own is None else {"card": own})}
 
 
-def most(root: Path = ROOT) -> dict[str, float]:
+def most(root: Path = ROOT, kind: str = "cpu") -> dict[str, float]:
     """The highest that each may take as the machine is set."""
-    return _told(root, "scaling_max_freq", "max_freq")
+    computes = card(kind, root)
+    own = None if computes is None else computes.most_megahertz()
+    return {**_told(root, "scaling_max_freq", "max_freq"), **({} if own is None else {"card": own})}
 
 
 def _told(root: Path, of_cpus: str, of_gpus: str) -> dict[str, float]:

@@ -12,12 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, List, Sequence, Tuple
 
+from export.remote.runner.card import card
 from export.remote.runner.sysfs import ROOT, found, text, whole, why_not
 
 MODULE = ("VDD_IN",)
 """The whole module of an Orin NX, Orin Nano, Xavier NX or TX2."""
 AGX_ORIN = ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
 """What together is an AGX Orin, which has no rail for the whole; its other rails lie behind these."""
+CARD = "card"
+"""The graphics card, and the names of what it tells beside power."""
 NOTHING = "no sensor of power (INA3221, hwmon, RAPL)"
 Sample = Tuple[float, float]
 """Seconds, and watts; of a counter, joules."""
@@ -83,14 +86,14 @@ def rails(root: Path = ROOT, kind: str = "cpu") -> Rails:
     """The rails of this machine: those of the board where it has sensors, else those of the processor.
 
     Args:
-        kind: of what computes: RAPL does not count the power of a card.
+        kind: of what computes: RAPL does not count the power of a card, which counts its own.
     """
     board, processor = _ina3221(root), _rapl(root)
     others = _hwmon(root)
-    known = {rail.name: rail for rail in (*board[0], *others[0], *processor[0])}
+    known = {rail.name: rail for rail in (*board[0], *others[0], *processor[0], *_card(root, kind))}
     unread = {**board[1], **others[1], **processor[1]}
     total, whole_of = _total(known, unread)
-    if kind != "cpu" and any(known[name].counts for name in total):
+    if kind != "cpu" and any(known[name].counts for name in total if name != CARD):
         total, whole_of = (), f"{' and '.join(total)}: the processor's power, without that of the GPU"
     return Rails(rails=known, unread=unread, total=total, whole=whole_of)
 
@@ -101,6 +104,7 @@ def _total(known: dict[str, Rail], unread: dict[str, str]) -> tuple[tuple[str, .
     wholes = (
         (MODULE, "the whole module"),
         (AGX_ORIN, "the whole module, the sum of these rails"),
+        ((CARD,), "the graphics card, without the machine around it"),
         (("psys",), "the whole platform, by the processor's own count"),
         (packages + memory, "the processor and its memory" if memory else "the processor, not the whole machine"),
     )
@@ -112,6 +116,16 @@ def _why_none(known: dict[str, Rail], unread: dict[str, str]) -> str:
     if known:
         return f"none of its rails is known to be the whole: {', '.join(known)}"
     return next((f"{name}: {why}" for name, why in unread.items()), NOTHING)
+
+
+def _card(root: Path, kind: str) -> list[Rail]:
+    """The card that computes: by the energy that it counts, else by its power now."""
+    known = card(kind, root)
+    if known is None:
+        return []
+    if known.joules() is not None:
+        return [Rail(CARD, known.joules, counts=True)]
+    return [Rail(CARD, known.watts)] if known.watts() is not None else []
 
 
 Read = Tuple[List[Rail], Dict[str, str]]

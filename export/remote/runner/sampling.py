@@ -18,8 +18,8 @@ PERIOD = 0.2
 class Samples:
     """What was read so far; of each list, in the order it was read."""
 
-    def __init__(self, rails: Rails, root: Path) -> None:
-        self._rails, self._root = rails, root
+    def __init__(self, rails: Rails, root: Path, kind: str) -> None:
+        self._rails, self._root, self._kind = rails, root, kind
         self.power: dict[str, list[Sample]] = {name: [] for name in rails.rails}
         self.degrees: dict[str, list[float]] = {}
         self.megahertz: dict[str, list[float]] = {}
@@ -32,11 +32,11 @@ class Samples:
             value = rail.read()
             if value is not None and rail.is_plausible(value):
                 self.power[name].append((time.perf_counter(), value))
-        for name, degrees in heat.temperatures(self._root).items():
+        for name, degrees in heat.temperatures(self._root, self._kind).items():
             self.degrees.setdefault(name, []).append(degrees)
-        for name, clock in clocks.now(self._root).items():
+        for name, clock in clocks.now(self._root, self._kind).items():
             self.megahertz.setdefault(name, []).append(clock)
-        for name, state in throttling.flags(self._root).items():
+        for name, state in throttling.flags(self._root, self._kind).items():
             self.flags[name] = max(state, self.flags.get(name, 0))
 
     def mean_w(self, name: str) -> float | None:
@@ -58,9 +58,13 @@ class Samples:
 
 
 @contextmanager
-def sampled(rails: Rails, root: Path) -> Iterator[Samples]:
-    """Samples from the beginning of what is done inside to its end."""
-    samples, done = Samples(rails, root), threading.Event()
+def sampled(rails: Rails, root: Path, kind: str = "cpu") -> Iterator[Samples]:
+    """Samples from the beginning of what is done inside to its end.
+
+    Args:
+        kind: of what computes.
+    """
+    samples, done = Samples(rails, root, kind), threading.Event()
 
     def work() -> None:
         while not done.wait(PERIOD):

@@ -15,16 +15,18 @@ import time
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Dict, Tuple
+from typing import Any, BinaryIO, Callable, Dict, Sequence, Tuple
 
 import numpy as np
 
+from export.choice import finite, labels_from_logits
 from export.clock import Run, Turn, timed
 from export.errors import BackendError, NotHere, SegpressError, SurroundingsError
 from export.remote.runner.building import built
 from export.remote.runner.children import Children
 from export.remote.runner.facts import facts, machine
-from export.remote.runner.lock import Lock
+from export.remote.runner.lock import Lock, of_machine
+from export.remote.runner.packing import packed, unpacked
 from export.remote.runner.store import Store, clean
 from export.remote.runner.watcher import Watcher
 from export.remote.runner.wire import BEAT, PROTOCOL, SILENCE, Broken, Message, Voice, messages
@@ -42,10 +44,11 @@ def serve(stdin: BinaryIO, stdout: BinaryIO, given: dict[str, Any], folder: str,
         program: the file that this runs from.
     """
     voice = Voice(stdout, given["nonce"])
-    runner, lock = Runner(Path(folder), program), Lock(Path(folder), given["run"])
-    requests = Requests(stdin, given["nonce"], runner.end, lock)
+    runner, locks = Runner(Path(folder), program), (Lock(Path(folder), given["run"]), of_machine(given["run"]))
+    requests = Requests(stdin, given["nonce"], runner.end, locks)
     threading.Thread(target=_beat, args=(voice, requests.leave), daemon=True).start()
-    refusal = lock.taken()
+    taken = (lock.taken(given["wait"], lambda reason: voice.say({"waits": reason})) for lock in locks)
+    refusal = next(filter(None, taken), None)
     if refusal is None and not Path(program).is_file():
         refusal = "what was sent there was just removed; the same command sends it again"
     if refusal is not None:
@@ -89,9 +92,9 @@ def _beat(voice: Voice, leave: Callable[[], None]) -> None:
 class Requests:
     """What the host asks, read as it comes, so that its end is noticed at once, whatever is being done."""
 
-    def __init__(self, stdin: BinaryIO, nonce: str, end: Callable[[], None], lock: Lock) -> None:
+    def __init__(self, stdin: BinaryIO, nonce: str, end: Callable[[], None], locks: Sequence[Lock]) -> None:
         self._waiting: queue.Queue[Message] = queue.Queue()
-        self._end, self._lock = end, lock
+        self._end, self._locks = end, locks
         self._heard = time.monotonic()
         threading.Thread(target=self._read, args=(stdin, nonce), daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -131,7 +134,8 @@ class Requests:
             time.sleep(1)
             silent = time.monotonic() - self._heard
             late = late + 1 if silent > SILENCE else 0
-            self._lock.keep(is_heard=silent < BEAT + 1.5)
+            for lock in self._locks:
+                lock.keep(is_heard=silent < BEAT + 1.5)
         self.leave()
 
 
@@ -158,6 +162,7 @@ class Runner:
             "open": self._opened,
             "close": self._close,
             "infer": self._infer,
+            "choose": self._choose,
             "time": self._time,
             "profile": self._profile,
             "peak_memory": self._peak_memory,
@@ -165,6 +170,7 @@ class Runner:
             "build": self._build,
             "get": self._get,
             "executed": self._executed,
+            "fallback": self._fallback,
             **self._watcher.requests,
         }
         if do not in known:
@@ -187,7 +193,10 @@ class Runner:
         return {"missing": self._store.missing(said["sha256"])}, b""
 
     def _put(self, said: dict[str, Any], payload: bytes) -> Answer:
-        self._store.put(said["sha256"], payload)
+        try:
+            self._store.put(said["sha256"], unpacked(payload, said["size"]) if said["packed"] else payload)
+        except ValueError as error:
+            raise SurroundingsError(f"what was sent arrived damaged ({error})") from None
         return {"kept": said["sha256"]}, b""
 
     def _opened(self, said: dict[str, Any], _: bytes) -> Answer:
@@ -208,10 +217,13 @@ class Runner:
         return {"closed": said["handle"]}, b""
 
     def _infer(self, said: dict[str, Any], _: bytes) -> Answer:
-        logits = self._infers(said)(self._store.input(said["input"], said["shape"]))
-        logits = np.ascontiguousarray(logits, dtype="<f4")
-        answer = {"shape": list(logits.shape), "input": said["input"], "handle": said["handle"]}
-        return answer, logits.tobytes()
+        return _answer(said, np.ascontiguousarray(self._logits(said), dtype="<f4"))
+
+    def _choose(self, said: dict[str, Any], _: bytes) -> Answer:
+        return _answer(said, labels_from_logits(finite(self._logits(said))))
+
+    def _logits(self, said: dict[str, Any]) -> np.ndarray:
+        return np.asarray(self._infers(said)(self._store.input(said["input"], said["shape"])))
 
     def _time(self, said: dict[str, Any], _: bytes) -> Answer:
         seconds = math.inf if said["seconds"] is None else said["seconds"]
@@ -244,6 +256,10 @@ class Runner:
         path, executed = self._asked(said, "executed", "does not tell in what precision its layers run")
         return {"executed": executed(path, said["threads"], said["kind"], tuple(said["shape"]))}, b""
 
+    def _fallback(self, said: dict[str, Any], _: bytes) -> Answer:
+        path, fallback = self._asked(said, "fallback", "leaves nothing to another processor")
+        return {"fallback": fallback(path, said["threads"], said["kind"], tuple(said["shape"]))}, b""
+
     def _asked(self, said: dict[str, Any], name: str, otherwise: str) -> tuple[Path, Callable[..., Any]]:
         """The artifact's file, and this function of its runtime.
 
@@ -269,6 +285,13 @@ class Runner:
         if said["handle"] not in self._open:
             raise BackendError("nothing is open under {}".format(said["handle"]))
         return self._open[said["handle"]]
+
+
+def _answer(said: dict[str, Any], answer: np.ndarray) -> Answer:
+    """What is said of an answer to an input, and its bytes."""
+    payload, is_packed = packed(answer.tobytes(), answer.itemsize)
+    told = {"shape": list(answer.shape), "input": said["input"], "handle": said["handle"], "packed": is_packed}
+    return told, payload
 
 
 def _session(runtime: str) -> Any:

@@ -2,7 +2,7 @@
 
 Jetson: soctherm's over-current events (drivers/thermal/tegra/soctherm.c). x86: the counts of cores and packages that
 were too hot (arch/x86/kernel/cpu/mce/therm_throt.c). Raspberry Pi: the bits of `get_throttled` (its documentation,
-under vcgencmd).
+under vcgencmd). A graphics card: what NVML tells (card.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any, Mapping
 
+from export.remote.runner.card import card
 from export.remote.runner.heat import slowing
 from export.remote.runner.sysfs import ROOT, found, program, ran, text, whole
 
@@ -21,22 +22,31 @@ BITS = ("under-voltage", "clock capped", "throttled", "soft temperature limit")
 PI = "sys/devices/platform/soc/soc:firmware/get_throttled"
 
 
-def state(root: Path = ROOT) -> dict[str, dict[str, int]]:
-    """Counters, and flags (0 or 1, or the state of what cools), by name; both empty where nothing tells."""
-    return {"counters": _counters(root), "flags": flags(root, programs=True)}
+def state(root: Path = ROOT, kind: str = "cpu") -> dict[str, dict[str, int]]:
+    """Counters, and flags (0 or 1, or the state of what cools), by name; both empty where nothing tells.
+
+    Args:
+        kind: of what computes: a card tells of itself.
+    """
+    computes = card(kind, root)
+    counted = {} if computes is None else computes.slowed_so_far()
+    return {"counters": {**_counters(root), **counted}, "flags": flags(root, kind, programs=True)}
 
 
-def flags(root: Path = ROOT, *, programs: bool = False) -> dict[str, int]:
+def flags(root: Path = ROOT, kind: str = "cpu", *, programs: bool = False) -> dict[str, int]:
     """What is so now: more than 0 is slowed down.
 
     Args:
+        kind: see `state`.
         programs: whether a program may be asked, which takes time from what is being measured.
     """
     voltage = {
         f"under-voltage ({text(path.with_name('name'))})": whole(path) or 0
         for path in found(root, "sys/class/hwmon/hwmon*/in0_lcrit_alarm")
     }
-    return {**slowing(root), **voltage, **_bits(root, programs=programs, of=0)}
+    computes = card(kind, root)
+    own = {} if computes is None else computes.slowed()
+    return {**slowing(root), **voltage, **_bits(root, programs=programs, of=0), **own}
 
 
 def slowed_by(before: Mapping[str, Any], after: Mapping[str, Any], seen: Mapping[str, int]) -> list[str] | None:

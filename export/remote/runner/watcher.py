@@ -28,6 +28,7 @@ class Watcher:
             "watch": self._watch,
             "throttling": self._throttling,
             "power_mode": self._power_mode,
+            "power_modes": self._power_modes,
         }
 
     def end(self) -> None:
@@ -44,10 +45,13 @@ class Watcher:
         return {**watched(self._run(said), asked), "handle": said["handle"]}, b""
 
     def _throttling(self, said: Said, _: bytes) -> Answer:
-        return {"throttling": throttling.state()}, b""
+        return {"throttling": throttling.state(kind=said["kind"])}, b""
 
     def _power_mode(self, said: Said, _: bytes) -> Answer:
         if said["name"] is None:
             self._mode.put_back()
             return {"found": None}, b""
         return {"found": self._mode.set(said["name"])}, b""
+
+    def _power_modes(self, said: Said, _: bytes) -> Answer:
+        return {"modes": list(power_mode.modes())}, b""

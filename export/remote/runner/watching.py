@@ -43,23 +43,23 @@ def watched(run: Run, asked: Asked) -> Json:
     Power in W, energy of one inference in mJ, temperatures in degrees Celsius, clocks in MHz.
     """
     rails = power.rails(asked.root, asked.kind)
-    if not (rails.rails or heat.temperatures(asked.root) or asked.soak_minutes):
+    if not (rails.rails or heat.temperatures(asked.root, asked.kind) or asked.soak_minutes):
         why = rails.whole if rails.whole == power.NOTHING else f"no power ({rails.whole})"
         return {"watched": None, "why": f"{why}; {heat.NOTHING}"}
-    before = throttling.state(asked.root)
+    before = throttling.state(asked.root, asked.kind)
     idle = _idle(rails, asked)
-    soak = None if asked.soak_minutes is None else soaked(run, Soak(asked.soak_minutes, lambda: _leading(asked.root)))
-    with sampled(rails, asked.root) as samples:
+    soak = None if asked.soak_minutes is None else soaked(run, Soak(asked.soak_minutes, lambda: _leading(asked)))
+    with sampled(rails, asked.root, asked.kind) as samples:
         seconds = asked.seconds if rails.rails else min(asked.seconds, HEAT_SECONDS)
         begun = time.perf_counter()
         inferences = len(timed(run, Turn(first=0, count=MANY, seconds=seconds)))
         seconds = time.perf_counter() - begun
-    by = throttling.slowed_by(before, throttling.state(asked.root), samples.flags)
+    by = throttling.slowed_by(before, throttling.state(asked.root, asked.kind), samples.flags)
     told = {
         "seconds": seconds,
         "inferences": inferences,
         **_power(rails, samples, idle, seconds / inferences),
-        **_heat_and_clocks(samples, asked.root),
+        **_heat_and_clocks(samples, asked),
         "throttled": None if by is None else bool(by),
         "throttled_by": by or [],
         "power_mode": mode(asked.root)[0],
@@ -72,13 +72,13 @@ def _idle(rails: Rails, asked: Asked) -> Samples | None:
     """The machine at rest; None where it would tell no power."""
     if not rails.rails:
         return None
-    with sampled(rails, asked.root) as samples:
+    with sampled(rails, asked.root, asked.kind) as samples:
         time.sleep(asked.idle)
     return samples
 
 
-def _leading(root: Path) -> float | None:
-    known = heat.temperatures(root)
+def _leading(asked: Asked) -> float | None:
+    known = heat.temperatures(asked.root, asked.kind)
     name = heat.leading(known)
     return None if name is None else known[name]
 
@@ -123,8 +123,8 @@ def _sum(values: Sequence[float | None]) -> float | None:
     return sum(known) if len(known) == len(values) else None
 
 
-def _heat_and_clocks(samples: Samples, root: Path) -> Json:
-    most = clocks.most(root)
+def _heat_and_clocks(samples: Samples, asked: Asked) -> Json:
+    most = clocks.most(asked.root, asked.kind)
     return {
         "temperatures_c": {
             name: {"begin": degrees[0], "end": degrees[-1], "max": max(degrees)}
