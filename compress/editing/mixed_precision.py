@@ -158,7 +158,7 @@ def with_float(quantized: Quantized, kept: Sequence[str]) -> Quantized:
 
 def _changed(quantized: Quantized, keep_float: tuple[str, ...], exact: tuple[str, ...]) -> Quantized:
     ranges = {name: (low, high) for name, (low, high) in zip(quantized.names, quantized.ranges.tolist(), strict=True)}
-    return Quantized(quantized.graph, ranges, keep_float, exact).eval()
+    return Quantized(quantized.graph, ranges, keep_float, exact, quantized.assigned).eval()
 
 
 def _dice(net: nn.Module, task: Task, role: Role = "val") -> np.ndarray:

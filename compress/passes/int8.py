@@ -86,7 +86,7 @@ class Int8:
             graph, lambda: (torch.from_numpy(image) for image in task.data.images(cases)), self, len(cases)
         )
         quantized = Quantized(graph, ranges, self.keep)
-        check_keep(self.keep, quantized.layer_names(), "int8")
+        check_keep(self.keep, [*quantized.layer_names(), *quantized.operator_names()], "int8")
         if self.max_drop is not None:
             quantized = with_float(quantized, in_float(quantized, task, self.max_drop))
         quantized = with_exact(quantized, not_coarser(quantized, task))
@@ -99,6 +99,7 @@ class Int8:
                 "dynamic": list(task.dynamic),
                 "keep_float": list(quantized.keep_float),
                 "exact": list(quantized.exact),
+                "assigned": {runtime: dict(chosen) for runtime, chosen in quantized.assigned.items()},
                 "ranges": list(ranges),
             }
         }
