@@ -23,7 +23,7 @@ from compress.measure.row import Row, Status
 from compress.measure.segmentation import Scoring
 from compress.pipeline.bounds import floor
 from compress.pipeline.build import Build, placed
-from compress.pipeline.executed import executed
+from compress.pipeline.executed import executed, uncovered
 from compress.pipeline.faithful import fault_of_float, fault_of_integers
 from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.processors import processors
@@ -156,6 +156,7 @@ def _row(build: Build, score: dict[str, Any], times: dict[str, Any], cache: Cach
         watch=times["watch"],
         layers=build.layers,
         executed=score.get("executed") or made.get("executed"),
+        uncovered=score.get("uncovered"),
         fallback=made.get("fallback"),
         processors=score["processors"],
         flags=score["flags"],
@@ -234,6 +235,7 @@ def _score(
             "parity": {name: round(value, 9) for name, value in asdict(apart).items()},
             "peak_memory_mb": peaks.mb(build.name),
             "executed": executed(backend, build.artifact),
+            "uncovered": uncovered(build, backend, next(iter(task.probes(most=1)))),
             "processors": processors(backend, build.deployment.target, build.artifact, task, cases),
             "flags": backend.flags(),
             "reason": None,
