@@ -27,6 +27,8 @@ Shape = tuple[int, ...]
 _CONVS = ("Conv", "ConvTranspose")
 _PRODUCTS = ("Gemm", "MatMul")
 _NORMS = ("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization")
+_MULTIPLIES = re.compile("conv|gemm|mat_?mul|fullyconnected|attention|kgen|myelin", re.IGNORECASE)
+"""Kinds of a runtime's nodes that multiply; what only converts or moves has no precision of a layer."""
 _FOLLOWING = frozenset(
     (
         *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Elu", "Selu", "Tanh", "Gelu"),
@@ -71,6 +73,19 @@ def with_times(layers: Sequence[Layer], profile: Profile) -> tuple[list[Layer], 
         else:
             own[node.kind] = own.get(node.kind, 0.0) + node.microseconds
     return [replace(layer, microseconds=spent[place]) for place, layer in enumerate(layers)], own
+
+
+def ran_in(layers: Sequence[Layer], profile: Profile) -> list[str]:
+    """The precision ("INT8", "FP16", "FP32") of each layer that multiplies; empty where the runtime names no node."""
+    owners = {name: place for place, layer in enumerate(layers) for name in layer.nodes}
+    found: dict[int, tuple[float, str]] = {}
+    for node in profile.nodes:
+        if not node.precision or not _MULTIPLIES.search(node.kind):
+            continue
+        for place in {owners[name] for name in node.names if name in owners}:
+            # Of several nodes that a layer became, the one that takes the most time computes it.
+            found[place] = max(found.get(place, (0.0, "")), (node.microseconds + 1e-9, node.precision))
+    return [found.get(place, (0.0, ""))[1] for place in range(len(layers))]
 
 
 def layers_of(path: Path, shape: Shape) -> list[Layer]:

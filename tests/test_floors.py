@@ -29,6 +29,7 @@ FLOORS = (
     "compress.editing.pruning.dependency",
     "compress.editing.decomposition",
     "compress.editing",
+    "compress.editing.precisions",
     "compress.train",
     "compress.train.losses",
     "compress.storage",

@@ -1,12 +1,13 @@
 """Where Quantize-Dequantize pairs stand, for every network and every runtime's rules."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from zoo import EVERY, ZOO, C, body, conv, example, image, quantized
 
 from compress.passes.int8 import Int8, calibrated
@@ -305,3 +306,83 @@ def test_called_it_simulates_its_integers() -> None:
     with torch.no_grad():
         logits, rounded = net.graph(image()), net(image())
     assert 0 < (rounded - logits).abs().max() < 0.2 * logits.abs().max()
+
+
+class Pooled(nn.Module):
+    """A convolution that reads a largest or smallest value over axes, moved or changed as it may be."""
+
+    def __init__(self, reduce: Callable[[Tensor], Tensor], inside: int) -> None:
+        super().__init__()
+        self.reduce = reduce
+        self.before, self.behind = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(inside, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.behind(self.reduce(torch.relu(self.before(x)))).expand(-1, -1, *x.shape[2:]) + x  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("reduce", "inside", "kept"),
+    [
+        (lambda x: x.amax(1, keepdim=True), 1, True),
+        (lambda x: x.amin((2, 3), keepdim=True), 8, True),
+        (lambda x: x.max(1, keepdim=True).values, 1, True),
+        (lambda x: torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1), 2, True),
+        (lambda x: torch.sigmoid(-x.amax(1, keepdim=True)), 1, True),
+        (lambda x: nn.functional.adaptive_max_pool2d(x, 1), 8, True),
+        (lambda x: x.mean(1, keepdim=True), 1, False),
+        (lambda x: x * x.amax(1, keepdim=True), 8, False),
+    ],
+)
+def test_what_reads_a_largest_value_over_axes_is_computed_in_float_for_openvino(
+    reduce: Callable[[Tensor], Tensor], inside: int, kept: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    seen = torch.randn(1, 1, 16, 16)
+    net = Pooled(reduce, inside).eval()
+    graph = folded_graph(net, seen, ())
+    found = Quantized(graph, calibrated(graph, lambda: [seen], Int8(method="min_max"), 1), ())
+    placed = found.placed(openvino.RULES)
+    assert ("behind" in in_integers(placed)) is not kept
+    assert ("behind" in dict(found.in_float(openvino.RULES))) is kept
+    assert "behind" not in dict(found.in_float(onnxruntime.RULES))
+    artifact = to_onnx(placed, torch.zeros_like(seen), tmp_path / "net.onnx")
+    backend = openvino.OpenVino()
+    with backend.open(backend.build(artifact, tmp_path)) as infer, torch.no_grad():
+        wanted = placed(seen)
+        assert np.abs(infer(seen.numpy()) - wanted.numpy()).max() < 0.02 * wanted.abs().max()
+
+
+class Gated(nn.Module):
+    """Convolutions whose values are multiplied, joined and added before others read them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(1, 4, 1), nn.Conv2d(1, 4, 1), nn.Conv2d(1, 4, 1)
+        self.inside, self.head = nn.Conv2d(12, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b, c = self.a(x), self.b(x), self.c(x)
+        return self.head(torch.relu(self.inside(torch.cat([a * b, a, b + c], 1))))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("rules", [onnxruntime.RULES, openvino.RULES], ids=["onnxruntime", "openvino"])
+@pytest.mark.parametrize("kind", ["mul", "cat", "add"])
+def test_an_operator_that_stays_in_float_reads_what_nothing_rounded(kind: str, rules: Rules, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    seen = torch.randn(1, 1, 8, 8)
+    graph = folded_graph(Gated().eval(), seen, ())
+    ranges = calibrated(graph, lambda: [seen], Int8(method="min_max"), 1)
+    (name,) = (name for name in Quantized(graph, ranges, ()).operator_names() if kind in name)
+    found = Quantized(graph, ranges, (), (), {rules.runtime: {name: "float32"}})
+    placed = found.placed(rules)
+    (node,) = (node for node in placed.graph.nodes if f"operator:{node.name}" == name)
+    assert not any(source.target is PAIR for source in node.all_input_nodes)
+    assert "inside" in in_integers(placed), "only the operator is in float, not what reads it"
+    in_float = {layer for layer, why in found.in_float(rules) if "what reads it" in why}
+    produced = {"mul": {"a", "b"}, "cat": {"a"}, "add": {"b", "c"}}[kind]
+    assert in_float == (produced if rules.outputs else set())
+    backend = (onnxruntime.OnnxRuntime if rules.runtime == "onnxruntime" else openvino.OpenVino)()
+    artifact = to_onnx(placed, torch.zeros_like(seen), tmp_path / "net.onnx")
+    with backend.open(backend.build(artifact, tmp_path)) as infer, torch.no_grad():
+        wanted = placed(seen)
+        assert np.abs(infer(seen.numpy()) - wanted.numpy()).max() < 0.03 * wanted.abs().max()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -55,6 +55,9 @@ class Row:
     executed: Mapping[str, int] | None = None
     """How many convolutions and multiplications of matrices ran in each precision ("INT8", "FP16", "FP32"), as the
     runtime itself tells: the proof that integers are computed with, which the file alone is not."""
+    uncovered: Sequence[Mapping[str, str]] | None = None
+    """Every convolution and multiplication of matrices that did not run in the integers asked for: `layer` which, what
+    it `ran` in, and `why`; None where integers were not asked for, or the runtime does not tell."""
     fallback: Mapping[str, Any] | None = None
     """On a DLA core: `layers` how many it left to the GPU, `names` which, `on_dla` how many parts it took, `why` as
     TensorRT warned; None where that is not known, or there is no such core."""

@@ -17,8 +17,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, fx, nn
 
 from compress.data.dataset.cases import Role
-from compress.editing.mixed_precision import in_float, not_coarser, with_exact, with_float
+from compress.editing.mixed_precision import not_coarser, with_exact
 from compress.editing.named_layers import check_keep
+from compress.editing.precisions.choice import Wanted, chosen
 from compress.errors import PassError
 from compress.progress import bar
 from export.capture import folded_graph
@@ -28,6 +29,8 @@ from export.quantization.placement import candidates
 from export.quantization.quantized import Quantized
 from export.quantization.range_estimators import Percentile, RangeEstimator, least_divergence, least_squared_error
 from export.quantization.scales import Range
+from export.reach import word_of
+from export.registry import words
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -53,9 +56,22 @@ class Int8:
     """Layers that stay in float: names (`head`), modules (`decoder.3`) or patterns (`encoder.*.0`)."""
 
     max_drop: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """How much Dice may fall on the validation cases (integers simulated in torch as ONNX Runtime and OpenVINO place
-    them): as many layers go back to float as that needs, those first that disturb the logits most. None leaves all
-    in integers, whatever it costs."""
+    """How much Dice may fall on the validation cases: for each runtime those layers go back to float with which this
+    holds at the lowest latency (docs/int8.md). None leaves all in integers, whatever it costs."""
+    when: Literal["always", "faster"] = "always"
+    """Where integers are used: wherever `max_drop` allows it, or only where they make a layer faster on its runtime."""
+    device: str = "cpu"
+    """Whose runtimes latencies are measured on; others are weighed by their multiply-accumulates."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of each runtime there; None takes every CPU this process may use."""
+
+    def __post_init__(self) -> None:
+        if word_of(self.device) not in words("export.devices"):
+            raise ValueError(f"there is no device '{self.device}'; there are {', '.join(words('export.devices'))}")
+
+    @property
+    def faster(self) -> bool:
+        return self.when == "faster"
 
     @property
     def uses(self) -> tuple[Role, ...]:
@@ -86,9 +102,13 @@ class Int8:
             graph, lambda: (torch.from_numpy(image) for image in task.data.images(cases)), self, len(cases)
         )
         quantized = Quantized(graph, ranges, self.keep)
-        check_keep(self.keep, quantized.layer_names(), "int8")
-        if self.max_drop is not None:
-            quantized = with_float(quantized, in_float(quantized, task, self.max_drop))
+        check_keep(self.keep, [*quantized.layer_names(), *quantized.operator_names()], "int8")
+        if self.max_drop is not None or self.faster:
+            quantized = chosen(
+                quantized,
+                task,
+                Wanted(max_drop=self.max_drop, faster=self.faster, device=self.device, threads=self.threads),
+            )
         quantized = with_exact(quantized, not_coarser(quantized, task))
         for line in _about_concatenations(quantized):
             task.note(line)
@@ -99,6 +119,7 @@ class Int8:
                 "dynamic": list(task.dynamic),
                 "keep_float": list(quantized.keep_float),
                 "exact": list(quantized.exact),
+                "assigned": {runtime: dict(chosen) for runtime, chosen in quantized.assigned.items()},
                 "ranges": list(ranges),
             }
         }

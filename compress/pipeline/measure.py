@@ -23,7 +23,7 @@ from compress.measure.row import Row, Status
 from compress.measure.segmentation import Scoring
 from compress.pipeline.bounds import floor
 from compress.pipeline.build import Build
-from compress.pipeline.executed import executed, fallback
+from compress.pipeline.executed import executed, fallback, uncovered
 from compress.pipeline.exporting import placed
 from compress.pipeline.faithful import fault_of_float, fault_of_half, fault_of_integers
 from compress.pipeline.peak_memory import PeakMemory
@@ -168,6 +168,7 @@ def _row(build: Build, score: dict[str, Any], times: dict[str, Any], cache: Cach
         layers=build.layers,
         executed=score.get("executed") or made.get("executed"),
         fallback=score.get("fallback") or made.get("fallback"),
+        uncovered=score.get("uncovered"),
         processors=score["processors"],
         flags=score["flags"],
     )
@@ -249,6 +250,7 @@ def _score(
             "peak_memory_mb": peaks.mb(build.name),
             "executed": executed(backend, build.artifact),
             "fallback": fallback(backend, build.artifact),
+            "uncovered": uncovered(build, backend, next(iter(task.probes(most=1)))),
             "processors": processors(backend, build.deployment.target, build.artifact, task, cases),
             "flags": backend.flags(),
             "reason": None,

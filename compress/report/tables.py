@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.gates.judging.paired_drop import COLLAPSE
-from compress.report.derived import compared, drops, floors, headline, heat, machines, numbers, recorded, verdicts
+from compress.report.derived import (
+    compared,
+    drops,
+    floors,
+    headline,
+    heat,
+    machines,
+    numbers,
+    recorded,
+    uncovered,
+    verdicts,
+)
 from compress.report.derived.compared import Line, Step
 from compress.report.derived.numbers import NOTHING
 from compress.report.derived.recorded import Json
@@ -39,6 +50,7 @@ def tables(report: Json) -> list[Table]:
         *heat_tables(report),
         artifact_table(report),
         *hash_tables(report),
+        *uncovered_tables(report),
         *fallback_tables(report),
         *processor_tables(report),
         *host_tables(report),
@@ -248,6 +260,14 @@ def artifact_table(report: Json) -> Table:
         rows=rows,
         note="What convolutions and multiplications of matrices ran in is told by the runtime, not by the file.",
     )
+
+
+def uncovered_tables(report: Json) -> list[Table]:
+    """Which layers did not run in the integers asked for, and why; none where all did, or nothing tells."""
+    rows = [(line.title, *cells) for line in compared.lines(report) for cells in uncovered.rows(line)]
+    head = ("artifact", "ran in", "layers", "which", "why")
+    table = Table(title=uncovered.TITLE, head=head, align="llrll", rows=rows, note=uncovered.NOTE)
+    return [table] if rows else []
 
 
 def fallback_tables(report: Json) -> list[Table]:

@@ -28,6 +28,8 @@ def rebuilt(options: Mapping[str, Any], build: Build) -> Quantized:
             f"int8: saved with another version of torch: it has no range for {unknown[0]}; quantize again"
         )
     ranges = dict.fromkeys(options["ranges"], (0.0, 0.0))
-    quantized = Quantized(graph, ranges, tuple(options["keep_float"]), tuple(options.get("exact", ())))
+    quantized = Quantized(
+        graph, ranges, tuple(options["keep_float"]), tuple(options.get("exact", ())), options.get("assigned", {})
+    )
     quantized.description = {"int8": options}
     return quantized

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # scale its kernel is not chosen (1.6x slower). ConvTranspose has no integer kernel; as convolution +
 # DepthToSpace it needs none.
 RULES = Rules(
+    runtime="onnxruntime",
     activations="uint8",
     carriers=frozenset({"max_pool", "concat", "shuffle", "nearest"}),
     behind_carriers=True,

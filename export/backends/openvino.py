@@ -36,11 +36,13 @@ if TYPE_CHECKING:
 # pads with code 0 instead of the zero point where there is no AVX-512 VNNI (2026.4): all wrong. With AMX a convolution
 # whose kernel has an even side of 4 or more computes another one at some strides, where it reads fewer than 64 channels
 # (2026.4; the spatial reductions of PVT and SegFormer, kernel and stride 8 over 32 channels).
+# What is rounded behind a largest or smallest value over axes is wrong on every CPU (export/quantization/extremes.py).
 # Where one scale would leave an input of a concatenation too few levels (LEVELS in quantization/scales.py) it is
 # stretched, or has a scale of its own: a cascade that reads its image beside logits (256x256, one thread, medians in
 # turns) took 6.3 ms with one scale (relative error of the logits 0.085), 7.9 ms stretched (0.027), 8.1 ms with a scale
 # of its own (0.026), and 9.3 ms with the layer that reads the concatenation in float (0.020).
 RULES = Rules(
+    runtime="openvino",
     activations="uint8",
     carriers=frozenset({"max_pool", "concat", "shuffle", "nearest"}),
     behind_carriers=False,
@@ -53,6 +55,7 @@ RULES = Rules(
     padding_beyond_kernel=False,
     padded_groups_of_volumes=False,
     channels_under_even_kernels=64,
+    extremes=False,
 )
 
 

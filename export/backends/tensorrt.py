@@ -27,6 +27,7 @@ from export.quantization.rules import Rules
 # Convolutions of fewer than 16 channels have no integer kernel worth its conversion (NVIDIA, "Working with
 # Quantized Types", Q/DQ placement recommendations).
 RULES = Rules(
+    runtime="tensorrt",
     activations="int8",
     carriers=frozenset({"max_pool", "concat", "shuffle"}),
     behind_carriers=True,

@@ -23,6 +23,15 @@ CARRIERS: dict[Any, Carrier] = {
 }
 
 
+IN_FLOAT = "in float"
+"""What a node's `meta` has in it where it is an operator that stays in float, whatever reads it."""
+
+
+def carrier_of(node: fx.Node) -> Carrier | None:
+    """What kind of carrier a node is in integers; None if it is none, or stays in float."""
+    return None if IN_FLOAT in node.meta else CARRIERS.get(node.target)
+
+
 def source_of(argument: Any) -> fx.Node:
     """An argument that is a tensor of the graph."""
     assert isinstance(argument, fx.Node)
@@ -45,9 +54,7 @@ def scale_groups(
     unless that leaves one of them too few levels.
     """
     groups = _Groups(chosen, known)
-    carriers = [
-        node for node in graph.graph.nodes if node.name in chosen and CARRIERS.get(node.target) in rules.carriers
-    ]
+    carriers = [node for node in graph.graph.nodes if node.name in chosen and carrier_of(node) in rules.carriers]
     concats = [node for node in carriers if node.target is aten.cat.default]
     for node in carriers:
         if node not in concats:
@@ -89,7 +96,7 @@ class _Groups:
 def moves_one_grid(graph: fx.GraphModule, name: str, scales: Mapping[str, frozenset[str]]) -> bool:
     """Whether a tensor is a carrier's output and already lies on its inputs' one grid."""
     (node,) = (node for node in graph.graph.nodes if node.name == name)
-    if node.target not in CARRIERS:
+    if carrier_of(node) is None:
         return False
     # By now the inputs are read through their pairs.
     sources = [source.args[0] if source.target is PAIR else source for source in tensors_into(node)]

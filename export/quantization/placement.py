@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, fx
@@ -29,6 +29,8 @@ from export.graph import (
 )
 from export.quantization.carriers import (
     CARRIERS,
+    IN_FLOAT,
+    carrier_of,
     known_range,
     moves_one_grid,
     scale_groups,
@@ -36,12 +38,15 @@ from export.quantization.carriers import (
     span_of,
     tensors_into,
 )
+from export.quantization.extremes import of_extremes
 from export.quantization.integer_weights import grid_constants, quantize_weights
 from export.quantization.qdq import PAIR
 from export.quantization.rules import Rules
 from export.quantization.saturation import depthwise
 from export.quantization.scales import Range, grid
 from export.quantization.stretch import read_stretched, stretch
+
+_OPERATORS = (aten.cat.default, aten.add.Tensor, aten.mul.Tensor)
 
 # The union of what any rules choose.
 _ANY = Rules(
@@ -56,17 +61,21 @@ _ANY = Rules(
 
 
 def place(
-    graph: fx.GraphModule, ranges: Mapping[str, Range], keep_float: Collection[str], rules: Rules
+    graph: fx.GraphModule, ranges: Mapping[str, Range], keep_float: Mapping[str, str], rules: Rules
 ) -> fx.GraphModule:
     """A copy of a folded graph with Quantize-Dequantize pairs where `rules` want them.
 
     Args:
         graph: float, with batch norms folded.
         ranges: of every activation that may be quantized, by the name of its node.
-        keep_float: layer names or patterns (`head`, `encoder.0.*`) that stay in float.
+        keep_float: layer names or patterns (`head`, `encoder.0.*`) that stay in float, and why; an operator without
+            weights is `operator:` and the name of its node (`operator:cat_1`).
     """
     graph = copy.deepcopy(graph)
-    integer = [node for node in convolutions(graph) if not _stays_float(graph, node, ranges, keep_float, rules)]
+    for node in graph.graph.nodes:
+        if _operator_in_float(node, keep_float):
+            node.meta[IN_FLOAT] = True
+    integer = [node for node in convolutions(graph) if why_float(graph, node, ranges, keep_float, rules) is None]
     transposed_as_convolution(graph, [node for node in integer if _only_as_convolution(graph, node, ranges, rules)])
     ranges = stretch(graph, _chosen(graph, integer, rules), ranges, rules)
     chosen = _chosen(graph, integer, rules)
@@ -83,10 +92,11 @@ def place(
 
 
 def float_layers(
-    graph: fx.GraphModule, ranges: Mapping[str, Range], keep_float: Collection[str], rules: Rules
-) -> list[str]:
-    """The names of the layers that stay in float under these rules."""
-    return [layer_name(node) for node in convolutions(graph) if _stays_float(graph, node, ranges, keep_float, rules)]
+    graph: fx.GraphModule, ranges: Mapping[str, Range], keep_float: Mapping[str, str], rules: Rules
+) -> list[tuple[str, str]]:
+    """The layers that stay in float under these rules, each with why."""
+    reasons = ((layer_name(node), why_float(graph, node, ranges, keep_float, rules)) for node in convolutions(graph))
+    return [(name, why) for name, why in reasons if why is not None]
 
 
 def candidates(graph: fx.GraphModule) -> set[str]:
@@ -94,31 +104,62 @@ def candidates(graph: fx.GraphModule) -> set[str]:
     return _chosen(graph, list(convolutions(graph)), _ANY)
 
 
+def operators(graph: fx.GraphModule) -> list[fx.Node]:
+    """Concatenations, sums and products of tensors: what may stay in float besides layers, in order."""
+    return [node for node in graph.graph.nodes if node.target in _OPERATORS and len(_tensors_of(node)) > 1]
+
+
+def operator_name(node: fx.Node) -> str:
+    """What `keep_float` calls an operator without weights."""
+    return f"operator:{node.name}"
+
+
+def _operator_in_float(node: fx.Node, keep_float: Mapping[str, str]) -> bool:
+    return node.target in _OPERATORS and any(matches(operator_name(node), pattern) for pattern in keep_float)
+
+
+def _tensors_of(node: fx.Node) -> list[fx.Node]:
+    return [source for source in node.all_input_nodes if source.op != "get_attr"]
+
+
 def matches(name: str, pattern: str) -> bool:
     """Whether a layer is the one named, lies below the module named, or fits the pattern."""
     return name == pattern or name.startswith(f"{pattern}.") or fnmatch.fnmatchcase(name, pattern)
 
 
-def _stays_float(
-    graph: fx.GraphModule, node: fx.Node, ranges: Mapping[str, Range], keep_float: Collection[str], rules: Rules
-) -> bool:
-    if any(matches(layer_name(node), pattern) for pattern in keep_float):
-        return True
+def why_float(
+    graph: fx.GraphModule, node: fx.Node, ranges: Mapping[str, Range], keep_float: Mapping[str, str], rules: Rules
+) -> str | None:
+    """Why a layer stays in float, in a few words; None where it is put in integers."""
+    for pattern, why in keep_float.items():
+        if matches(layer_name(node), pattern):
+            return why
+    if rules.outputs and any(_operator_in_float(user, keep_float) for user in fused_end(node).users):
+        return "what reads it stays in float: this runtime has integer kernels only for what puts out integers"
     # Where a convolution runs in integers only between two pairs, that of the logits cannot.
     if rules.outputs and fused_end(node) in _logits(graph):
-        return True
+        return "it puts out the logits: this runtime has integer kernels only for what puts out integers"
     if _only_as_convolution(graph, node, ranges, rules) and not becomes_convolution(graph, node):
-        return True
-    return _computed_wrongly(graph, node, ranges, rules) or _channels(graph, node) < rules.least_channels
+        return "this runtime has no right integer kernel for such a transposed convolution"
+    if _channels(graph, node) < rules.least_channels:
+        return (
+            f"it has under {rules.least_channels} channels (or a 1x1 kernel in groups), for which integers do not pay"
+        )
+    return _computed_wrongly(graph, node, ranges, rules)
 
 
-def _computed_wrongly(graph: fx.GraphModule, node: fx.Node, ranges: Mapping[str, Range], rules: Rules) -> bool:
-    """Whether the runtime has an integer kernel for it that computes another layer."""
+def _computed_wrongly(graph: fx.GraphModule, node: fx.Node, ranges: Mapping[str, Range], rules: Rules) -> str | None:
+    """Of which kind a layer is that the runtime has an integer kernel for which computes another one."""
+    kernel = "this runtime's integer kernel computes another layer where"
     if not rules.padding_beyond_kernel and _padded_beyond_kernel(graph, node) and _zero_point(node, ranges, rules):
-        return True
+        return f"{kernel} one input channel a group is padded by the kernel's size or more"
     if _even_kernel(graph, node) and weight_of(graph, node).shape[1] < rules.channels_under_even_kernels:
-        return True
-    return not rules.padded_groups_of_volumes and _padded_groups(graph, node) and _zero_point(node, ranges, rules)
+        return f"{kernel} a side of 4, 6, ... reads under {rules.channels_under_even_kernels} channels"
+    if not rules.padded_groups_of_volumes and _padded_groups(graph, node) and _zero_point(node, ranges, rules):
+        return f"{kernel} a padded 3-D convolution has groups"
+    if not rules.extremes and of_extremes(node.args[0]):
+        return "this runtime rounds a largest or smallest value over axes wrongly"
+    return None
 
 
 def _even_kernel(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -179,7 +220,7 @@ def _chosen(graph: fx.GraphModule, integer: list[fx.Node], rules: Rules) -> set[
     by_name = {node.name: node for node in graph.graph.nodes}
     while waiting:
         node = by_name[waiting.pop()]
-        if CARRIERS.get(node.target) in rules.carriers:
+        if carrier_of(node) in rules.carriers:
             for source in tensors_into(node):
                 if source.name not in chosen:
                     chosen.add(source.name)
@@ -194,7 +235,11 @@ def _comes_from(argument: Any, integer: list[fx.Node]) -> bool:
 def _added(node: fx.Node, rules: Rules) -> list[fx.Node]:
     """What to quantize of an addition's inputs; nothing of what is no addition of two tensors."""
     inputs = [arg for arg in node.args[:2] if isinstance(arg, fx.Node)]
+    if IN_FLOAT in node.meta:
+        return []
     if node.target is not aten.add.Tensor or len(inputs) < 2 or not all(map(_is_float, inputs)):
+        return []
+    if not rules.extremes and any(map(of_extremes, inputs)):
         return []
     if rules.adds == "both":
         return inputs
@@ -231,7 +276,11 @@ def _quantize_tensor(graph: fx.GraphModule, name: str, span: Range, rules: Rules
     with graph.graph.inserting_before(pair):
         constants = grid_constants(graph, name, *grid(span, rules))
     # Who asks for the shape alone needs no integers, and would be one more reader to fuse.
-    readers = [user for user in node.users if user.op != "output" and user.target is not aten.sym_size.int]
+    readers = [
+        user
+        for user in node.users
+        if user.op != "output" and user.target is not aten.sym_size.int and IN_FLOAT not in user.meta
+    ]
     pair.args = (node, *constants, 0)
     for reader in readers:
         reader.replace_input_with(node, pair)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, fx, nn
 
 from export.graph import convolutions, layer_name
 from export.modules import Precision
-from export.quantization.placement import float_layers, place
+from export.quantization.placement import float_layers, operator_name, operators, place
 from export.quantization.rules import Rules
 from export.quantization.scales import Range
 from export.quantization.stretch import Narrow, narrow_inputs
+
+PrecisionName = Literal["int8", "float16", "float32"]
+"""What a layer computes in."""
+Assigned = Mapping[str, Mapping[str, PrecisionName]]
+"""By the runtime's word, the layers and operators that were not put in integers for it."""
 
 # What every runtime has in common: integers into each convolution. For looking at the effect in torch only.
 _SIMULATION = Rules(
@@ -31,6 +37,8 @@ class Quantized(nn.Module):
     """A folded graph, the range of each of its activations, and the layers that stay in float.
 
     `exact` are layers that stay in float only where sums of pairs must fit 16 bits: they bear no coarser step.
+    `assigned` is what was chosen for one runtime alone, by its word: the layers and operators that are not in
+    integers there, and the precision that each is in instead.
 
     Called, it simulates integers in float; what counts is the artifact made from `placed(rules)`.
     """
@@ -45,12 +53,14 @@ class Quantized(nn.Module):
         ranges: Mapping[str, Range],
         keep_float: tuple[str, ...],
         exact: tuple[str, ...] = (),
+        assigned: Assigned = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.graph = graph
         self.names = tuple(ranges)
         self.keep_float = keep_float
         self.exact = exact
+        self.assigned = assigned
         self.ranges: Tensor
         self.register_buffer("ranges", torch.tensor(list(ranges.values()), dtype=torch.float64).reshape(-1, 2))
         self._simulated: fx.GraphModule | None = None
@@ -61,12 +71,20 @@ class Quantized(nn.Module):
 
     def layers(self, rules: Rules) -> dict[str, int]:
         """How many convolutions and linear layers run in integers and in float under these rules."""
-        in_float = len(float_layers(self.graph, self._spans(), self._kept(rules), rules))
+        in_float = len(self.in_float(rules))
         return {"integer": len(list(convolutions(self.graph))) - in_float, "float": in_float}
 
+    def in_float(self, rules: Rules) -> list[tuple[str, str]]:
+        """The layers that are in float under these rules, each with why."""
+        return float_layers(self.graph, self._spans(), self._kept(rules), rules)
+
     def layer_names(self) -> list[str]:
-        """The names that `keep_float` can use."""
+        """The names of layers that `keep_float` can use."""
         return [layer_name(node) for node in convolutions(self.graph)]
+
+    def operator_names(self) -> list[str]:
+        """The names that `keep_float` can use of concatenations, sums and products."""
+        return [operator_name(node) for node in operators(self.graph)]
 
     def coarser(self, rules: Rules) -> dict[str, int]:
         """In how many output channels of each layer weights have a coarser step than 8 bits allow, to fit 16 bits."""
@@ -77,8 +95,14 @@ class Quantized(nn.Module):
         """The inputs of concatenations that would keep too few levels beside the others."""
         return narrow_inputs(self.graph, self._spans())
 
-    def _kept(self, rules: Rules) -> tuple[str, ...]:
-        return (*self.keep_float, *self.exact) if rules.pairs_in_16_bits else self.keep_float
+    def _kept(self, rules: Rules) -> dict[str, str]:
+        """What stays in float under these rules, whatever they say, and why."""
+        chosen = self.assigned.get(rules.runtime, {})
+        return {
+            **dict.fromkeys(self.exact if rules.pairs_in_16_bits else (), "it bears no coarser step than 8 bits allow"),
+            **dict.fromkeys(chosen, "mixed precision chose float for this runtime (see what the step says)"),
+            **dict.fromkeys(self.keep_float, "the recipe keeps it in float (int8: keep)"),
+        }
 
     def _spans(self) -> dict[str, Range]:
         return {name: (low, high) for name, (low, high) in zip(self.names, self.ranges.tolist(), strict=True)}

@@ -10,6 +10,9 @@ Carrier = Literal["max_pool", "concat", "shuffle", "nearest"]
 class Rules:
     """The placement that one runtime fuses; a constant in that runtime's file."""
 
+    runtime: str = ""
+    """The word of the runtime, by which a network knows what was chosen for it alone; none for what is only looked at
+    in torch."""
     activations: Literal["uint8", "int8"]
     """uint8: asymmetric, any zero point; int8: symmetric, zero point 0."""
     carriers: frozenset[Carrier]
@@ -35,6 +38,8 @@ class Rules:
     """Whether a grouped 3-D convolution may be padded where its input has a zero point; otherwise it stays in float."""
     channels_under_even_kernels: int = 0
     """A convolution with fewer input channels than this, and an even side of 4 or more, stays in float."""
+    extremes: bool = True
+    """Whether a largest or smallest value over axes may be rounded; otherwise what reads it stays in float."""
     pairs_in_16_bits: bool = False
     """On some processors the runtime adds products of two neighbours in 16 bits: weights then get steps with which
     no such sum is cut off (export/quantization/saturation.py)."""

@@ -208,8 +208,9 @@ def _runs_of(events: list[dict[str, Any]]) -> list[tuple[float, list[NodeTime]]]
     nodes: list[NodeTime] = []
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            kind = event["args"].get("op_name", "")
-            nodes.append(NodeTime(names=(_plain_name(event["name"]),), kind=kind, microseconds=event["dur"]))
+            kind, precision = event["args"].get("op_name", ""), _precision(event["args"])
+            names = (_plain_name(event["name"]),)
+            nodes.append(NodeTime(names=names, kind=kind, microseconds=event["dur"], precision=precision))
         elif event.get("name") == "model_run":
             runs.append((float(event["dur"]), nodes))
             nodes = []
@@ -218,5 +219,5 @@ def _runs_of(events: list[dict[str, Any]]) -> list[tuple[float, list[NodeTime]]]
 
 def _plain_name(name: str) -> str:
     """The name of an ONNX node or of what it puts out, which a fused or rearranged node begins with."""
-    plain = re.sub(r"(_nchwc|_token_\d+|_kernel_time)+$", "", name)
+    plain = re.sub(r"(_nchwc|_token_\d+|_kernel_time|/\w+Fusion/?)+$", "", name)
     return plain[len("fused ") :] if plain.startswith("fused ") else plain

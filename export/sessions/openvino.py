@@ -94,6 +94,7 @@ def profiled(path: Path, threads: int, kind: str, image_BCHW: Any, runs: int) ->
     model = compiled(path, threads, image_BCHW.shape, PERF_COUNT=True)
     layers = {layer.get_friendly_name(): layer.get_rt_info() for layer in model.get_runtime_model().get_ordered_ops()}
     fused = {name: text(info["originalLayersNames"]).split(",") for name, info in layers.items()}
+    ran = {name: precision_in(text(info["runtimePrecision"])) for name, info in layers.items()}
     request = model.create_infer_request()
     found = []
     for _ in range(WARM + runs):
@@ -101,7 +102,7 @@ def profiled(path: Path, threads: int, kind: str, image_BCHW: Any, runs: int) ->
         request.infer({0: image_BCHW})
         whole = (time.perf_counter() - begun) * 1e6
         executed = [info for info in request.profiling_info if info.status == info.Status.EXECUTED]
-        found.append((whole, [_node_time(info, fused) for info in executed]))
+        found.append((whole, [_node_time(info, fused, ran) for info in executed]))
     return profile_of(found[WARM:])
 
 
@@ -123,8 +124,13 @@ def executed(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> dic
     counts: Counter[str] = Counter()
     for (layer, precision), number in layers(path, threads, shape).items():
         if layer in MULTIPLY:
-            counts[PRECISIONS.get(precision, precision.upper())] += number
+            counts[precision_in(precision)] += number
     return dict(counts)
+
+
+def precision_in(type_name: str) -> str:
+    """What the runtime calls u8 is INT8 in a report."""
+    return PRECISIONS.get(type_name, type_name.upper())
 
 
 def reason(error: RuntimeError) -> str:
@@ -144,8 +150,9 @@ def text(value: Any) -> str:
     return str(value.astype(str)) if hasattr(value, "astype") else str(value)
 
 
-def _node_time(info: Any, fused: dict[str, list[str]]) -> NodeTime:
-    """What a node of the compiled graph took, under the names of the ONNX nodes that were fused into it."""
+def _node_time(info: Any, fused: dict[str, list[str]], ran: dict[str, str]) -> NodeTime:
+    """What a node of the compiled graph took, in what, under the names of the ONNX nodes that were fused into it."""
     names = [name.partition("/")[0] for name in fused.get(info.node_name, []) if name]
     kind = info.node_type
-    return NodeTime(names=tuple(names), kind=kind, microseconds=info.real_time.total_seconds() * 1e6)
+    us, precision = info.real_time.total_seconds() * 1e6, ran.get(info.node_name, "")
+    return NodeTime(names=tuple(names), kind=kind, microseconds=us, precision=precision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compress.measure.skill import LITTLE, REASONS, THRESHOLD
-from compress.report.derived import applied, heat
+from compress.report.derived import applied, heat, uncovered
 from compress.report.derived.compared import Line, baseline, last_step
 from compress.report.derived.executed import executed_sentences
 from compress.report.derived.numbers import fixed, number, signed
@@ -39,6 +39,7 @@ def summary(report: Json) -> list[str]:
         *drop_sentences(report),
         *processor_sentences(report),
         *executed_sentences(report),
+        *uncovered.sentences(report),
         *slower_sentences(report),
         *heat.sentences(report),
     ]

@@ -26,7 +26,8 @@ def slower_sentences(report: Json) -> list[str]:
         if below and line.title in last and line.step != "baseline" and slower.get("than") != "baseline":
             found.append(f"{line.title} is slower than the baseline there ({line.speed_up:.2f}x).")
         if below and line.title in last and line.step != "baseline":
-            found[-1] += " Use the baseline on this runtime."
+            mixed = (line.row.get("layers") or {}).get("integer")
+            found[-1] += f" Use the baseline on this runtime{', or int8: {when: faster}' if mixed else ''}."
     return found
 
 
