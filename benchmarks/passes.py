@@ -31,8 +31,14 @@ STEPS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "sparsify": {"sparsify": {"pattern": "2:4"}},
     "foldable_norm": {"foldable_norm": {}},
     "truncate": {"truncate": {"level": 2}},
+    "int8_best": {"int8": {"effort": "best"}},
+    "int8_trained": {"int8": {"train": {}}},
+    "int4": {"low_bit": {"bits": 4}},
+    "int2_trained": {"low_bit": {"bits": 2, "train": {"epochs": 4, "rate": 1e-3}}},
 }
 """By the name of its chain, each step as a recipe has it."""
+INTEGERS = ("int8_best", "int8_trained", "int4", "int2_trained")
+"""Behind these nothing can be trained: what they need of that they do themselves."""
 PAYS = 1.2
 """A speed-up below this is within what timing varies by: it does not pay."""
 
@@ -69,7 +75,8 @@ def main(
     for title, step in STEPS.items():
         if title not in refused:
             recipe["compare"][title] = [step]
-            recipe["compare"][f"{title}_recovered"] = [step, recovery]
+            if title not in INTEGERS:
+                recipe["compare"][f"{title}_recovered"] = [step, recovery]
     recipe["compare"]["distill"] = [recovery]
     report = run(load(_written(recipe, folder)), folder, say=typer.echo).as_dict()
     page = _page(report, refused, epochs, train)
@@ -88,6 +95,8 @@ def _refusals(recipe: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """The passes that this network gives nothing to do, with their own reason."""
     found = {}
     for title, step in STEPS.items():
+        if title in INTEGERS:
+            continue
         loaded = load(_written({**recipe, "passes": [step]}, folder))
         task = loaded.task()
         try:

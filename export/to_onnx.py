@@ -32,6 +32,7 @@ from export.files import write_bytes
 from export.functional import as_translated, in_functions
 from export.graph import Dynamic
 from export.layers import port_of
+from export.packed import pack, unpacked
 from export.quantization.qdq import TRANSLATION, store_integers
 from export.quantization.saturation import pair_sums
 
@@ -74,6 +75,8 @@ def to_onnx(
     model.metadata_props.update(metadata or {})
     model.producer_name, model.producer_version = "segpress", version("segpress")
     proto = ir.to_proto(model)
+    if getattr(net, "meta", {}).get("packs"):
+        pack(proto)
     try:
         onnx.checker.check_model(proto, full_check=True)
         # Every runtime infers the shapes between layers again; in a small network they are a fifth of the file.
@@ -83,7 +86,7 @@ def to_onnx(
         raise ExportError(f"{path.name}: the exported file is not valid ONNX: {error}") from None
     write_bytes(path, data)
     made = {"opset": style.opset, "dynamic": list(style.dynamic), "torch": torch.__version__, "onnx": onnx.__version__}
-    if (sums := pair_sums(proto)) is not None:
+    if (sums := pair_sums(unpacked(proto))) is not None:
         made["pair_sums"] = asdict(sums)
     (image,), (logits,) = proto.graph.input, proto.graph.output
     return Artifact(path=path, format="onnx", input=port_of(image), output=port_of(logits), made=made).sealed()

@@ -68,7 +68,7 @@ def test_where_integers_cost_nothing_all_layers_are_in_integers(tmp_path: Path, 
     net = Int8(method="min_max", max_drop=0.05)(task.net, task)
     assert isinstance(net, Quantized)
     assert net.keep_float == ()
-    assert "all layers in integers" in notes[0]
+    assert any("all layers in integers" in note for note in notes)
 
 
 def test_without_validation_cases_it_is_refused(task: Task) -> None:
@@ -92,7 +92,7 @@ def test_coarser_steps_that_cost_nothing_are_told_and_kept(tmp_path: Path, recip
     assert net.exact == ()
     coarser = net.coarser(onnxruntime.RULES)
     assert net.coarser(dataclasses.replace(onnxruntime.RULES, pairs_in_16_bits=False)) == {}
-    (note,) = notes
+    (note,) = (line for line in notes if "coarser steps" in line)
     assert note.startswith(f"int8: {sum(coarser.values())} output channels in {len(coarser)} layers have coarser steps")
 
 

@@ -33,6 +33,8 @@ TRAINING = sorted((ROOT / "recipes" / "train").glob("*.yaml"))
 # Whole chains take long even at toy size: they run on demand.
 SLOW = (
     "nerve_unet_int8",
+    "nerve_unet_int8_best",
+    "nerve_unet_int4",
     "unet_edge",
     "nerve_unet_edge",
     "polyp_unet_edge",
@@ -74,6 +76,8 @@ def toy_step(step: Any) -> Any:
     ((word, options),) = step.items() if isinstance(step, dict) else ((step, {}),)
     if word == "int8":
         return {word: {**options, "calibrate": 4}}
+    if word == "low_bit":
+        return {word: {**options, "calibrate": 4, "steps": 5}}
     if word == "distill":
         others = {key: value for key, value in options.items() if key not in ("epochs", "steps", "minutes")}
         return {word: {**others, "epochs": 1, "rate": 1e-3}}

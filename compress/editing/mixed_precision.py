@@ -51,7 +51,7 @@ def in_float(quantized: Quantized, task: Task, max_drop: float) -> tuple[str, ..
             "int8: max_drop is measured on validation cases and there are none: give cases the split 'val', set data "
             "val above 0, or leave max_drop out"
         )
-    rules = _on_cpus()
+    rules = on_cpus()
     before_NK = _dice(quantized.graph, task)
 
     def drop(kept: Sequence[str]) -> float:
@@ -79,7 +79,7 @@ def in_float(quantized: Quantized, task: Task, max_drop: float) -> tuple[str, ..
     return kept
 
 
-def _on_cpus() -> list[Rules]:
+def on_cpus() -> list[Rules]:
     """Each way in which a runtime of CPUs wants integers placed; all are simulated, and the worst of them decides."""
     kinds = [find_backend(word) for word in words("export.backends")]
     return list(dict.fromkeys(kind.rules for kind in kinds if kind.rules is not None and "cpu" in kind.runs_on))
@@ -148,17 +148,12 @@ def _fewest(enough: Callable[[int], bool], most: int) -> int:
 
 def with_exact(quantized: Quantized, exact: Sequence[str]) -> Quantized:
     """The same network with more layers in float wherever sums must fit 16 bits."""
-    return _changed(quantized, quantized.keep_float, (*quantized.exact, *exact))
+    return quantized.changed(exact=(*quantized.exact, *exact))
 
 
 def with_float(quantized: Quantized, kept: Sequence[str]) -> Quantized:
     """The same network with more layers in float."""
-    return _changed(quantized, (*quantized.keep_float, *kept), quantized.exact)
-
-
-def _changed(quantized: Quantized, keep_float: tuple[str, ...], exact: tuple[str, ...]) -> Quantized:
-    ranges = {name: (low, high) for name, (low, high) in zip(quantized.names, quantized.ranges.tolist(), strict=True)}
-    return Quantized(quantized.graph, ranges, keep_float, exact).eval()
+    return quantized.changed(keep_float=(*quantized.keep_float, *kept))
 
 
 def _dice(net: nn.Module, task: Task, role: Role = "val") -> np.ndarray:

@@ -34,6 +34,7 @@ RULES = Rules(
     adds="skip",
     one_scale_concat=True,
     transposed_as_convolution=True,
+    packs=False,
     least_channels=16,
 )
 

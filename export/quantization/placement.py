@@ -37,6 +37,7 @@ from export.quantization.carriers import (
     tensors_into,
 )
 from export.quantization.integer_weights import grid_constants, quantize_weights
+from export.quantization.learnt import NOTHING, Learnt
 from export.quantization.qdq import PAIR
 from export.quantization.rules import Rules
 from export.quantization.saturation import depthwise
@@ -56,7 +57,11 @@ _ANY = Rules(
 
 
 def place(
-    graph: fx.GraphModule, ranges: Mapping[str, Range], keep_float: Collection[str], rules: Rules
+    graph: fx.GraphModule,
+    ranges: Mapping[str, Range],
+    keep_float: Collection[str],
+    rules: Rules,
+    learnt: Learnt = NOTHING,
 ) -> fx.GraphModule:
     """A copy of a folded graph with Quantize-Dequantize pairs where `rules` want them.
 
@@ -64,8 +69,10 @@ def place(
         graph: float, with batch norms folded.
         ranges: of every activation that may be quantized, by the name of its node.
         keep_float: layer names or patterns (`head`, `encoder.0.*`) that stay in float.
+        learnt: grids that weights lie on already, and what biases are corrected with.
     """
     graph = copy.deepcopy(graph)
+    learnt.mark(graph)
     integer = [node for node in convolutions(graph) if not _stays_float(graph, node, ranges, keep_float, rules)]
     transposed_as_convolution(graph, [node for node in integer if _only_as_convolution(graph, node, ranges, rules)])
     ranges = stretch(graph, _chosen(graph, integer, rules), ranges, rules)
@@ -79,6 +86,7 @@ def place(
             _quantize_tensor(graph, name, span, rules)
     read_stretched(graph)
     clean(graph)
+    graph.meta["packs"] = rules.packs
     return graph
 
 

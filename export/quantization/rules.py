@@ -38,5 +38,7 @@ class Rules:
     pairs_in_16_bits: bool = False
     """On some processors the runtime adds products of two neighbours in 16 bits: weights then get steps with which
     no such sum is cut off (export/quantization/saturation.py)."""
+    packs: bool = True
+    """Whether the runtime expands weights of few bits, stored in as many, when it opens the file (export/packed.py)."""
     least_channels: int = 0
     """Convolutions with fewer input or output channels stay in float."""
