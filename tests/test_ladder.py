@@ -24,6 +24,7 @@ from compress.editing.integers.rounding import Rounding, rounded
 from compress.editing.integers.simulated import Simulated
 from compress.editing.integers.training import LearnSteps
 from compress.errors import PassError
+from compress.measure.complexity import bit_operations
 from compress.passes.int8 import Int8
 from compress.passes.low_bit import LowBit
 from compress.recipe import load
@@ -289,3 +290,13 @@ def test_training_with_rounding_brings_2_bits_back(task: Task) -> None:
         codes = net.graph.get_parameter(path) / grid.scale_O.max()
         assert np.isfinite(codes.numpy()).all()
     assert "validation Dice" in note
+
+
+def test_weights_of_few_bits_count_as_few_bit_operations() -> None:
+    graph, ranges, _ = calibration("residual")
+    counted = []
+    for bits in (8, 4, 2):
+        grids = weight_grids(graph, integer_layers(graph, ()), ranges, lambda _, bits=bits: bits, openvino.RULES)
+        net = Quantized(graph, ranges, (), learnt=Learnt(grids=grids))
+        counted.append(bit_operations(net.placed(openvino.RULES), image()))
+    assert counted[0] == 2 * counted[1] == 4 * counted[2]

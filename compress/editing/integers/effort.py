@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 Effort = Literal["fast", "normal", "best"]
 HELD_BACK = 4
 """Cases on which rungs are judged, at most; a quarter of all."""
-LEARNT_FROM = 8
-"""Cases that rounding is learnt from, at most."""
+LEARNT_FROM = (8, 32)
+"""Cases that rounding is learnt from, at least where there are as many, and at most."""
+_PIXELS = 2**20
+"""Of all these cases: what layers answered to them is held in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,9 @@ class Ladder:
         layers = integer_layers(before.graph, self.keep)
         grids = weight_grids(before.graph, layers, before.spans(), self.bits, rules)
         simulated = Simulated(before.graph, layers, before.spans(), rules)
-        learn = [torch.from_numpy(image) for image in self.task.data.images(self.cases[: self._learn][:LEARNT_FROM])]
+        least, most = LEARNT_FROM
+        count = min(max(_PIXELS // self.task.example[0, 0].numel(), least), most, self._learn)
+        learn = [torch.from_numpy(image) for image in self.task.data.images(self.cases[:count])]
         how = Rounding(steps=self.steps, seed=self.task.seed)
         fitted = rounded(simulated, grids, learn, self.held_back, how)
         after = with_weights(before, grids, fitted)

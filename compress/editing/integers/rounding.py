@@ -29,7 +29,7 @@ _BETA = (20.0, 2.0)
 """How sharply the regularizer tells 0 and 1 from what lies between, at first and at last."""
 _FREE = 0.2
 """Share of the steps before it sets in."""
-_RATE = 0.02
+_RATE = 0.04
 _RATE_OF_BIASES = 1e-3
 """In standard deviations of what the block answers."""
 
@@ -176,8 +176,7 @@ class _Block:
         groups = [{"params": ways, "lr": _RATE}, {"params": list(shifts.values()), "lr": _RATE_OF_BIASES}]
         optimizer = torch.optim.Adam([group for group in groups if group["params"]])
         for step in range(steps):
-            place = int(torch.randint(len(learn), (1,), generator=random))
-            read, wanted = cuts.cut(*learn[place], random)
+            read, wanted = cuts.drawn(learn, random)
             weights = {path: choice.soft() for path, choice in self.choices.items()}
             weights |= {path: bias + unit * shifts[path] for path, bias in self.biases.items()}
             loss = cuts.inner(self._answer(read, weights), wanted).square().mean() / worst

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,8 +11,10 @@ import torch
 from torch import Tensor
 
 from compress.editing.integers.regions import Region
-from export.graph import CONVS, aten
+from export.graph import CONVS, TRANSPOSED, aten
 
+AT_ONCE = 8
+"""Small cases that are learnt from together."""
 SIDE = 64
 """Pixels of a side that are compared."""
 _POINTWISE = (
@@ -34,12 +38,21 @@ class Window:
     """How pieces are taken; a margin of None takes everything."""
 
     margin: int | None
+    together: bool = True
+    """Whether several cases can be answered at once."""
     _place: dict[str, tuple[slice, ...]] = field(default_factory=dict)
 
-    def cut(self, read: Tensor, wanted: Tensor, random: torch.Generator) -> Cut:
+    def drawn(self, pairs: Sequence[Cut], random: torch.Generator) -> Cut:
+        """What is read and wanted of some cases, drawn at random: a piece of one, or all of several that are small."""
+        if self.margin is not None:
+            return self._cut(*pairs[int(torch.randint(len(pairs), (1,), generator=random))], random)
+        count = max(1, min(AT_ONCE, SIDE**2 // math.prod(pairs[0][1].shape[2:]))) if self.together else 1
+        places = torch.randint(len(pairs), (count,), generator=random).tolist()
+        return torch.cat([pairs[place][0] for place in places]), torch.cat([pairs[place][1] for place in places])
+
+    def _cut(self, read: Tensor, wanted: Tensor, random: torch.Generator) -> Cut:
         """A piece of what is read, with a margin, and the piece of what is wanted that it covers."""
-        if self.margin is None:
-            return read, wanted
+        assert self.margin is not None
         outer, inner, within = [], [], []
         for side in wanted.shape[2:]:
             length = min(SIDE, side)
@@ -62,7 +75,10 @@ def windows(region: Region, read: Tensor, wanted: Tensor) -> Window:
     margins = [_margin(node) for node in region.nodes]
     same_size = read.dim() > 2 and read.shape[2:] == wanted.shape[2:]
     if None in margins or not same_size or max(wanted.shape[2:]) <= 2 * SIDE:
-        return Window(margin=None)
+        # A shape that was written down when the graph was captured is that of one case.
+        return Window(
+            margin=None, together=all(node.target in (*_POINTWISE, *CONVS, *TRANSPOSED) for node in region.nodes)
+        )
     return Window(margin=sum(margin for margin in margins if margin is not None))
 
 
