@@ -4,9 +4,8 @@
 
 Ours for OpenVINO and for ONNX Runtime, NNCF's post-training quantization (OpenVINO), and ONNX
 Runtime's quantize_static with its default settings; the float network on all three runtimes beside
-them. All calibrate on the same cases. The time that calibration takes is measured in turns with NNCF's. `--networks` is
-a folder of folders with a recipe.yaml each, a trained network and its data: their drops are a second table. The result
-is written to benchmarks/ptq.md.
+them. All calibrate on the same cases. `--networks` is a folder of folders with a recipe.yaml each, a trained network
+and its data: their drops are a second table. The result is written to benchmarks/ptq.md.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from benchmarks.ptq_networks import calibration_page, calibration_times, networks_page
+from benchmarks.ptq_networks import networks_page
 from benchmarks.ptq_peers import nncf_artifact, onnxruntime_static
 from compress import progress
 from compress.cache import Cache, versions
@@ -78,8 +77,7 @@ def main(
         images = list(task.data.images(task.data.cases["test"][:16]))
         runs = {entry.name: _run(entry.infer, images) for entry in entries}
         times = interleaved(runs, timing, task.seed)
-        spent = calibration_times(task, Path(scratch), turns=5)
-    page = _page(entries, scores, times, threads, task) + calibration_page(spent, task)
+    page = _page(entries, scores, times, threads, task)
     if networks is not None:
         page += networks_page(networks, threads, cases)
     write_bytes(to, page.encode())

@@ -1,14 +1,12 @@
-"""The parts of benchmarks/ptq.py about time and about many networks: calibration in turns with NNCF's, and drops."""
+"""The part of benchmarks/ptq.py about many networks: what each tool's integers cost them."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,66 +15,17 @@ from compress import progress
 from compress.errors import SegpressError
 from compress.gates.judging.paired_drop import paired_drop
 from compress.measure.segmentation import Scores
-from compress.passes.int8 import Int8, calibrated
+from compress.passes.int8 import Int8
 from compress.recipe import load
 from compress.task import Task
 from export.artifact import Artifact
 from export.backend import Backend
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
-from export.capture import folded_graph
 from export.files import make_folder
 from export.to_onnx import to_onnx
 
-Seconds = dict[str, list[float]]
 OURS = {"normal": Int8(), "best": Int8(effort="best")}
-
-
-def calibration_times(task: Task, folder: Path, turns: int) -> Seconds:
-    """Seconds that each way of calibrating takes, in turns."""
-    graph = folded_graph(task.net, task.example, task.dynamic)
-    images = [torch.from_numpy(image) for image in task.data.images(task.data.cases["calibration"])]
-    onnx = to_onnx(graph, task.example, make_folder(folder / "calibration") / "model.onnx")
-    ways: dict[str, Callable[[], object]] = {
-        "NNCF, quantize()": partial(nncf_artifact, onnx, task, onnx.path.parent, 1),
-        **{
-            f"segpress, ranges by `{method}`": partial(
-                calibrated, graph, lambda: images, Int8(method=method), len(images)
-            )
-            for method in ("mse", "min_max")
-        },
-        "segpress, the whole of `int8`": partial(Int8(), task.net, task),
-    }
-    found: Seconds = {name: [] for name in ways}
-    for _ in range(turns):
-        for name, run in ways.items():
-            started = time.perf_counter()
-            run()
-            found[name].append(time.perf_counter() - started)
-    return found
-
-
-def calibration_page(found: Seconds, task: Task) -> str:
-    """A table of the medians, and of the ratio to the first within each turn."""
-    first, *_ = found
-    lines = []
-    for name, seconds in found.items():
-        ratio = np.median(np.asarray(seconds) / np.asarray(found[first]))
-        lines.append(f"| {name} | {np.median(seconds):.1f} | {ratio:.2f} |")
-    return "\n".join(
-        [
-            "",
-            "## Calibration",
-            "",
-            f"Seconds on {len(task.data.cases['calibration'])} cases, in turns, median of {len(found[first])}; the "
-            "ratio is the median of those within a turn. The whole pass also tries rungs on cases held back.",
-            "",
-            "| what | seconds | over NNCF |",
-            "|---|---|---|",
-            *lines,
-            "",
-        ]
-    )
 
 
 def networks_page(folder: Path, threads: int, most: int) -> str:

@@ -128,6 +128,7 @@ def test_learnt_rounding_of_4_bits_is_better_than_the_nearest_points(name: str) 
     fitted = rounded(simulated, grids, learn, held, Rounding(steps=60, seed=0))
     after = with_weights(before, grids, fitted)
 
+    @torch.no_grad()
     def error(of: Quantized) -> float:
         return float((of.placed(openvino.RULES)(held[0]) - graph(held[0])).square().mean())
 
@@ -196,8 +197,7 @@ def test_a_rung_that_does_not_help_is_left_out_and_said_so(task: Task, monkeypat
     assert net(task.example).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("bits", [4, 2])
-@pytest.mark.parametrize("opset", [18, 21])
+@pytest.mark.parametrize(("bits", "opset"), [(4, 18), (4, 21), (2, 21)])
 def test_a_file_with_weights_of_few_bits_opens_everywhere_and_is_smaller(bits: int, opset: int, tmp_path: Path) -> None:
     graph, ranges, _ = calibration("unet")
     grids = weight_grids(graph, integer_layers(graph, ()), ranges, lambda _: bits, openvino.RULES)
@@ -300,3 +300,18 @@ def test_weights_of_few_bits_count_as_few_bit_operations() -> None:
         net = Quantized(graph, ranges, (), learnt=Learnt(grids=grids))
         counted.append(bit_operations(net.placed(openvino.RULES), image()))
     assert counted[0] == 2 * counted[1] == 4 * counted[2]
+
+
+@pytest.mark.parametrize("name", ["unet", "bottleneck", "attention"])
+def test_learned_steps_answer_several_cases_as_each_alone_however_they_lie(name: str) -> None:
+    graph, ranges, _ = calibration(name)
+    grids = weight_grids(graph, integer_layers(graph, ()), ranges, lambda _: 8, onnxruntime.RULES)
+    steps = LearnedSteps(graph, grids, ranges, onnxruntime.RULES)
+    images = torch.cat([example(name, 1), example(name, 2)])
+    with torch.no_grad():
+        alone = torch.cat([steps(images[:1]), steps(images[1:])])
+        for parameter in steps.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        together = steps(images.contiguous(memory_format=torch.channels_last))
+    assert float((together - alone).abs().max()) < 0.05 * float(alone.abs().max())

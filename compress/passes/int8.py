@@ -92,9 +92,12 @@ class Int8:
         graph = folded_graph(net, task.example, task.dynamic)
         check_keep(self.keep, [layer_name(node) for node in convolutions(graph)], "int8")
         ladder = Ladder(word="int8", graph=graph, task=task, cases=cases, estimator=self.estimator, keep=self.keep)
-        quantized = ladder.climbed(self.effort)
-        if self.train is not None:
-            quantized = trained("int8", self.train, quantized, task, ladder.bits)
+        if self.train is None:
+            quantized = ladder.climbed(self.effort)
+        else:
+            # Where channels differ too much, no gradient brings them back: they are brought to like widths first.
+            begun = ladder.climbed("best", rounds=self.effort == "best")
+            quantized = trained("int8", self.train, begun, task, ladder.bits)
         return finished(quantized, net, task, self.max_drop, "int8")
 
     def _cases(self, task: Task) -> Sequence[Any]:

@@ -21,6 +21,7 @@ from export.graph import CONVS, convolutions, groups_of, weight_of
 from export.quantization.carriers import source_of
 from export.quantization.integer_weights import per_weight
 from export.quantization.learnt import Grid, weight_path
+from export.quantization.observers import layout_is_free
 from export.quantization.rules import Rules
 from export.quantization.saturation import depthwise
 from export.quantization.scales import Range, grid
@@ -42,6 +43,9 @@ class LearnedSteps(nn.Module):
         self.layers = {node.name: weight_path(node) for node in convolutions(self.graph) if weight_path(node) in grids}
         nodes = [node for node in convolutions(self.graph) if node.name in self.layers]
         self.sources = {node.name: source_of(node.args[0]).name for node in nodes}
+        self.free = layout_is_free(self.graph)
+        """Whether images and weights may lie in another order."""
+        self.together = _takes_several(self.graph)
         names = list(dict.fromkeys(self.sources.values()))
         self.places = {name: place for place, name in enumerate(names)}
         points = [grid(ranges[name], rules) for name in names]
@@ -61,8 +65,8 @@ class LearnedSteps(nn.Module):
             self.weight_steps.append(nn.Parameter(per_weight(node, scale_O.to(weight.dtype), weight).log()))
 
     def forward(self, image: Tensor) -> Tensor:
-        answer: Tensor = _Rounding(self).run(image)
-        return answer
+        cases = [image] if self.together else image.split(1)
+        return torch.cat([_Rounding(self).run(case if self.free else case.contiguous()) for case in cases])
 
     def rounded_weight(self, path: str, weight: Tensor) -> Tensor:
         """A weight on its grid, in float32."""
@@ -95,6 +99,20 @@ class LearnedSteps(nn.Module):
         return graph, grids, found
 
 
+@torch.no_grad()
+def _takes_several(graph: fx.GraphModule) -> bool:
+    """Whether a graph that was captured with one case answers two at once: shapes can be written down in it."""
+    (image,) = (node for node in graph.graph.nodes if node.op == "placeholder")
+    shape = [int(side) for side in image.meta["val"].shape[1:]]
+    two = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        both = graph(two)
+    except (RuntimeError, ValueError):
+        return False
+    alone = torch.cat([graph(two[:1]), graph(two[1:])])
+    return both.shape == alone.shape and torch.allclose(both, alone, rtol=1e-2, atol=1e-3 * float(alone.abs().max()))
+
+
 def _last(graph: fx.GraphModule, node: fx.Node, found: Grid) -> int:
     widened = depthwise(node.target in CONVS, weight_of(graph, node).shape, groups_of(node))
     return found.largest if widened else min(found.largest, SAFE)
@@ -110,6 +128,9 @@ class _Rounding(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         path = self.learned.layers.get(n.name)
+        if n.target is torch.ops.aten.view.default:
+            args, _ = self.fetch_args_kwargs_from_env(n)
+            return args[0].reshape(args[1])
         if path is None:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
@@ -117,6 +138,8 @@ class _Rounding(fx.Interpreter):
         if source not in self.rounded:
             self.rounded[source] = self.learned.rounded_activation(source, args[0])
         weight = self.learned.rounded_weight(path, args[1])
+        if not self.learned.free:
+            weight = weight.contiguous()
         assert callable(n.target)
         return n.target(self.rounded[source], weight, *args[2:], **kwargs)
 

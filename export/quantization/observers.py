@@ -183,7 +183,7 @@ def _flat(activation: Tensor) -> Tensor:
 @torch.inference_mode()
 def observe(graph: fx.GraphModule, names: set[str], observer: Observer, images: Iterable[Tensor]) -> None:
     """Run the graph on every image (1C..) and show the activations of these names to the observer."""
-    free = all(str(node.target) not in _BY_MEMORY for node in graph.graph.nodes)
+    free = layout_is_free(graph)
     if free:
         graph = copy.deepcopy(graph)
         for parameter in graph.parameters():
@@ -192,6 +192,11 @@ def observe(graph: fx.GraphModule, names: set[str], observer: Observer, images: 
     observed = _Observed(graph, names, observer)
     for image in images:
         observed.run(_channels_last(image) if free else image)
+
+
+def layout_is_free(graph: fx.GraphModule) -> bool:
+    """Whether tensors may lie in another order than where the graph was captured (`view` must then be `reshape`)."""
+    return all(str(node.target) not in _BY_MEMORY for node in graph.graph.nodes)
 
 
 _BY_MEMORY = ("aten.as_strided.default", "aten.view.dtype", "aten.view_as_complex.default", "aten.view_as_real.default")

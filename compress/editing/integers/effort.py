@@ -56,8 +56,11 @@ class Ladder:
     steps: int = 150
     """Of gradient descent for each block of layers."""
 
-    def climbed(self, effort: Effort) -> Quantized:
+    def climbed(self, effort: Effort, rounds: bool = True) -> Quantized:
         """The network in integers, every rung up to this one tried.
+
+        Args:
+            rounds: whether `best` learns how weights are rounded; not where they are trained afterwards.
 
         Raises:
             PassError: if nothing can be calibrated on the cases.
@@ -72,7 +75,7 @@ class Ladder:
             found, channels = self._equalized(found, channels)
         means = Learnt(grids=found.learnt.grids, means=channels.means)
         found = self._better(found, found.changed(learnt=means), "biases corrected by what rounding adds on average")
-        return self._rounded(found) if effort == "best" else found
+        return self._rounded(found) if effort == "best" and rounds else found
 
     @property
     def _held(self) -> int:
