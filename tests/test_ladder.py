@@ -315,3 +315,38 @@ def test_learned_steps_answer_several_cases_as_each_alone_however_they_lie(name:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         together = steps(images.contiguous(memory_format=torch.channels_last))
     assert float((together - alone).abs().max()) < 0.05 * float(alone.abs().max())
+
+
+def loud(task: Task) -> Task:
+    """The task of a network with a channel so loud that integers see nothing of the others."""
+    first = next(layer for layer in task.net.decoder[-1] if isinstance(layer, nn.BatchNorm2d))  # type: ignore[union-attr, index]
+    second = [layer for layer in task.net.decoder[-1] if isinstance(layer, nn.Conv2d)][1]  # type: ignore[union-attr, index]
+    with torch.no_grad():
+        # A ReLU between them passes the factor on: the network answers as before.
+        first.weight[:2] *= 3000
+        first.bias[:2] *= 3000
+        second.weight[:, :2] /= 3000
+    return task
+
+
+@torch.no_grad()
+def lost(net: nn.Module, task: Task) -> float:
+    some = task.data.cases["test"][:12]
+
+    def dice(one: Callable[[Tensor], Tensor]) -> float:
+        return task.measure(lambda image: one(torch.from_numpy(image)).numpy(), cases=some).mean("dice")
+
+    assert isinstance(net, Quantized)
+    return dice(task.net) - dice(net.placed(onnxruntime.RULES))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [Int8(method="min_max", effort="best"), Int8(method="min_max", train=LearnSteps(epochs=2, rate=1e-4))],
+    ids=["best", "trained"],
+)
+def test_at_least_half_of_what_plain_integers_lose_is_won_back(how: Int8, task: Task) -> None:
+    task = loud(task)
+    plain = lost(Int8(method="min_max", effort="fast")(task.net, task), task)
+    assert plain > 0.05
+    assert lost(how(task.net, task), task) < plain / 2
