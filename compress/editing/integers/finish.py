@@ -40,7 +40,8 @@ def _about_concatenations(quantized: Quantized, word: str) -> Iterator[str]:
         (True, "stretched, exactly and at no cost, with the weights that read them"),
         (
             False,
-            "not stretched, because more than convolutions of 8 bits reads them: OpenVINO gets a scale of their own for them",
+            "not stretched, because more than convolutions of 8 bits reads them: OpenVINO gets "
+            "a scale of their own for them",
         ),
     ):
         found = [each for each in quantized.narrow() if each.stretched == stretched]
