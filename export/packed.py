@@ -1,9 +1,10 @@
 """Integer weights of few bits, stored in as many: two or four in a byte, expanded again by standard operators.
 
-A runtime folds what is computed from stored tensors alone when it opens the file (seen in ONNX Runtime 1.32 and
-OpenVINO 2026.4): it runs the same int8 kernels, and only the file is smaller. ONNX's own 4-bit type needs opset 21;
-read by a DequantizeLinear it makes ONNX Runtime compute in float, so that a Cast to int8 stands between. Its 2-bit type
-(opset 25) opens in ONNX Runtime with such a Cast alone, and in OpenVINO not at all: 2 bits are always stored as bytes.
+ONNX Runtime 1.32 folds what is computed from stored tensors alone when it opens a file: it runs the same int8 kernels,
+and only the file is smaller. OpenVINO 2026.4 folds the Cast of a 4-bit type, but from an IR no arithmetic on bytes: it
+repeats that in every inference, with the convolution in float (seen in its compiled graph). ONNX's own 4-bit type needs
+opset 21; read by a DequantizeLinear it makes ONNX Runtime compute in float, so that a Cast to int8 stands between. Its
+2-bit type (opset 25) opens in ONNX Runtime with such a Cast alone, and in OpenVINO not at all.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ _UNPACK = "unpack/"
 Codes = NDArray[np.int8]
 
 
-def pack(model: onnx.ModelProto) -> int:
+def pack(model: onnx.ModelProto, *, as_bytes: bool) -> int:
     """Store every int8 weight whose codes fit in 4 or 2 bits in as many, in place; returns how many.
 
     What fits is seen from the codes: one of 8 bits has some near the ends.
+
+    Args:
+        as_bytes: whether bytes may hold them; otherwise 2 bits are stored in 4.
     """
     graph = model.graph
     opset = max(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
@@ -39,6 +43,8 @@ def pack(model: onnx.ModelProto) -> int:
         weight = tensor.name in read and tensor.data_type == TensorProto.INT8 and len(tensor.dims) > 1
         codes = numpy_helper.to_array(tensor) if weight else None
         bits = None if codes is None else _bits(codes)
+        if bits == 2 and not as_bytes:
+            bits = 4
         if codes is None or bits is None:
             kept.append(tensor)
             continue

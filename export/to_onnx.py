@@ -12,7 +12,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from export.files import write_bytes
 from export.functional import as_translated, in_functions
 from export.graph import Dynamic
 from export.layers import port_of
-from export.packed import pack, unpacked
+from export.packed import INT4_SINCE, pack, unpacked
 from export.quantization.qdq import TRANSLATION, store_integers
 from export.quantization.saturation import pair_sums
 
@@ -67,6 +67,9 @@ def to_onnx(
     """
     if style.opset not in OPSETS:
         raise ExportError(f"opset {style.opset} cannot be written; choose {OPSETS[0]} to {OPSETS[-1]}")
+    packs = getattr(net, "meta", {}).get("packs")
+    if packs == "int4":
+        style = replace(style, opset=max(style.opset, INT4_SINCE))
     model = _translated(net, example, style)
     store_integers(model)
     _check_size(model, type(net).__name__)
@@ -75,8 +78,8 @@ def to_onnx(
     model.metadata_props.update(metadata or {})
     model.producer_name, model.producer_version = "segpress", version("segpress")
     proto = ir.to_proto(model)
-    if getattr(net, "meta", {}).get("packs"):
-        pack(proto)
+    if packs is not None:
+        pack(proto, as_bytes=packs == "bytes")
     try:
         onnx.checker.check_model(proto, full_check=True)
         # Every runtime infers the shapes between layers again; in a small network they are a fifth of the file.

@@ -53,6 +53,7 @@ RULES = Rules(
     padding_beyond_kernel=False,
     padded_groups_of_volumes=False,
     channels_under_even_kernels=64,
+    packs="int4",
 )
 
 

@@ -34,7 +34,7 @@ RULES = Rules(
     adds="skip",
     one_scale_concat=True,
     transposed_as_convolution=True,
-    packs=False,
+    packs=None,
     least_channels=16,
 )
 

@@ -86,7 +86,8 @@ def place(
             _quantize_tensor(graph, name, span, rules)
     read_stretched(graph)
     clean(graph)
-    graph.meta["packs"] = rules.packs
+    if any(grid.bits < 8 for grid in learnt.grids.values()):
+        graph.meta["packs"] = rules.packs
     return graph
 
 
