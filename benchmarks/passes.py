@@ -33,8 +33,14 @@ STEPS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "truncate": {"truncate": {"level": 2}},
     "half": {"half": {}},
     "bfloat16": {"half": {"type": "bfloat16"}},
+    "int8_best": {"int8": {"effort": "best"}},
+    "int8_trained": {"int8": {"train": {}}},
+    "int4": {"low_bit": {"bits": 4}},
+    "int2_trained": {"low_bit": {"bits": 2, "train": {"epochs": 4, "rate": 1e-3}}},
 }
 """By the name of its chain, each step as a recipe has it."""
+INTEGERS = ("int8_best", "int8_trained", "int4", "int2_trained")
+"""Behind these nothing can be trained: what they need of that they do themselves."""
 PAYS = 1.2
 """A speed-up below this is within what timing varies by: it does not pay."""
 
@@ -71,8 +77,9 @@ def main(
     for title, step in STEPS.items():
         if title not in refused:
             recipe["compare"][title] = [step]
-            # Nothing follows a network in 16 bits.
-            recipe["compare"] |= {} if "half" in step else {f"{title}_recovered": [step, recovery]}
+            # Nothing follows a network in 16 bits or in integers.
+            if title not in INTEGERS and "half" not in step:
+                recipe["compare"][f"{title}_recovered"] = [step, recovery]
     recipe["compare"]["distill"] = [recovery]
     report = run(load(_written(recipe, folder)), folder, say=typer.echo).as_dict()
     page = _page(report, refused, epochs, train)
@@ -91,6 +98,8 @@ def _refusals(recipe: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """The passes that this network gives nothing to do, with their own reason."""
     found = {}
     for title, step in STEPS.items():
+        if title in INTEGERS:
+            continue
         loaded = load(_written({**recipe, "passes": [step]}, folder))
         task = loaded.task()
         try:

@@ -1,10 +1,11 @@
 """Post-training int8 of one network by four tools, scored on the same test cases and timed in turns.
 
-    python -m benchmarks.ptq --data <folder of usgra_nerve>
+    python -m benchmarks.ptq --data <folder of usgra_nerve> [--networks <folder>]
 
 Ours for OpenVINO and for ONNX Runtime, NNCF's post-training quantization (OpenVINO), and ONNX
 Runtime's quantize_static with its default settings; the float network on all three runtimes beside
-them. All calibrate on the same cases. The result is written to benchmarks/ptq.md.
+them. All calibrate on the same cases. `--networks` is a folder of folders with a recipe.yaml each, a trained network
+and its data: their drops are a second table. The result is written to benchmarks/ptq.md.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,8 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from benchmarks.ptq_networks import networks_page
+from benchmarks.ptq_peers import nncf_artifact, onnxruntime_static
 from compress import progress
 from compress.cache import Cache, versions
 from compress.gates.judging.paired_drop import paired_drop
@@ -31,9 +34,7 @@ from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.stages import baseline, chain
 from compress.recipe import load
 from compress.task import Task
-from export.artifact import Artifact, Infer
-from export.backends.onnxruntime import OnnxRuntime
-from export.backends.openvino import OpenVino
+from export.artifact import Infer
 from export.backends.torch import infer_from_module
 from export.files import write_bytes
 from export.host import conditions, host_facts
@@ -58,9 +59,11 @@ def main(
     threads: int = 2,
     samples: int = 200,
     seconds: float = 60.0,
+    networks: Annotated[Path | None, typer.Option(help="Folder of trained networks, a recipe.yaml in each.")] = None,
+    cases: Annotated[int, typer.Option(help="Test cases on which each of these is scored.")] = 60,
     to: Annotated[Path, typer.Option(help="The Markdown file to write.")] = HERE / "ptq.md",
 ) -> None:
-    """Quantize, score and time; print and write the table."""
+    """Quantize, score and time; print and write the tables."""
     loaded = load(recipe, data)
     task = loaded.task()
     task.check()
@@ -75,6 +78,8 @@ def main(
         runs = {entry.name: _run(entry.infer, images) for entry in entries}
         times = interleaved(runs, timing, task.seed)
     page = _page(entries, scores, times, threads, task)
+    if networks is not None:
+        page += networks_page(networks, threads, cases)
     write_bytes(to, page.encode())
     Console(width=140).print(page, markup=False)
 
@@ -104,40 +109,10 @@ def _entries(recipe: Any, task: Task, folder: Path, threads: int, stack: context
     yield ours("onnxruntime", stage, "ONNX Runtime int8, segpress")
     yield ours("openvino", stage, "OpenVINO int8, segpress")
     onnx = builder.exports.file(before, "model", None)
-    for make in (_onnxruntime_static, _nncf):
+    for make in (onnxruntime_static, nncf_artifact):
         name, artifact, backend = make(onnx, task, folder, threads)
         opened = stack.enter_context(backend.open(artifact))
         yield Entry(name=name, infer=opened, size_mb=artifact.size_mb)
-
-
-def _nncf(onnx: Artifact, task: Task, folder: Path, threads: int) -> tuple[str, Artifact, OpenVino]:
-    import nncf
-    import openvino as ov
-
-    images = list(task.data.images(task.data.cases["calibration"]))
-    model = ov.Core().read_model(onnx.path)
-    made = nncf.quantize(model, nncf.Dataset(images, lambda image: {0: image}), subset_size=len(images))
-    path = folder / "nncf.xml"
-    ov.save_model(made, path, compress_to_fp16=False)
-    artifact = replace(onnx, path=path, format="openvino", beside=(path.with_suffix(".bin").name,)).sealed()
-    return "OpenVINO int8, NNCF post-training", artifact, OpenVino(threads=threads)
-
-
-def _onnxruntime_static(onnx: Artifact, task: Task, folder: Path, threads: int) -> tuple[str, Artifact, OnnxRuntime]:
-    from onnxruntime.quantization import CalibrationDataReader, quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.images = task.data.images(task.data.cases["calibration"])
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(self.images, None)
-            return None if image is None else {onnx.input.name: image}
-
-    path = folder / "static.onnx"
-    quantize_static(onnx.path, path, Reader())
-    artifact = replace(onnx, path=path).sealed()
-    return "ONNX Runtime int8, quantize_static defaults", artifact, OnnxRuntime(threads=threads)
 
 
 def _ratio(before_ms: list[float], after_ms: list[float]) -> tuple[float, float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -226,6 +227,8 @@ def _as_convolution(graph: fx.GraphModule, node: fx.Node) -> None:
     set_constant(graph, node, 1, flipped.reshape(groups * outside * step**2, inside // groups, taps, taps))
     if bias is not None:
         set_constant(graph, node, 2, bias.repeat_interleave(step**2))
+    if (grid := node.meta.get("grid")) is not None:
+        node.meta["grid"] = replace(grid, scale_O=grid.scale_O.repeat(groups).repeat_interleave(step**2))
     node.target = aten.conv2d.default
     rest = ([1, 1], [taps - 1] * 2, [1, 1], groups)
     node.args = (*node.args[:2], node.args[2] if bias is not None else None, *rest)

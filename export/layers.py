@@ -16,10 +16,11 @@ from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from export.artifact import Port
 from export.errors import BackendError
+from export.packed import bits_of, unpacked
 from export.profile import Profile
 
 Shape = tuple[int, ...]
@@ -96,7 +97,7 @@ def layers_of(path: Path, shape: Shape) -> list[Layer]:
     """
     try:
         model = onnx.load(path)
-        model = _inferred(model, shape)
+        model = _inferred(unpacked(model), shape)
     except (OSError, ValueError, DecodeError, onnx.shape_inference.InferenceError) as error:
         raise BackendError(
             f"{path}: not an ONNX file that can be read ({' '.join(str(error).split())[:200]})"
@@ -198,7 +199,7 @@ class _Reading:
             shape=self.shapes.get(node.output[0]),
             macs=self._macs(node),
             params=self._params(node.input[1:3]) if weighted else 0,
-            bits=0 if tensor is None or node.op_type in _NORMS else 8 * numpy_helper.to_array(tensor).itemsize,
+            bits=0 if tensor is None or node.op_type in _NORMS else bits_of(tensor),
         )
 
     def _params(self, names: Iterable[str]) -> int:

@@ -12,7 +12,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from export.files import write_bytes
 from export.functional import as_translated, in_functions
 from export.graph import Dynamic
 from export.layers import port_of
+from export.packed import INT4_SINCE, pack, unpacked
 from export.quantization.qdq import TRANSLATION, store_integers
 from export.quantization.saturation import pair_sums
 
@@ -66,6 +67,9 @@ def to_onnx(
     """
     if style.opset not in OPSETS:
         raise ExportError(f"opset {style.opset} cannot be written; choose {OPSETS[0]} to {OPSETS[-1]}")
+    packs = getattr(net, "meta", {}).get("packs")
+    if packs == "int4":
+        style = replace(style, opset=max(style.opset, INT4_SINCE))
     model = _translated(net, example, style)
     store_integers(model)
     _check_size(model, type(net).__name__)
@@ -74,6 +78,8 @@ def to_onnx(
     model.metadata_props.update(metadata or {})
     model.producer_name, model.producer_version = "segpress", version("segpress")
     proto = ir.to_proto(model)
+    if packs is not None:
+        pack(proto, as_bytes=packs == "bytes")
     try:
         onnx.checker.check_model(proto, full_check=True)
         # Every runtime infers the shapes between layers again; in a small network they are a fifth of the file.
@@ -83,7 +89,7 @@ def to_onnx(
         raise ExportError(f"{path.name}: the exported file is not valid ONNX: {error}") from None
     write_bytes(path, data)
     made = {"opset": style.opset, "dynamic": list(style.dynamic), "torch": torch.__version__, "onnx": onnx.__version__}
-    if (sums := pair_sums(proto)) is not None:
+    if (sums := pair_sums(unpacked(proto))) is not None:
         made["pair_sums"] = asdict(sums)
     (image,), (logits,) = proto.graph.input, proto.graph.output
     return Artifact(path=path, format="onnx", input=port_of(image), output=port_of(logits), made=made).sealed()

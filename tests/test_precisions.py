@@ -24,6 +24,7 @@ from compress.measure.latency import Timing
 from compress.passes.int8 import Int8, calibrated
 from compress.recipe import load
 from compress.storage.description import Description
+from compress.storage.integers import description_of
 from compress.storage.weights import load_net, save_net
 from compress.task import Task
 from export.backends import onnxruntime, openvino
@@ -192,21 +193,10 @@ def test_what_was_chosen_for_a_runtime_is_saved_and_built_again(
     assert sum("all in integers" in line and "were predicted" in line for line in notes) == 2
     chosen = {"openvino": {"decoder.0.0": "float32"}}
     net = bench.assigned(net, chosen)
-    net.description = {"int8": {**net_description(task, net), "assigned": chosen}}
+    net.description = description_of(net, task.net, task)
     described = Description(network=net.description, classes=task.data.class_names)
     save_net(net, described, tmp_path / "net.safetensors")
     again = load_net(tmp_path / "net.safetensors")
     assert isinstance(again, Quantized) and again.assigned == chosen
     assert "decoder.0.0" in dict(again.in_float(openvino.RULES))
     assert "decoder.0.0" not in dict(again.in_float(onnxruntime.RULES))
-
-
-def net_description(task: Task, net: Quantized) -> dict[str, Any]:
-    ranges = list(net.names)
-    return {
-        "net": task.net.description,
-        "input": list(task.example.shape),
-        "dynamic": [],
-        "keep_float": [],
-        "ranges": ranges,
-    }

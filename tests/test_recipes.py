@@ -35,6 +35,8 @@ SLOW = (
     "nerve_unet_int8",
     "nerve_unet_half",
     "nerve_unet_mixed",
+    "nerve_unet_int8_best",
+    "nerve_unet_int4",
     "unet_edge",
     "nerve_unet_edge",
     "polyp_unet_edge",
@@ -78,6 +80,8 @@ def toy_step(step: Any) -> Any:
         # Of an untrained network Dice means nothing.
         allowed = {"max_drop": 0.9} if "max_drop" in options else {}
         return {word: {**options, **allowed, "calibrate": 4}}
+    if word == "low_bit":
+        return {word: {**options, "calibrate": 4, "steps": 5}}
     if word == "distill":
         others = {key: value for key, value in options.items() if key not in ("epochs", "steps", "minutes")}
         return {word: {**others, "epochs": 1, "rate": 1e-3}}

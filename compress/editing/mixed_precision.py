@@ -13,7 +13,8 @@ from compress.editing.precisions.sensitivity import LOOKED_AT, dice_of, lost, pe
 from compress.measure.segmentation import surely_above_zero
 from compress.progress import bar
 from export.quantization.quantized import Quantized
-from export.registry import find_backend
+from export.quantization.rules import Rules
+from export.registry import find_backend, words
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -24,6 +25,12 @@ COSTS = 0.002
 """Dice that coarser steps may take before layers keep their 8 bits out of their reach, in float."""
 FEWEST = 8
 """Cases under which no drop is told from chance."""
+
+
+def on_cpus() -> list[Rules]:
+    """Each way in which a runtime of CPUs wants integers placed; all are simulated, and the worst of them decides."""
+    kinds = [find_backend(word) for word in words("export.backends")]
+    return list(dict.fromkeys(kind.rules for kind in kinds if kind.rules is not None and "cpu" in kind.runs_on))
 
 
 def not_coarser(quantized: Quantized, task: Task) -> tuple[str, ...]:
@@ -87,17 +94,12 @@ def _fewest(enough: Callable[[int], bool], most: int) -> int:
 
 def with_exact(quantized: Quantized, exact: Sequence[str]) -> Quantized:
     """The same network with more layers in float wherever sums must fit 16 bits."""
-    return _changed(quantized, quantized.keep_float, (*quantized.exact, *exact))
+    return quantized.changed(exact=(*quantized.exact, *exact))
 
 
 def with_float(quantized: Quantized, kept: Sequence[str]) -> Quantized:
     """The same network with more layers in float."""
-    return _changed(quantized, (*quantized.keep_float, *kept), quantized.exact)
-
-
-def _changed(quantized: Quantized, keep_float: tuple[str, ...], exact: tuple[str, ...]) -> Quantized:
-    ranges = {name: (low, high) for name, (low, high) in zip(quantized.names, quantized.ranges.tolist(), strict=True)}
-    return Quantized(quantized.graph, ranges, keep_float, exact, quantized.assigned).eval()
+    return quantized.changed(keep_float=(*quantized.keep_float, *kept))
 
 
 def _sure(before_NK: np.ndarray, after_NK: np.ndarray) -> bool:

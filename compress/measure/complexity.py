@@ -60,7 +60,7 @@ def dead_parameters(net: nn.Module, example: Tensor) -> dict[str, int]:
 
 
 def bit_operations(net: nn.Module, example: Tensor) -> int:
-    """Each multiply-accumulate of one image times the bits its weight is stored in: 32, 16 in half, 8 in integers.
+    """Each multiply-accumulate of one image times the bits its weight is stored in: 32, 16 in half, 8 to 2 in integers.
 
     A matrix product without weights (attention) counts its second operand. The measure is that of
     bit operations in the quantization literature (Uhlich et al. 2020, arXiv 1905.11452), with the weight's
@@ -118,7 +118,7 @@ class _Counter(TorchDispatchMode):
         for pointer in _pointers([out]) - _pointers(args):
             self.integers.pop(pointer, None)
         if func is PAIR:
-            self.integers |= dict.fromkeys(_pointers([out]), 8 * args[2].itemsize)
+            self.integers |= dict.fromkeys(_pointers([out]), _stored_bits(*args))
         return out
 
     def _bits(self, func: Any, args: Any) -> int:
@@ -126,6 +126,16 @@ class _Counter(TorchDispatchMode):
         place = 2 if func._overloadpacket in (torch.ops.aten.addmm, torch.ops.aten.baddbmm) else 1
         weight: Tensor = args[place]
         return self.integers.get(weight.untyped_storage().data_ptr(), 8 * weight.itemsize)
+
+
+def _stored_bits(x: Tensor, scale: Tensor, zero: Tensor, axis: int) -> int:
+    """Of each integer of a pair's: fewer than 8 where every code of a weight fits in 4 or 2 (export/packed.py)."""
+    if scale.dim() == 0:
+        return 8 * zero.itemsize
+    shape = [1] * x.dim()
+    shape[axis] = -1
+    largest = float((x / scale.reshape(shape)).round().abs().max())
+    return 2 if largest <= 1 else 4 if largest <= 7 else 8
 
 
 def _pointers(values: Iterable[Any]) -> set[int]:

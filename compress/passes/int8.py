@@ -7,26 +7,25 @@ matter and is decided when its file is written (export/quantization/rules.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
-import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, fx, nn
 
 from compress.data.dataset.cases import Role
-from compress.editing.mixed_precision import not_coarser, with_exact
+from compress.editing import calibration
+from compress.editing.integers.effort import Effort, Ladder
+from compress.editing.integers.finish import finished
+from compress.editing.integers.training import LearnSteps, trained
 from compress.editing.named_layers import check_keep
-from compress.editing.precisions.choice import Wanted, chosen
+from compress.editing.precisions.choice import Wanted
 from compress.errors import PassError
-from compress.progress import bar
 from export.capture import folded_graph
+from export.graph import convolutions, layer_name
 from export.modules import IN_WORDS, Precision, precision_of
-from export.quantization.observers import Histograms, MinMax, observe
-from export.quantization.placement import candidates
-from export.quantization.quantized import Quantized
+from export.quantization.placement import operator_name, operators
 from export.quantization.range_estimators import Percentile, RangeEstimator, least_divergence, least_squared_error
 from export.quantization.scales import Range
 from export.reach import word_of
@@ -47,9 +46,14 @@ class Int8:
 
     calibrate: Annotated[int, Field(ge=1)] | None = None
     """How many calibration cases to use; None uses all that the data sets aside."""
-    method: Method = "mse"
+    effort: Effort = "normal"
+    """`fast` takes ranges from the smallest and largest values; `normal` from histograms, and corrects biases; `best`
+    also brings channels to like widths and learns which way each weight is rounded, block by block (some minutes). What
+    does not lower the error on calibration cases held back is left out."""
+    method: Method | None = None
     """How a range is taken from what was seen: all of it, `percentile` of it, the range that keeps the
-    most information (Kullback-Leibler; Migacz 2017), or the one with the least squared error."""
+    most information (Kullback-Leibler; Migacz 2017), or the one with the least squared error;
+    None: `min_max` under `effort: fast`, else `mse`."""
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     """Share of values, in percent, that a `percentile` range covers."""
     keep: tuple[str, ...] = ()
@@ -73,8 +77,13 @@ class Int8:
     def faster(self) -> bool:
         return self.when == "faster"
 
+    train: LearnSteps | None = None
+    """Train weights, biases and the steps of their grids on the train cases, the uncompressed network as teacher."""
+
     @property
     def uses(self) -> tuple[Role, ...]:
+        if self.train is not None:
+            return ("calibration", "train", "val")
         return ("calibration",) if self.max_drop is None else ("calibration", "val")
 
     @property
@@ -85,10 +94,10 @@ class Int8:
             "entropy": least_divergence,
             "mse": least_squared_error,
         }
-        return estimators.get(self.method)
+        return estimators.get(self.method or ("min_max" if self.effort == "fast" else "mse"))
 
     def __call__(self, net: nn.Module, task: Task) -> nn.Module:
-        """A `Quantized` network: the same weights, batch norms folded, and a range for every activation.
+        """A `Quantized` network: weights with batch norms folded, and a range for every activation.
 
         Raises:
             PassError: if there are too few calibration cases, `keep` names no layer, or the
@@ -98,32 +107,17 @@ class Int8:
             raise PassError(f"int8: the network is in {IN_WORDS[precision]} already; give int8 once, as the last pass")
         cases = self._cases(task)
         graph = folded_graph(net, task.example, task.dynamic)
-        ranges = calibrated(
-            graph, lambda: (torch.from_numpy(image) for image in task.data.images(cases)), self, len(cases)
-        )
-        quantized = Quantized(graph, ranges, self.keep)
-        check_keep(self.keep, [*quantized.layer_names(), *quantized.operator_names()], "int8")
-        if self.max_drop is not None or self.faster:
-            quantized = chosen(
-                quantized,
-                task,
-                Wanted(max_drop=self.max_drop, faster=self.faster, device=self.device, threads=self.threads),
-            )
-        quantized = with_exact(quantized, not_coarser(quantized, task))
-        for line in _about_concatenations(quantized):
-            task.note(line)
-        quantized.description = {
-            "int8": {
-                "net": net.description,
-                "input": list(task.example.shape),
-                "dynamic": list(task.dynamic),
-                "keep_float": list(quantized.keep_float),
-                "exact": list(quantized.exact),
-                "assigned": {runtime: dict(chosen) for runtime, chosen in quantized.assigned.items()},
-                "ranges": list(ranges),
-            }
-        }
-        return quantized
+        names = [*map(layer_name, convolutions(graph)), *map(operator_name, operators(graph))]
+        check_keep(self.keep, names, "int8")
+        ladder = Ladder(word="int8", graph=graph, task=task, cases=cases, estimator=self.estimator, keep=self.keep)
+        if self.train is None:
+            quantized = ladder.climbed(self.effort)
+        else:
+            # Where channels differ too much, no gradient brings them back: they are brought to like widths first.
+            begun = ladder.climbed("best", rounds=self.effort == "best")
+            quantized = trained("int8", self.train, begun, task, ladder.bits)
+        wanted = Wanted(max_drop=self.max_drop, faster=self.faster, device=self.device, threads=self.threads)
+        return finished(quantized, net, task, wanted, "int8")
 
     def _cases(self, task: Task) -> Sequence[Any]:
         available = task.data.cases["calibration"]
@@ -140,44 +134,8 @@ class Int8:
         return available[: self.calibrate]
 
 
-def _about_concatenations(quantized: Quantized) -> Iterator[str]:
-    """What is done about inputs of concatenations that would keep too few levels beside wider ones."""
-    for stretched, done in (
-        (True, "stretched, exactly and at no cost, with the weights that read them"),
-        (
-            False,
-            "not stretched, because more than convolutions reads them: OpenVINO gets a scale of their own for them",
-        ),
-    ):
-        found = [each for each in quantized.narrow() if each.stretched == stretched]
-        if found:
-            fewest = min(found, key=lambda each: each.levels)
-            yield (
-                f"int8: {len(found)} inputs of concatenations are much narrower than what they are joined with "
-                f"({fewest.name} would keep {fewest.levels:.0f} of 255 levels); they are {done}"
-            )
-
-
 def calibrated(
     graph: fx.GraphModule, images: Callable[[], Iterable[Tensor]], how: Int8, count: int
 ) -> dict[str, Range]:
-    """The range of every activation that some runtime may quantize.
-
-    Images are streamed, twice where a histogram is needed (first its range, then its counts), so
-    memory does not grow with the number of cases.
-    """
-    extremes = MinMax()
-    observe(graph, candidates(graph), extremes, bar(images(), "calibrating", count))
-    for name, extreme in extremes.ranges.items():
-        if not np.isfinite(extreme).all():
-            raise PassError(f"int8: the activation {name} is not finite on the calibration cases; check the weights")
-    estimator = how.estimator
-    if estimator is None:
-        return extremes.ranges
-    histograms = Histograms(extremes.ranges)
-    observe(graph, set(extremes.ranges), histograms, bar(images(), "calibrating", count))
-    return {
-        # Nothing was counted where all values are one.
-        name: estimator(histogram) if histogram.counts.any() else histogram.range
-        for name, histogram in histograms.of.items()
-    }
+    """The range of every activation that some runtime may quantize (see compress/editing/calibration.py)."""
+    return calibration.calibrated(graph, images(), how.estimator, count)

@@ -19,6 +19,7 @@ from compress.errors import BackendError
 from export.artifact import Artifact
 from export.backend import Backend, Tap
 from export.deviation import of_floats, of_integers
+from export.packed import unpacked
 from export.to_onnx import Parity
 
 FAITHFUL = 1e-2
@@ -97,7 +98,7 @@ def fault_of_integers(
     """
     if not isinstance(backend, Tap) or (apart.relative_error <= FAITHFUL and not backend.quick_to_tap):
         return None
-    model = onnx.load(artifact.path.with_suffix(".onnx"))
+    model = unpacked(onnx.load(artifact.path.with_suffix(".onnx")))
     values = partial(backend.values, artifact, image_BCHW)
     try:
         layer = of_integers(net, model, torch.from_numpy(image_BCHW), values)

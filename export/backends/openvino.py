@@ -56,6 +56,7 @@ RULES = Rules(
     padded_groups_of_volumes=False,
     channels_under_even_kernels=64,
     extremes=False,
+    packs="int4",
 )
 
 

@@ -35,6 +35,7 @@ RULES = Rules(
     adds="skip",
     one_scale_concat=True,
     transposed_as_convolution=True,
+    packs=None,
     least_channels=16,
 )
 

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from export.graph import CONVS, TRANSPOSED, add_constant, aten, bias_of, groups_of, layer_name, weight_of
+from export.graph import CONVS, TRANSPOSED, add_constant, aten, bias_of, groups_of, layer_name, set_constant, weight_of
+from export.quantization.bias import correct_bias
 from export.quantization.carriers import CARRIERS, source_of, tensors_into
 from export.quantization.qdq import PAIR
 from export.quantization.rules import Rules
-from export.quantization.saturation import depthwise, outputs_of_transposed, safe_scale
-from export.quantization.scales import Range, Reading, grid, weight_scale
+from export.quantization.saturation import LARGEST_SUM, depthwise, largest_pairs, outputs_of_transposed, safe_scale
+from export.quantization.scales import Range, Reading, grid, least_scale, weight_scale
 
 _BOUNDS: dict[Any, float] = {
     aten.relu6.default: 6.0,
@@ -61,24 +62,66 @@ def _quantize_weight(
         code: the largest of the layer's input, where sums of pairs must stay within 16 bits.
     """
     source, axis = _weight_key(node)
+    before_OCT = by_output(graph, node)
     if (source, axis) not in pairs:
-        weight_OCT = by_output(graph, node)
-        scale = weight_scale(weight_OCT, readings)
-        if code is not None:
-            finest, scale = scale, safe_scale(weight_OCT, scale, code)
-            graph.meta.setdefault("coarser", {})[layer_name(node)] = int((scale > finest).sum())
+        weight_OCT = before_OCT
+        scale = learnt_scale(node, weight_OCT, readings, code)
+        if scale is not None:
+            # A grid of few bits may end before the largest weight.
+            ends = per_weight(node, scale, weight_of(graph, node)) * largest_code(node)
+            set_constant(graph, node, 1, weight_of(graph, node).clamp(-ends, ends))
+        else:
+            scale = weight_scale(weight_OCT, readings)
+            if code is not None:
+                finest, scale = scale, safe_scale(weight_OCT, scale, code)
+                graph.meta.setdefault("coarser", {})[layer_name(node)] = int((scale > finest).sum())
         with graph.graph.inserting_after(source):
             pair = graph.graph.call_function(PAIR)
         with graph.graph.inserting_before(pair):
             constants = grid_constants(graph, str(source.target), scale, torch.zeros_like(scale, dtype=torch.int8))
         pair.args = (source, *constants, axis)
         pairs[source, axis] = pair
-    node.update_arg(1, pairs[source, axis])
+    pair = pairs[source, axis]
+    step = min(each.input_scale for each in readings)
+    correct_bias(graph, node, before_OCT, source_of(pair.args[1]), step)
+    node.update_arg(1, pair)
+
+
+def learnt_scale(node: fx.Node, weight_OCT: Tensor, readings: Sequence[Reading], code: int | None) -> Tensor | None:
+    """The scale of the grid that a weight lies on already; None if it has none, or one whose sums have no room.
+
+    Args:
+        code: as in `_quantize_weight`.
+    """
+    grid_of = node.meta.get("grid")
+    if grid_of is None:
+        return None
+    scale_O: Tensor = grid_of.scale_O.to(weight_OCT.dtype)
+    integers_OCT = (weight_OCT / scale_O[:, None, None]).round().clamp(-grid_of.largest, grid_of.largest)
+    leaves_16_bits = code is not None and bool((largest_pairs(integers_OCT) * max(code, 1) > LARGEST_SUM).any())
+    leaves_32_bits = any(bool((scale_O < least_scale(weight_OCT, reading)).any()) for reading in readings)
+    return None if leaves_16_bits or leaves_32_bits else scale_O
+
+
+def largest_code(node: fx.Node) -> int:
+    """The largest code of a layer's weights, as far as its grid says."""
+    return node.meta["grid"].largest if "grid" in node.meta else 127
+
+
+def per_weight(node: fx.Node, scale_O: Tensor, weight: Tensor) -> Tensor:
+    """One value for each output channel of one scale, in the shape that multiplies a layer's weight."""
+    ones = [1] * (weight.dim() - 2)
+    return scale_O.reshape(1, -1, *ones) if node.target in TRANSPOSED else scale_O.reshape(-1, 1, *ones)
 
 
 def by_output(graph: fx.GraphModule, node: fx.Node) -> Tensor:
     """A layer's weight as (output channels of one scale, input channels of a group, everything else)."""
-    weight, groups = weight_of(graph, node), groups_of(node)
+    return laid_out(node, weight_of(graph, node))
+
+
+def laid_out(node: fx.Node, weight: Tensor) -> Tensor:
+    """A weight of a layer, laid out as `by_output` does."""
+    groups = groups_of(node)
     if node.target not in TRANSPOSED:
         return weight.reshape(*weight.shape[:2], -1)
     return outputs_of_transposed(weight, groups)

@@ -40,6 +40,7 @@ from export.quantization.carriers import (
 )
 from export.quantization.extremes import of_extremes
 from export.quantization.integer_weights import grid_constants, quantize_weights
+from export.quantization.learnt import NOTHING, Learnt
 from export.quantization.qdq import PAIR
 from export.quantization.rules import Rules
 from export.quantization.saturation import depthwise
@@ -61,7 +62,11 @@ _ANY = Rules(
 
 
 def place(
-    graph: fx.GraphModule, ranges: Mapping[str, Range], keep_float: Mapping[str, str], rules: Rules
+    graph: fx.GraphModule,
+    ranges: Mapping[str, Range],
+    keep_float: Mapping[str, str],
+    rules: Rules,
+    learnt: Learnt = NOTHING,
 ) -> fx.GraphModule:
     """A copy of a folded graph with Quantize-Dequantize pairs where `rules` want them.
 
@@ -70,8 +75,10 @@ def place(
         ranges: of every activation that may be quantized, by the name of its node.
         keep_float: layer names or patterns (`head`, `encoder.0.*`) that stay in float, and why; an operator without
             weights is `operator:` and the name of its node (`operator:cat_1`).
+        learnt: grids that weights lie on already, and what biases are corrected with.
     """
     graph = copy.deepcopy(graph)
+    learnt.mark(graph)
     for node in graph.graph.nodes:
         if _operator_in_float(node, keep_float):
             node.meta[IN_FLOAT] = True
@@ -88,6 +95,8 @@ def place(
             _quantize_tensor(graph, name, span, rules)
     read_stretched(graph)
     clean(graph)
+    if any(grid.bits < 8 for grid in learnt.grids.values()):
+        graph.meta["packs"] = rules.packs
     return graph
 
 

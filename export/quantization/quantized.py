@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from export.graph import convolutions, layer_name
 from export.modules import Precision
+from export.quantization.learnt import NOTHING, Grid, Learnt
 from export.quantization.placement import float_layers, operator_name, operators, place
 from export.quantization.rules import Rules
 from export.quantization.scales import Range
@@ -54,6 +55,7 @@ class Quantized(nn.Module):
         keep_float: tuple[str, ...],
         exact: tuple[str, ...] = (),
         assigned: Assigned = MappingProxyType({}),
+        learnt: Learnt = NOTHING,
     ) -> None:
         super().__init__()
         self.graph = graph
@@ -63,11 +65,42 @@ class Quantized(nn.Module):
         self.assigned = assigned
         self.ranges: Tensor
         self.register_buffer("ranges", torch.tensor(list(ranges.values()), dtype=torch.float64).reshape(-1, 2))
+        self._bits = {path: grid.bits for path, grid in learnt.grids.items()}
+        # Paths have dots, which names of buffers cannot.
+        self.grids = _Tensors([grid.scale_O for grid in learnt.grids.values()])
+        self._averaged = tuple(learnt.means)
+        self.means = _Tensors(list(learnt.means.values()))
         self._simulated: fx.GraphModule | None = None
+
+    @property
+    def learnt(self) -> Learnt:
+        """What its integers have learnt beside ranges."""
+        scales = zip(self._bits.items(), self.grids.buffers(), strict=True)
+        return Learnt(
+            grids={path: Grid(scale_O=scale_O, bits=bits) for (path, bits), scale_O in scales},
+            means=dict(zip(self._averaged, self.means.buffers(), strict=True)),
+        )
+
+    def changed(
+        self,
+        keep_float: tuple[str, ...] | None = None,
+        exact: tuple[str, ...] | None = None,
+        assigned: Assigned | None = None,
+        learnt: Learnt | None = None,
+    ) -> Quantized:
+        """The same network with other layers in float, or having learnt something else."""
+        return Quantized(
+            self.graph,
+            self.spans(),
+            self.keep_float if keep_float is None else keep_float,
+            self.exact if exact is None else exact,
+            self.assigned if assigned is None else assigned,
+            self.learnt if learnt is None else learnt,
+        ).eval()
 
     def placed(self, rules: Rules) -> fx.GraphModule:
         """The graph with Quantize-Dequantize pairs where a runtime fuses them."""
-        return place(self.graph, self._spans(), self._kept(rules), rules)
+        return place(self.graph, self.spans(), self._kept(rules), rules, self.learnt)
 
     def layers(self, rules: Rules) -> dict[str, int]:
         """How many convolutions and linear layers run in integers and in float under these rules."""
@@ -76,7 +109,7 @@ class Quantized(nn.Module):
 
     def in_float(self, rules: Rules) -> list[tuple[str, str]]:
         """The layers that are in float under these rules, each with why."""
-        return float_layers(self.graph, self._spans(), self._kept(rules), rules)
+        return float_layers(self.graph, self.spans(), self._kept(rules), rules)
 
     def layer_names(self) -> list[str]:
         """The names of layers that `keep_float` can use."""
@@ -93,7 +126,9 @@ class Quantized(nn.Module):
 
     def narrow(self) -> list[Narrow]:
         """The inputs of concatenations that would keep too few levels beside the others."""
-        return narrow_inputs(self.graph, self._spans())
+        # Whether one is stretched depends on the grids of what reads it.
+        self.learnt.mark(self.graph)
+        return narrow_inputs(self.graph, self.spans())
 
     def _kept(self, rules: Rules) -> dict[str, str]:
         """What stays in float under these rules, whatever they say, and why."""
@@ -104,7 +139,8 @@ class Quantized(nn.Module):
             **dict.fromkeys(self.keep_float, "the recipe keeps it in float (int8: keep)"),
         }
 
-    def _spans(self) -> dict[str, Range]:
+    def spans(self) -> dict[str, Range]:
+        """The range of every activation that some runtime may quantize, by its name."""
         return {name: (low, high) for name, (low, high) in zip(self.names, self.ranges.tolist(), strict=True)}
 
     def forward(self, image: Tensor) -> Tensor:
@@ -113,3 +149,12 @@ class Quantized(nn.Module):
             object.__setattr__(self, "_simulated", self.placed(_SIMULATION))
         assert self._simulated is not None
         return self._simulated(image)
+
+
+class _Tensors(nn.Module):
+    """Tensors that are saved with a network."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        super().__init__()
+        for number, tensor in enumerate(tensors):
+            self.register_buffer(str(number), tensor.clone())

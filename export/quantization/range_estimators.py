@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from export.quantization.observers import BINS, Counts, Histogram
+from export.quantization.observers import Counts, Histogram
 from export.quantization.scales import Range
 
 
@@ -34,30 +34,42 @@ class Percentile:
         one_sided = lowest >= 0
         low = lowest if one_sided else centres[np.searchsorted(share, outside / 2)]
         top = int(np.searchsorted(share, 1 - (outside if one_sided else outside / 2)))
-        return float(low), float(min(centres[min(top, BINS - 1)] + (centres[1] - centres[0]) / 2, highest))
+        return float(low), float(min(centres[min(top, len(centres) - 1)] + observed.width / 2, highest))
 
 
 def least_squared_error(observed: Histogram) -> Range:
     """The range whose 256 levels have the least squared error: one end is moved in, then the other."""
-    counts, centres, (lowest, highest) = observed.counts, observed.centres, observed.range
-
-    squares = np.empty(BINS)
-
-    def error(low: float, high: float) -> float:
-        step = max(high - low, 1e-12) / 255
-        first, last = centres.searchsorted(low), centres.searchsorted(high, "right")
-        # Values inside lose up to half a step evenly; those outside, their distance to the end.
-        squares[first:last] = step**2 / 12
-        squares[:first] = (low - centres[:first]) ** 2
-        squares[last:] = (centres[last:] - high) ** 2
-        return float((counts * squares).sum())
-
-    low, high = min(lowest, 0.0), max(highest, 0.0)
+    lowest, highest = min(observed.range[0], 0.0), max(observed.range[1], 0.0)
     shares = np.linspace(1.0, 0.1, 181)
+    error = _SquaredError(observed)
+    low, high = lowest, highest
     for _ in range(2):
-        high = min((share * max(highest, 0.0) for share in shares), key=lambda end: error(low, end))
-        low = min((share * min(lowest, 0.0) for share in shares), key=lambda end: error(end, high))
-    return float(low), float(high)
+        ends = shares * highest
+        high = float(ends[error(np.full_like(ends, low), ends).argmin()])
+        ends = shares * lowest
+        low = float(ends[error(ends, np.full_like(ends, high)).argmin()])
+    return low, high
+
+
+class _SquaredError:
+    """The squared error of ranges, from sums over the histogram: the same work for any number of parts."""
+
+    def __init__(self, observed: Histogram) -> None:
+        counts, self.centres = observed.counts, observed.centres
+        powers = np.stack([counts, counts * self.centres, counts * self.centres**2])
+        self.sums = np.concatenate([np.zeros((3, 1)), powers.cumsum(1)], axis=1)
+
+    def __call__(self, low: Counts, high: Counts) -> Counts:
+        """Of each of several ranges; values inside lose up to half a step evenly, those outside their distance."""
+        below = self.sums[:, self.centres.searchsorted(low)]
+        until = self.sums[:, self.centres.searchsorted(high, "right")]
+        step = np.maximum(high - low, 1e-12) / 255
+        return step**2 / 12 * (until[0] - below[0]) + _about(below, low) + _about(self.sums[:, -1:] - until, high)
+
+
+def _about(sums: Counts, point: Counts) -> Counts:
+    """The sum of squared distances to a point, from count, sum and sum of squares."""
+    return np.maximum(sums[2] - 2 * point * sums[1] + point**2 * sums[0], 0.0)
 
 
 def least_divergence(observed: Histogram) -> Range:
@@ -66,13 +78,14 @@ def least_divergence(observed: Histogram) -> Range:
     Migacz, "8-bit Inference with TensorRT", GTC 2017: for each threshold, the clipped distribution
     is compared with itself after rounding to the integer levels. Both signs share one threshold.
     """
-    counts, centres, (lowest, highest) = observed.counts, observed.centres, observed.range
+    lowest, highest = observed.range
     levels = 256 if lowest >= 0 else 128
-    size = np.histogram(np.abs(centres), bins=BINS, range=(0, max(-lowest, highest)), weights=counts)[0]
+    size = observed.sizes
     # The zeros that a ReLU makes say nothing about the threshold, and outnumber everything else.
     size[0] = size[1]
-    best = min(range(levels, BINS + 1, 8), key=lambda bins: _divergence(size, bins, levels))
-    threshold = best / BINS * max(-lowest, highest)
+    # The last step to the end may be a shorter one.
+    best = min((*range(levels, len(size), 8), len(size)), key=lambda bins: _divergence(size, bins, levels))
+    threshold = best * observed.width
     return float(max(lowest, -threshold)), float(min(highest, threshold))
 
 

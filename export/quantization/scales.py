@@ -69,7 +69,7 @@ def weight_scale(weight_OCT: Tensor, readings: Sequence[Reading]) -> Tensor:
     less than a millionth of the bias. A channel of zeros gets one on which its bias is exact.
     """
     largest_O = weight_OCT.abs().double().amax((1, 2))
-    scale_O = torch.stack([largest_O / 127, *(_least(weight_OCT, reading) for reading in readings)]).amax(0)
+    scale_O = torch.stack([largest_O / 127, *(least_scale(weight_OCT, reading) for reading in readings)]).amax(0)
     zeros_O = largest_O == 0
     if zeros_O.any():
         # Zeros are code 0 on any grid, but one as coarse as the other channels' would round the bias with them.
@@ -79,7 +79,7 @@ def weight_scale(weight_OCT: Tensor, readings: Sequence[Reading]) -> Tensor:
     return scale_O.to(weight_OCT.dtype)
 
 
-def _least(weight_OCT: Tensor, reading: Reading) -> Tensor:
+def least_scale(weight_OCT: Tensor, reading: Reading) -> Tensor:
     """The finest scale with which the bias and any sum of products fit 32 bits, each weight rounded up by a half."""
     products = weight_OCT[0].numel()
     sums_O = LARGEST_CODE * weight_OCT.abs().double().sum((1, 2))

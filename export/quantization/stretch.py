@@ -27,7 +27,7 @@ from export.quantization.scales import LEVELS, Range, levels
 
 _NOTHING = 2.0**-24
 """Levels."""
-_SAME = (
+SAME = (
     aten.relu.default,
     aten.leaky_relu.default,
     aten.upsample_bilinear2d.vec,
@@ -105,7 +105,10 @@ def _reads_divided(user: fx.Node, node: fx.Node) -> bool:
     if user.target is aten.sym_size.int:
         return True
     if user.target in (*CONVS, *TRANSPOSED):
-        return user.args[0] is node and isinstance(user.args[1], fx.Node) and user.args[1].op == "get_attr"
+        stored = isinstance(user.args[1], fx.Node) and user.args[1].op == "get_attr"
+        # Weights of few bits have no codes between which a divided one could lie.
+        few = "grid" in user.meta and user.meta["grid"].bits < 8
+        return user.args[0] is node and stored and not few
     return _keeps_channels(user) and _divisible(user)
 
 
@@ -113,7 +116,7 @@ def _keeps_channels(node: fx.Node) -> bool:
     """Whether an operator moves values without mixing channels, or is the same function of any multiple."""
     if node.target is aten.slice.Tensor:
         return len(node.args) > 1 and isinstance(node.args[1], int) and node.args[1] > 1
-    return node.target in _SAME or (node.target in CARRIERS and node.target is not aten.pixel_shuffle.default)
+    return node.target in SAME or (node.target in CARRIERS and node.target is not aten.pixel_shuffle.default)
 
 
 def _multiply(graph: fx.GraphModule, node: fx.Node, factors: list[float], known: dict[str, Range]) -> Tensor:
@@ -167,6 +170,9 @@ def _divide(graph: fx.GraphModule, shares: Mapping[fx.Node, Tensor]) -> None:
 
 
 def _divide_weight(graph: fx.GraphModule, node: fx.Node, factors_C: Tensor) -> None:
+    # Neither its own grid nor the means of what it reads are these any more.
+    node.meta.pop("grid", None)
+    node.meta["stretched_input"] = True
     weight, groups = weight_of(graph, node), groups_of(node)
     ones = [1] * (weight.dim() - 2)
     if node.target in TRANSPOSED:

@@ -92,8 +92,7 @@ def with_units(quantized: Quantized, rules: Rules, in_float: Names) -> Quantized
 
 def assigned(quantized: Quantized, chosen: Mapping[str, Mapping[str, str]]) -> Quantized:
     """The same network with what was chosen for each runtime."""
-    ranges = {name: (low, high) for name, (low, high) in zip(quantized.names, quantized.ranges.tolist(), strict=True)}
-    return Quantized(quantized.graph, ranges, quantized.keep_float, quantized.exact, chosen).eval()  # type: ignore[arg-type]
+    return quantized.changed(assigned=chosen)  # type: ignore[arg-type]
 
 
 def target_on(device: str, threads: int | None) -> Target:
