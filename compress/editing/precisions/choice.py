@@ -19,7 +19,7 @@ from compress.editing.precisions.table import Table, by_work, corrected, measure
 from compress.editing.precisions.units import Units, units_of
 from compress.errors import PassError
 from compress.measure.row import NOISE
-from export.errors import MissingExtra, NotHere
+from export.errors import MissingExtra, NotHere, SurroundingsError
 from export.quantization.quantized import PrecisionName, Quantized
 from export.quantization.rules import Rules
 from export.registry import find_backend, words
@@ -95,7 +95,7 @@ def _bench(quantized: Quantized, task: Task, rules: Rules, wanted: Wanted, scrat
         if rules.runtime not in target.backends:
             return None
         target.open(rules.runtime)
-    except (NotHere, MissingExtra):
+    except (NotHere, MissingExtra, SurroundingsError):
         return None
     return Bench(quantized=quantized, task=task, word=rules.runtime, rules=rules, target=target, folder=scratch)
 
