@@ -208,7 +208,16 @@ class Search:
             limit = math.sqrt(low * high) if low else high / 8
             if high < 1.15 * low:
                 break
-        return best
+        return best if low else self._by_rank(share)
+
+    def _by_rank(self, share: float) -> Names:
+        """The fewest layers in float with which Dice holds, those first that disturb most: where no limit was found."""
+        ranked = sorted(self.units.layers, key=lambda layer: -self.errors.layers[layer])
+        few, most = 0, len(ranked)
+        while most - few > 1:
+            middle = (most + few) // 2
+            few, most = (few, middle) if self.holds(frozenset(ranked[:middle]), share) else (middle, most)
+        return frozenset(ranked[:most]) if most < len(ranked) else self.every
 
     def say(self, in_float: Names, more: str) -> None:
         """Tell what became of the layers, in the step's notes."""
