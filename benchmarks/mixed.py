@@ -24,7 +24,7 @@ from compress.recipe import load
 from export.files import make_folder, write_bytes
 
 HERE = Path(__file__).parent
-NETWORKS = ("segnet", "timm", "monai", "fc_densenet")
+NETWORKS = ("segnet", "timm", "monai")
 BACKENDS = ("onnxruntime", "openvino")
 NEAR = 0.10
 """How far the time of a choice may be from its prediction."""

@@ -14,7 +14,7 @@ import torch
 from conftest import write_recipe
 from torch import Tensor, nn
 
-from compress.editing.precisions import bench
+from compress.editing.precisions import bench, choice
 from compress.editing.precisions.bench import Bench, Names
 from compress.editing.precisions.choice import NOWHERE, Search, Trial, Wanted
 from compress.editing.precisions.program import Neighbours, Program, Unit
@@ -143,8 +143,8 @@ def test_a_table_takes_at_both_ends_what_was_measured_and_prices_conversions(tmp
     assert us_of(table, found, NOWHERE) == pytest.approx(4000)
     assert us_of(table, found, frozenset(found.names)) == pytest.approx(6000)
     assert table.value_us > 0 and table.fixed_us > 0
-    choice = frozenset({"a"})
-    assert us_of(corrected(table, found, choice, 9000), found, choice) == pytest.approx(9000)
+    mixture: Names = frozenset({"a"})
+    assert us_of(corrected(table, found, mixture, 9000), found, mixture) == pytest.approx(9000)
 
 
 TIMES = {
@@ -185,6 +185,7 @@ def test_what_was_chosen_for_a_runtime_is_saved_and_built_again(
     tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench, "TIMING", Timing(samples=10, seconds=0.2, warm_up=0.0))
+    monkeypatch.setattr(choice, "REBUILT", 1)
     notes: list[str] = []
     task = dataclasses.replace(task, note=notes.append)
     # What is in float is the clock's choice, on this host or another: it is told, and kept.

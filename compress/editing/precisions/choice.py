@@ -19,7 +19,7 @@ from compress.editing.precisions.table import Table, by_work, corrected, measure
 from compress.editing.precisions.units import Units, units_of
 from compress.errors import PassError
 from compress.measure.row import NOISE
-from export.errors import MissingExtra, NotHere
+from export.errors import MissingExtra, NotHere, SurroundingsError
 from export.quantization.quantized import PrecisionName, Quantized
 from export.quantization.rules import Rules
 from export.registry import find_backend, words
@@ -95,7 +95,7 @@ def _bench(quantized: Quantized, task: Task, rules: Rules, wanted: Wanted, scrat
         if rules.runtime not in target.backends:
             return None
         target.open(rules.runtime)
-    except (NotHere, MissingExtra):
+    except (NotHere, MissingExtra, SurroundingsError):
         return None
     return Bench(quantized=quantized, task=task, word=rules.runtime, rules=rules, target=target, folder=scratch)
 
@@ -208,7 +208,16 @@ class Search:
             limit = math.sqrt(low * high) if low else high / 8
             if high < 1.15 * low:
                 break
-        return best
+        return best if low else self._by_rank(share)
+
+    def _by_rank(self, share: float) -> Names:
+        """The fewest layers in float with which Dice holds, those first that disturb most: where no limit was found."""
+        ranked = sorted(self.units.layers, key=lambda layer: -self.errors.layers[layer])
+        few, most = 0, len(ranked)
+        while most - few > 1:
+            middle = (most + few) // 2
+            few, most = (few, middle) if self.holds(frozenset(ranked[:middle]), share) else (middle, most)
+        return frozenset(ranked[:most]) if most < len(ranked) else self.every
 
     def say(self, in_float: Names, more: str) -> None:
         """Tell what became of the layers, in the step's notes."""
