@@ -27,6 +27,7 @@ FLOORS = (
     "compress.passes",
     "compress.editing.pruning",
     "compress.editing.pruning.dependency",
+    "compress.editing.binarization",
     "compress.editing.decomposition",
     "compress.editing",
     "compress.train",

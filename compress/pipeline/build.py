@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from compress.cache import Cache, key_of, versions
 from compress.errors import BackendError, ExportError, NotHere
 from compress.measure.complexity import bit_operations
 from compress.pipeline.deployment import Deployment
-from compress.pipeline.faithful import FAITHFUL
+from compress.pipeline.faithful import is_faithful
 from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.stages import Stage
 from compress.pipeline.told import is_export, told
@@ -154,7 +154,8 @@ class Builder:
         def make() -> dict[str, str]:
             make_folder(path.parent)
             net = self._placed(stage, rules)
-            artifact = to_onnx(net, self.task.example, path, self.style, metadata(stage, self.task)).sealed()
+            style = replace(self.style, integers_in_bits=rules is None or rules.reads_bits)
+            artifact = to_onnx(net, self.task.example, path, style, metadata(stage, self.task)).sealed()
             if not isinstance(stage.net, Quantized):
                 self._check_faithful(stage, artifact)
             return {"sha256": sha256(path)}
@@ -172,7 +173,7 @@ class Builder:
 
         with OnnxRuntime(threads=1).open(artifact) as infer:
             apart = parity(infer_from_module(self._placed(stage, None)), infer, self.task.probes())
-        if not apart.relative_error <= FAITHFUL:
+        if not is_faithful(apart, stage.net):
             raise ExportError(f"{artifact.path.name}: ONNX Runtime's logits {apart}: the export changed the network")
 
     def _read(self, stage: Stage, path: Path) -> Artifact:

@@ -35,6 +35,8 @@ RULES = Rules(
     one_scale_concat=True,
     transposed_as_convolution=True,
     least_channels=16,
+    # Integers of 8 bits may only be constants in front of their DequantizeLinear.
+    reads_bits=False,
 )
 
 

@@ -24,6 +24,7 @@ from export.graph import (
     groups_of,
     layer_name,
     padding_of,
+    reads_signs,
     transposed_as_convolution,
     weight_of,
 )
@@ -103,6 +104,9 @@ def _stays_float(
     graph: fx.GraphModule, node: fx.Node, ranges: Mapping[str, Range], keep_float: Collection[str], rules: Rules
 ) -> bool:
     if any(matches(layer_name(node), pattern) for pattern in keep_float):
+        return True
+    if reads_signs(node):
+        # Its sums are exact as they are, and a grid of 8 bits has no exact -1 and +1 beside a zero point.
         return True
     # Where a convolution runs in integers only between two pairs, that of the logits cannot.
     if rules.outputs and fused_end(node) in _logits(graph):

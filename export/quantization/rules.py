@@ -40,3 +40,5 @@ class Rules:
     no such sum is cut off (export/quantization/saturation.py)."""
     least_channels: int = 0
     """Convolutions with fewer input or output channels stay in float."""
+    reads_bits: bool = True
+    """Whether it takes integer weights that the file unpacks from bits."""
