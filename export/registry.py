@@ -72,3 +72,8 @@ def find_backend(word: str) -> type[Backend]:
 def backends_of(device: Device) -> list[str]:
     """The device's runtimes that compute on it: a DLA core is its board's, and has fewer of them."""
     return [word for word in device.backends if device.kind in find_backend(word).runs_on]
+
+
+def is_for_signs(word: str) -> bool:
+    """Whether a runtime has something to do only where convolutions read signs, and is on this host alone."""
+    return bool(getattr(find_backend(word), "for_signs", False))

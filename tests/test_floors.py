@@ -55,6 +55,7 @@ FLOORS = (
     "export.registry",
     "export.backends",
     "export.backend",
+    "export.kernels",
     "export.deviation",
     "export.to_onnx",
     "export.quantization",

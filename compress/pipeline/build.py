@@ -27,6 +27,7 @@ from export.backends.torch import infer_from_module
 from export.files import make_folder, sha256
 from export.quantization.quantized import Quantized
 from export.quantization.rules import Rules
+from export.registry import is_for_signs
 from export.to_onnx import Style, parity, to_onnx
 
 Log = Callable[[str], None]
@@ -67,9 +68,9 @@ class Builder:
         """The stage's network on this deployment; None where there is nothing to build.
 
         A quantized network has no artifact for a runtime that takes none, such as torch, which would only simulate
-        its integers in float.
+        its integers in float; one without convolutions of signs has none for a runtime that is there for these.
         """
-        if stage.quantized and at.rules is None:
+        if (stage.quantized and at.rules is None) or (is_for_signs(at.backend) and not stage.signs):
             return None
         # What is not here may be reached when the run is gone on with.
         key = key_of(

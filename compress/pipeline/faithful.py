@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import fx, nn
 
 from compress.errors import BackendError
-from compress.networks.blocks.signed_conv import SignedConv
 from export.artifact import Artifact
 from export.backend import Backend, Tap
 from export.deviation import of_floats, of_integers
+from export.modules import has_signs
 from export.to_onnx import Parity
 
 FAITHFUL = 1e-2
@@ -35,8 +35,7 @@ def is_faithful(apart: Parity, net: nn.Module) -> bool:
     Where convolutions read signs, a value that lies at its threshold falls to either side by how a sum was rounded, and
     changes a few logits by much: there the mean over all logits is asked.
     """
-    signs = any(isinstance(module, SignedConv) for module in net.modules())
-    return (apart.mean_error if signs else apart.relative_error) <= FAITHFUL
+    return (apart.mean_error if has_signs(net) else apart.relative_error) <= FAITHFUL
 
 
 def fault_of_float(

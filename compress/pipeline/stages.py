@@ -25,7 +25,7 @@ from compress.storage.description import Description
 from compress.storage.weights import load_net, save_net
 from compress.task import Task
 from export.files import make_folder, sha256
-from export.modules import precision_of
+from export.modules import has_signs, precision_of
 from export.quantization.quantized import Quantized
 
 Log = Callable[[str], None]
@@ -49,6 +49,8 @@ class Stage:
     """What the pass said: what it did, and what it did not do and why."""
     quantized: bool = False
     """Whether its network is in integers, which each runtime wants written in its own way."""
+    signs: bool = False
+    """Whether its convolutions read signs, for which there is a runtime of their own."""
 
     @cached_property
     def net(self) -> nn.Module:
@@ -159,6 +161,7 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, c
             "seconds": round(seconds, 1),
             "notes": notes,
             "quantized": precision_of(net) == "integers",
+            "signs": has_signs(net),
         }
 
     record = cache.value(name, key, work)
@@ -166,7 +169,7 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, c
         log(f"{name}: the kept network is gone or was changed; making it again")
         record = cache.value(name, key_of(key, "again", time.time_ns()), work)
     found = {what: record[what] for what in ("params", "macs", "seconds", "notes", "quantized")}
-    return Stage(name=name, key=key, path=path, **found)
+    return Stage(name=name, key=key, path=path, signs=record.get("signs", False), **found)
 
 
 def tidy(cache: Cache) -> None:

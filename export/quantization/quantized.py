@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from export.graph import convolutions, layer_name
+from export.graph import convolutions, layer_name, reads_signs
 from export.modules import Precision
 from export.quantization.placement import float_layers, place
 from export.quantization.rules import Rules
@@ -48,6 +48,7 @@ class Quantized(nn.Module):
     ) -> None:
         super().__init__()
         self.graph = graph
+        self.reads_signs = any(map(reads_signs, convolutions(graph)))
         self.names = tuple(ranges)
         self.keep_float = keep_float
         self.exact = exact

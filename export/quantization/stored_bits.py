@@ -10,7 +10,7 @@ Legend: O output channels.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -53,16 +53,25 @@ def store_bits(model: onnx.ModelProto, *, integers: bool = True) -> list[str]:
     return list(done)
 
 
-def unpacked_in(model: onnx.ModelProto) -> Iterator[tuple[Any, NDArray[np.int8]]]:
-    """Each Gather of signs that `store_bits` wrote, and the bytes it reads."""
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    casts = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}
-    for node in model.graph.node:
-        if node.op_type == "Gather" and node.input[0] in (
-            *TABLE.values(),
-            *(f"{name}.float" for name in TABLE.values()),
-        ):
-            yield node, numpy_helper.to_array(stored[casts[node.input[1]]])
+def signs_read(name: str, makers: Mapping[str, Any], stored: Mapping[str, Any]) -> NDArray[np.int8] | None:
+    """The signs that a convolution reads, where `store_bits` wrote them and they are times nothing; else None.
+
+    Args:
+        name: of the convolution's weight.
+        makers: the node that makes a tensor.
+        stored: tensors of the file.
+    """
+    node = makers.get(name)
+    if node is None or node.op_type != "Reshape":
+        return None
+    shape = numpy_helper.to_array(stored[node.input[1]])
+    while node is not None and node.op_type in ("Reshape", "Slice"):
+        node = makers.get(node.input[0])
+    tables = {f"{TABLE[zeros]}.float": zeros for zeros in TABLE}
+    if node is None or node.op_type != "Gather" or node.input[0] not in tables:
+        return None
+    codes = numpy_helper.to_array(stored[makers[node.input[1]].input[0]])
+    return table(tables[node.input[0]])[codes].reshape(-1)[: int(np.prod(shape))].reshape(shape)
 
 
 def _weight_place(node: Any, stored: Mapping[str, Any]) -> int | None:

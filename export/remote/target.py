@@ -22,7 +22,7 @@ from export.files import sha256
 from export.instruction_set import InstructionSet, family, widest
 from export.profile import NodeTime, Profile
 from export.quantization.rules import Rules
-from export.registry import backends_of, find_backend
+from export.registry import backends_of, find_backend, is_for_signs
 from export.remote import answers
 from export.remote.building import built_there
 from export.remote.conversation import Conversation, with_runner
@@ -45,7 +45,12 @@ class RemoteTarget:
     @property
     def backends(self) -> tuple[str, ...]:
         """Those that run a file: nothing is installed there, and a module of torch is no file."""
-        return tuple(word for word in backends_of(self.device) if not find_backend(word).runs_modules)
+        return tuple(
+            word
+            for word in backends_of(self.device)
+            # Our kernels are compiled on this host, for its own processor.
+            if not find_backend(word).runs_modules and not is_for_signs(word)
+        )
 
     @property
     def threads(self) -> int:

@@ -19,6 +19,8 @@ from export.profile import WARM, NodeTime, Profile, closed, profile_of
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 MULTIPLIES = re.compile("Conv|Gemm|MatMul")
 """Kernels that are convolutions or multiplications of matrices."""
+SIGNED, BITS = "SignedConv", "1-bit"
+"""Our own operator (export/kernels), and what its convolutions compute in."""
 PRECISIONS = {"uint8": "INT8", "int8": "INT8", "float16": "FP16", "bfloat16": "BF16", "float": "FP32", "double": "FP64"}
 # Its errors have no class in common but Exception; which of them there are depends on the version.
 REFUSALS: tuple[type[BaseException], ...] = tuple(
@@ -47,11 +49,17 @@ def providers() -> Sequence[str]:
 
 
 def session(
-    path: Path, threads: int, provider: str = CPU, profile: Path | None = None, optimized: Path | None = None
+    path: Path,
+    threads: int,
+    provider: str = CPU,
+    profile: Path | None = None,
+    optimized: Path | None = None,
+    kernels: Path | None = None,
 ) -> ort.InferenceSession:
     """The file, ready to run.
 
     Args:
+        kernels: a library of operators that the runtime itself does not have.
         profile: prefix of the file that the runtime's profiler writes.
         optimized: where the graph is written that really runs.
 
@@ -70,6 +78,8 @@ def session(
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     try:
+        if kernels is not None:
+            options.register_custom_ops_library(str(kernels))
         made = ort.InferenceSession(str(path), options, providers=[provider])
     except REFUSALS as error:
         raise BackendError(f"ONNX Runtime {version()} refuses {path.name}: {reason(error)}") from None
@@ -78,14 +88,16 @@ def session(
     return made
 
 
-def opened(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> Callable[[Any], Any]:
+def opened(
+    path: Path, threads: int, kind: str, shape: tuple[int, ...], kernels: Path | None = None
+) -> Callable[[Any], Any]:
     """What computes logits (BKHW) of an image (BCHW) on a processor of this kind ("cpu", "cuda").
 
     Args:
         shape: of the input, with -1 for open axes; this runtime takes each shape as it comes.
     """
     del shape
-    made = session(path, threads, CUDA if kind == "cuda" else CPU)
+    made = session(path, threads, CUDA if kind == "cuda" else CPU, kernels=kernels)
     name = made.get_inputs()[0].name
 
     def infer(image_BCHW: Any) -> Any:
@@ -95,12 +107,14 @@ def opened(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> Calla
     return infer
 
 
-def profiled(path: Path, threads: int, kind: str, image_BCHW: Any, runs: int) -> Profile:
+def profiled(path: Path, threads: int, kind: str, image_BCHW: Any, runs: int, kernels: Path | None = None) -> Profile:
     """How long each node takes, by this runtime's own profiler: medians over warm runs."""
-    return profile_of(_runs_of(_events(path, threads, kind, image_BCHW, WARM + runs))[WARM:])
+    return profile_of(_runs_of(_events(path, threads, kind, image_BCHW, WARM + runs, kernels))[WARM:])
 
 
-def executed(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> dict[str, int]:
+def executed(
+    path: Path, threads: int, kind: str, shape: tuple[int, ...], kernels: Path | None = None
+) -> dict[str, int]:
     """How many convolutions and multiplications of matrices run in each precision: those of the kernels that ran once.
 
     Args:
@@ -108,11 +122,11 @@ def executed(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> dic
     """
     image = np.zeros(closed(shape), np.float32)
     counts: Counter[str] = Counter()
-    for event in _events(path, threads, kind, image, 1):
+    for event in _events(path, threads, kind, image, 1, kernels):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             told = event["args"]
             if MULTIPLIES.search(told.get("op_name", "")):
-                counts[_precision(told)] += 1
+                counts[BITS if told["op_name"] == SIGNED else _precision(told)] += 1
     return dict(counts)
 
 
@@ -121,10 +135,12 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _events(path: Path, threads: int, kind: str, image_BCHW: Any, runs: int) -> list[dict[str, Any]]:
+def _events(
+    path: Path, threads: int, kind: str, image_BCHW: Any, runs: int, kernels: Path | None
+) -> list[dict[str, Any]]:
     """What its profiler writes of so many inferences."""
     with tempfile.TemporaryDirectory() as scratch:
-        made = session(path, threads, CUDA if kind == "cuda" else CPU, Path(scratch) / "profile")
+        made = session(path, threads, CUDA if kind == "cuda" else CPU, Path(scratch) / "profile", kernels=kernels)
         name = made.get_inputs()[0].name
         for _ in range(runs):
             made.run(None, {name: image_BCHW})

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 class SignedConv(nn.Module):
     """A convolution over the signs of its input, with what is learned around it."""
+
+    reads_signs: ClassVar[bool] = True
 
     def __init__(self, conv: Any) -> None:
         super().__init__()
