@@ -336,7 +336,7 @@ class Convolution {
         const int channels = static_cast<int>(std::min<int64_t>(64, shape_.inputs - 64 * word));
         uint64_t* to = packed_.data() + word * shape_.plane() +
                        ((z + axes[0].before) * axes[1].padded() + up + axes[1].before) * shape_.row() + axes[2].before;
-        variant().counting->pack(x + 64 * word * shape_.pixels() + row * axes[2].side, threshold_ + 64 * word, channels,
+        counting_.pack(x + 64 * word * shape_.pixels() + row * axes[2].side, threshold_ + 64 * word, channels,
                                  shape_.pixels(), to, axes[2].side);
       }
     });
@@ -354,7 +354,7 @@ class Convolution {
       const int together = shape_.outputs - filter >= 4 ? 4 : 1;
       const uint64_t* bits = weights_.bits + filter * words;
       const uint64_t* masks = masked ? weights_.masks + filter * words : nullptr;
-      const Count count = together == 4 ? variant().counting->four[masked] : variant().counting->one[masked];
+      const Count count = together == 4 ? counting_.four[masked] : counting_.one[masked];
       for (int64_t pixel = 0; pixel < out; pixel += BLOCK)
         block(count, row, pixel, bits, masks, counts.data() + pixel, pitch);
       for (int each = 0; each < together; ++each, ++filter)
@@ -387,12 +387,15 @@ class Convolution {
     const Axis& across = shape_.axes[2];
     const int32_t* all = bases_.data() + ((filter * kinds_[0].size() + kind_[0][z]) * kinds_[1].size() + kind_[1][up]) *
                                              kinds_[2].size();
-    const auto part = [&](int64_t from, int64_t to) {
-      variant().counting->finish(counts + from, to - from, all[kind_[2][from]], scale_[filter], bias_[filter], y + from);
+    const auto part = [&](int64_t from, int64_t to, int64_t like) {
+      counting_.finish(counts + from, to - from, all[kind_[2][like]], scale_[filter], bias_[filter], y + from);
     };
-    for (int64_t place = 0; place < across.first(); ++place) part(place, place + 1);
-    if (across.last() > across.first()) part(across.first(), across.last());
-    for (int64_t place = across.last(); place < across.out(); ++place) part(place, place + 1);
+    // All of the row as if there were no border, in whole vectors, and then what sees one.
+    if (across.last() > across.first()) part(0, across.out(), across.first());
+    const bool none = across.last() <= across.first();
+    for (int64_t place = 0; place < across.first(); ++place) part(place, place + 1, place);
+    for (int64_t place = none ? across.first() : across.last(); place < across.out(); ++place)
+      part(place, place + 1, place);
   }
 
   // Places of an axis are of one kind where the same taps lie inside; what a sum begins with depends on that alone.
@@ -423,6 +426,7 @@ class Convolution {
   }
 
   Shape shape_;
+  const Counting& counting_ = *variant().counting;
   const Weights& weights_;
   const float *threshold_, *scale_, *bias_;
   int threads_;
