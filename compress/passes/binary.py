@@ -58,6 +58,11 @@ class Binary:
     """The training, in each stage: the options of `distill`."""
 
     @property
+    def makes_signs(self) -> bool:
+        """Whether convolutions read signs afterwards, for which there is a runtime of their own."""
+        return self.activations == 1
+
+    @property
     def uses(self) -> tuple[Role, ...]:
         return self.recover.uses
 

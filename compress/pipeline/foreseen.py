@@ -12,14 +12,18 @@ from compress.pipeline.bounds import foreseen_floor
 from compress.pipeline.deployment import Deployment, deployments, target_on, without_power_modes
 from compress.recipe import Recipe
 from export.floor import Work
-from export.registry import find_backend, find_device
+from export.registry import find_backend, find_device, is_for_signs
 
 
 def spots(recipe: Recipe) -> list[Spot]:
-    """Every runtime of every device of the recipe."""
+    """Every runtime of every device of the recipe; one for convolutions of signs where a pass makes such."""
     found = []
+    chains = (recipe.passes, *recipe.compare.values())
+    signs = any(getattr(step, "makes_signs", False) for chain in chains for _, step in chain)
     lost: dict[str, str] = {}
     for each in deployments(recipe.devices, recipe.latency.threads):
+        if is_for_signs(each.backend) and not signs:
+            continue
         missing = _not_installed(each)
         away = missing or lost.get(each.device.name)
         try:
