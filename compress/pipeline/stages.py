@@ -160,8 +160,7 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, c
             "sha256": sha256(path),
             "seconds": round(seconds, 1),
             "notes": notes,
-            "quantized": precision_of(net) == "integers",
-            "signs": has_signs(net),
+            **_kind(net),
         }
 
     record = cache.value(name, key, work)
@@ -170,6 +169,11 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, c
         record = cache.value(name, key_of(key, "again", time.time_ns()), work)
     found = {what: record[what] for what in ("params", "macs", "seconds", "notes", "quantized")}
     return Stage(name=name, key=key, path=path, signs=record.get("signs", False), **found)
+
+
+def _kind(net: nn.Module) -> dict[str, bool]:
+    """What decides how a network is built, and for which runtimes."""
+    return {"quantized": precision_of(net) == "integers", "signs": has_signs(net)}
 
 
 def tidy(cache: Cache) -> None:
