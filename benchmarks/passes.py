@@ -29,6 +29,7 @@ STEPS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "depthwise": {"depthwise": {}},
     "lowrank": {"lowrank": {}},
     "sparsify": {"sparsify": {"pattern": "2:4"}},
+    "binary": {"binary": {"recover": {"epochs": 4, "views": 2, "augment": "flips"}}},
     "foldable_norm": {"foldable_norm": {}},
     "truncate": {"truncate": {"level": 2}},
     "half": {"half": {}},

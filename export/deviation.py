@@ -43,7 +43,10 @@ def of_integers(placed: fx.GraphModule, model: onnx.ModelProto, image: Tensor, v
     """
     makers = {name: node for node in model.graph.node for name in node.output}
     read = [
-        node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in makers
+        node.output[0]
+        for node in model.graph.node
+        # A weight in bits is made by a node too, which unpacks it.
+        if node.op_type == "DequantizeLinear" and _op(makers.get(node.input[0])) == "QuantizeLinear"
     ]
     pairs = [node for node in placed.graph.nodes if node.target in (PAIR, STRETCHED) and _moves(node)]
     if len(pairs) != len(read):
@@ -53,6 +56,10 @@ def of_integers(placed: fx.GraphModule, model: onnx.ModelProto, image: Tensor, v
     with torch.inference_mode():
         walk.run(image)
     return walk.found
+
+
+def _op(node: onnx.NodeProto | None) -> str | None:
+    return None if node is None else str(node.op_type)
 
 
 def _moves(pair: fx.Node) -> bool:

@@ -55,6 +55,14 @@ def bias_of(graph: fx.GraphModule, node: fx.Node) -> Tensor | None:
     return constant(graph, _source(node, 2)) if len(node.args) > 2 and node.args[2] is not None else None
 
 
+def reads_signs(node: fx.Node) -> bool:
+    """Whether a layer reads what is -1 or +1 everywhere."""
+    source = node.args[0]
+    while isinstance(source, fx.Node) and source.target in (aten._to_copy.default, aten.to.dtype):
+        source = source.args[0]
+    return isinstance(source, fx.Node) and source.target is aten.where.Scalar and source.args[1:] == (1.0, -1.0)
+
+
 def fused_end(node: fx.Node) -> fx.Node:
     """The last node that every runtime fuses into this one: its ReLU or ReLU6, where that is its only reader."""
     readers = list(node.users)

@@ -16,7 +16,7 @@ from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from export.artifact import Port
 from export.errors import BackendError
@@ -168,8 +168,8 @@ class _Reading:
         inputs = [name for name in node.input if name]
         data = [name for name in inputs if name not in self.constants]
         if not data:
-            # A weight's own Dequantize; a Constant has no input at all.
-            source = self.constants[inputs[0]] if inputs else node.output[0]
+            # A weight's own Dequantize; a Constant has no input at all. Of bits a table tells what they stand for.
+            source = self.constants[inputs[node.op_type == "Gather"]] if inputs else node.output[0]
             self.constants |= dict.fromkeys(node.output, source)
             return
         owners = {self.owners.get(name) for name in data}
@@ -199,13 +199,26 @@ class _Reading:
             shape=self.shapes.get(node.output[0]),
             macs=self._macs(node),
             params=self._params(node.input[1:3]) if weighted else 0,
-            bits=0 if tensor is None or node.op_type in _NORMS else bits_of(tensor),
+            bits=0 if tensor is None or node.op_type in _NORMS else self._bits(node, tensor),
         )
+
+    def _bits(self, node: Any, tensor: Any) -> int:
+        """Of a stored weight; several of them share a byte where they are stored in bits."""
+        if tensor.doc_string:
+            return bits_of(tensor)
+        values = math.prod(self._weight_shape(node) or tensor.dims)
+        return round(8 * numpy_helper.to_array(tensor).nbytes / max(values, 1))
 
     def _params(self, names: Iterable[str]) -> int:
         """Values of the stored floats (and integer weights) among these inputs."""
-        sources = [self.stored[self.constants[name]] for name in names if self.constants.get(name) in self.stored]
-        return sum(math.prod(tensor.dims) for tensor in sources if tensor.data_type != onnx.TensorProto.INT64)
+        sources = [
+            (name, self.stored[self.constants[name]]) for name in names if self.constants.get(name) in self.stored
+        ]
+        return sum(
+            math.prod(self.shapes.get(name) or tensor.dims)
+            for name, tensor in sources
+            if tensor.data_type != onnx.TensorProto.INT64
+        )
 
     def _kind(self, node: Any) -> str:
         weight = self._weight_shape(node)
@@ -215,8 +228,9 @@ class _Reading:
         return f"{node.op_type} {'x'.join(map(str, weight[2:]))}" + (f", {groups} groups" if groups > 1 else "")
 
     def _weight_shape(self, node: Any) -> Shape | None:
-        source = self.constants.get(node.input[1]) if len(node.input) > 1 else None
-        return self.shapes.get(source if source is not None else node.input[1]) if len(node.input) > 1 else None
+        if len(node.input) < 2:
+            return None
+        return self.shapes.get(node.input[1]) or self.shapes.get(self.constants.get(node.input[1], ""))
 
     def _macs(self, node: Any) -> int | None:
         if node.op_type not in (*_CONVS, *_PRODUCTS):

@@ -28,6 +28,11 @@ def precision_of(net: nn.Module) -> Precision:
     return said if isinstance(said, str) and said in get_args(Precision) else "float"  # type: ignore[return-value]
 
 
+def has_signs(net: nn.Module) -> bool:
+    """Whether convolutions of a network read signs, so that their sums are counts of bits."""
+    return any(getattr(module, "reads_signs", False) for module in net.modules())
+
+
 def copy_of(net: nn.Module) -> nn.Module:
     """A copy of a network; what it keeps beside its tensors and cannot be copied is shared with it."""
     try:

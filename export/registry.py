@@ -85,3 +85,8 @@ def fault_of_backends(device: Device) -> str | None:
         return f"backends: '{wrong[0]}' is no runtime that computes on {device.title}; there are {', '.join(known)}"
     twice = [word for word in given if given.count(word) > 1]
     return f"backends: '{twice[0]}' is given twice" if twice else None
+
+
+def is_for_signs(word: str) -> bool:
+    """Whether a runtime has something to do only where convolutions read signs, and is on this host alone."""
+    return bool(getattr(find_backend(word), "for_signs", False))

@@ -32,9 +32,10 @@ from export.files import write_bytes
 from export.functional import as_translated, in_functions
 from export.graph import Dynamic
 from export.layers import port_of
-from export.packed import INT4_SINCE, pack, unpacked
+from export.packed import INT4_SINCE, pack
 from export.quantization.qdq import TRANSLATION, store_integers
 from export.quantization.saturation import pair_sums
+from export.quantization.stored_bits import store_bits
 
 INPUT, OUTPUT = "image", "logits"
 OPSETS = range(18, 24)
@@ -50,6 +51,9 @@ class Style:
     opset: int = 20
     dynamic: tuple[Dynamic, ...] = ()
     """Axes whose length the file leaves open; none makes the fastest engines."""
+    integers_in_bits: bool = True
+    """Whether integer weights of two or three values are stored in bits, as float ones are
+    (export/quantization/stored_bits.py)."""
 
 
 def to_onnx(
@@ -78,8 +82,11 @@ def to_onnx(
     model.metadata_props.update(metadata or {})
     model.producer_name, model.producer_version = "segpress", version("segpress")
     proto = ir.to_proto(model)
+    # Before weights are bits: what is proven of the integers holds for their signs.
+    sums = pair_sums(proto)
     if packs is not None:
         pack(proto, as_bytes=packs == "bytes")
+    in_bits = store_bits(proto, integers=style.integers_in_bits)
     try:
         onnx.checker.check_model(proto, full_check=True)
         # Every runtime infers the shapes between layers again; in a small network they are a fifth of the file.
@@ -89,8 +96,10 @@ def to_onnx(
         raise ExportError(f"{path.name}: the exported file is not valid ONNX: {error}") from None
     write_bytes(path, data)
     made = {"opset": style.opset, "dynamic": list(style.dynamic), "torch": torch.__version__, "onnx": onnx.__version__}
-    if (sums := pair_sums(unpacked(proto))) is not None:
+    if sums is not None:
         made["pair_sums"] = asdict(sums)
+    if in_bits:
+        made["weights_in_bits"] = len(in_bits)
     (image,), (logits,) = proto.graph.input, proto.graph.output
     return Artifact(path=path, format="onnx", input=port_of(image), output=port_of(logits), made=made).sealed()
 
@@ -208,6 +217,8 @@ class Parity:
     flipped: float
     """Share of pixels whose class changes."""
     cases: int
+    mean_error: float = math.inf
+    """Root of the mean squared difference, over that of the logits: a few places far apart hardly move it."""
 
     def __str__(self) -> str:
         if math.isinf(self.relative_error):
@@ -220,7 +231,7 @@ class Parity:
 
 def parity(torch_net: Infer, artifact: Infer, images: Iterable[np.ndarray]) -> Parity:
     """Compare two ways of computing the same network on real inputs (each 1CHW)."""
-    worst = largest = 0.0
+    worst = largest = apart = size = 0.0
     flipped = pixels = cases = 0
     for image in images:
         ours, theirs = torch_net(image), artifact(image)
@@ -228,11 +239,16 @@ def parity(torch_net: Infer, artifact: Infer, images: Iterable[np.ndarray]) -> P
             return Parity(relative_error=math.inf, flipped=1.0, cases=cases + 1)
         worst = max(worst, float(np.abs(ours - theirs).max()))
         largest = max(largest, float(np.abs(ours).max()))
+        apart += float(np.square((ours - theirs).astype(np.float64)).sum())
+        size += float(np.square(ours.astype(np.float64)).sum())
         changed = (ours > 0) != (theirs > 0) if ours.shape[1] == 1 else ours.argmax(1) != theirs.argmax(1)
         flipped, pixels, cases = flipped + int(changed.sum()), pixels + changed.size, cases + 1
     if not cases:
         raise ExportError("parity needs at least one case to compare on")
-    return Parity(relative_error=worst / max(largest, 1e-12), flipped=flipped / pixels, cases=cases)
+    mean_error = math.sqrt(apart / max(size, 1e-24))
+    return Parity(
+        relative_error=worst / max(largest, 1e-12), flipped=flipped / pixels, cases=cases, mean_error=mean_error
+    )
 
 
 def metadata_of(path: Path) -> dict[str, str]:

@@ -110,7 +110,7 @@ def test_operators_with_many_meanings_mean_the_same_everywhere(tmp_path: Path) -
     net = Operators().eval()
     for word, (backend, _) in RUNTIMES.items():
         artifact, found = built(net, word, tmp_path)
-        assert fault_of_float(word, backend, artifact, image(1, *SIZE).numpy(), found) is None
+        assert fault_of_float(word, backend, artifact, net, image(1, *SIZE).numpy(), found) is None
 
 
 @pytest.mark.parametrize(("net", "operator"), [(Antialiased, "Resize"), (Strided, "Conv")])
@@ -120,7 +120,7 @@ def test_an_operator_that_a_runtime_has_otherwise_is_named(
     torch.manual_seed(0)
     monkeypatch.setattr(openvino, "rewritten", lambda model, _: model)
     artifact, found = built(net().eval(), "openvino", tmp_path)
-    fault = fault_of_float("openvino", OpenVino(), artifact, image(1, *SIZE).numpy(), found)
+    fault = fault_of_float("openvino", OpenVino(), artifact, net(), image(1, *SIZE).numpy(), found)
     # A later OpenVINO may compute it.
     assert (fault is None) == (found.relative_error <= FAITHFUL)
     assert fault is None or f"first behind {operator}" in fault or "another shape" in fault

@@ -42,6 +42,7 @@ SLOW = (
     "polyp_unet_edge",
     "polyp_unet16_edge",
     "hippocampus_unet3d_int8",
+    "phantom_unet_binary",
 )
 TOYS = [pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else []) for path in RECIPES]
 REAL = ROOT.parent / "shared" / "data" / "usgra_nerve"
@@ -85,6 +86,8 @@ def toy_step(step: Any) -> Any:
     if word == "distill":
         others = {key: value for key, value in options.items() if key not in ("epochs", "steps", "minutes")}
         return {word: {**others, "epochs": 1, "rate": 1e-3}}
+    if word == "binary":
+        return {word: {**options, "recover": toy_step({"distill": options.get("recover", {})})["distill"]}}
     return step
 
 

@@ -21,7 +21,7 @@ from compress.errors import BackendError, SegpressError
 from compress.measure.latency import Timing, in_turns
 from compress.pipeline.bounds import floors, layers_work, many_zeros
 from compress.pipeline.deployment import Deployment, target_on
-from compress.pipeline.exporting import placed, written
+from compress.pipeline.exporting import written
 from compress.recipe import load
 from compress.storage.description import build_net, read_description, shape_of
 from compress.storage.weights import load_net, load_weights
@@ -188,7 +188,7 @@ def _of_net(model: Path, net: nn.Module, size: Size, at: Deployment, scratch: Pa
     if fault:
         raise SegpressError(f"{model}: input is {by(size)}; {fault}")
     example = torch.zeros(1, shape.in_channels, *size)
-    file = written(net, placed(net, at.rules), example, scratch / "model.onnx", Style(), {})
+    file = written(net, at.rules, example, scratch / "model.onnx", Style(), {})
     return _Exported(file=file, shape=tuple(example.shape), groups=_groups(net, example), notes=notes)
 
 

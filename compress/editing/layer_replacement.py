@@ -111,6 +111,8 @@ def not_plain(site: Site, net: nn.Module, kinds: Kinds) -> str | None:
         return f"it is a {type(site.module).__name__}, which may compute more than a plain layer"
     if isinstance(vars(site.module).get("zeros"), str):
         return "an earlier pass made it sparse, and what would take its place is dense"
+    if isinstance(vars(site.module).get("bits"), int):
+        return "an earlier pass put its weights into bits, and what would take its place has real ones"
     return hooked_or_shared(site, net)
 
 

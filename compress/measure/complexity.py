@@ -15,7 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from compress.measure.macs import macs_of
 from export.half.network import Half
 from export.modules import copy_of
+from export.quantization.bits import bits_of
 from export.quantization.qdq import PAIR
+
+_CONVOLUTIONS = (torch.ops.aten.convolution, torch.ops.aten._convolution)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,8 @@ def dead_parameters(net: nn.Module, example: Tensor) -> dict[str, int]:
 
 
 def bit_operations(net: nn.Module, example: Tensor) -> int:
-    """Each multiply-accumulate of one image times the bits its weight is stored in: 32, 16 in half, 8 to 2 in integers.
+    """Each multiply-accumulate of one image times the bits its weight is stored in: 32, 16 in half, 8 to 2 in integers, 1
+    or 2 where it is stored in bits (export/quantization/bits.py).
 
     A matrix product without weights (attention) counts its second operand. The measure is that of
     bit operations in the quantization literature (Uhlich et al. 2020, arXiv 1905.11452), with the weight's
@@ -125,7 +129,10 @@ class _Counter(TorchDispatchMode):
         # addmm and baddbmm take the bias first.
         place = 2 if func._overloadpacket in (torch.ops.aten.addmm, torch.ops.aten.baddbmm) else 1
         weight: Tensor = args[place]
-        return self.integers.get(weight.untyped_storage().data_ptr(), 8 * weight.itemsize)
+        plain = self.integers.get(weight.untyped_storage().data_ptr(), 8 * weight.itemsize)
+        # A transposed one has its output channels second, and is never stored in bits.
+        in_bits = func._overloadpacket in _CONVOLUTIONS and not args[6] and bits_of(weight)
+        return in_bits or plain
 
 
 def _stored_bits(x: Tensor, scale: Tensor, zero: Tensor, axis: int) -> int:

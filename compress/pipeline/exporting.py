@@ -86,7 +86,7 @@ def _done(order: Order) -> bool:
         make_folder(order.to.parent)
         style = Style(opset=order.opset, dynamic=order.dynamic)
         net = load_net(order.net)
-        written(net, placed(net, order.rules), torch.zeros(order.shape), order.to, style, order.metadata)
+        written(net, order.rules, torch.zeros(order.shape), order.to, style, order.metadata)
         return True
     return False
 
@@ -100,17 +100,25 @@ def placed(net: nn.Module, rules: Rules | None) -> nn.Module:
 
 
 def written(
-    net: nn.Module, placed: nn.Module, example: Tensor, to: Path, style: Style, metadata: Mapping[str, str]
+    net: nn.Module,
+    rules: Rules | None,
+    example: Tensor,
+    to: Path,
+    style: Style,
+    metadata: Mapping[str, str],
+    as_placed: nn.Module | None = None,
 ) -> Artifact:
     """The network's file, with its sidecar.
 
     Args:
-        placed: the network as the file has it.
+        as_placed: what `placed` gives, where it is known already.
     """
+    as_placed = placed(net, rules) if as_placed is None else as_placed
+    style = replace(style, integers_in_bits=rules is None or rules.reads_bits)
     if not isinstance(net, Half):
-        return to_onnx(placed, example, to, style, metadata)
+        return to_onnx(as_placed, example, to, style, metadata)
     style = replace(style, opset=max(style.opset, net.format.least_opset))
-    artifact = to_onnx(placed, example, to, style, metadata)
+    artifact = to_onnx(as_placed, example, to, style, metadata)
     reasons = {"type": net.format.word, "float32": net.reasons()}
     return replace(artifact, made={**artifact.made, "half": reasons}).sealed()
 

@@ -13,7 +13,7 @@ from compress.errors import ExportError
 from compress.pipeline.ahead import ExportsAhead
 from compress.pipeline.deployment import Deployment
 from compress.pipeline.exporting import Order, placed, written
-from compress.pipeline.faithful import FAITHFUL
+from compress.pipeline.faithful import is_faithful
 from compress.pipeline.stages import Stage
 from compress.pipeline.told import is_export, told
 from compress.postprocess.applying.chain import Postprocess
@@ -22,6 +22,7 @@ from export.artifact import Artifact
 from export.backends.torch import infer_from_module
 from export.files import make_folder, sha256
 from export.quantization.rules import Rules
+from export.registry import is_for_signs
 from export.to_onnx import Style, parity
 
 
@@ -88,7 +89,7 @@ class Exports:
 
     def _written(self, stage: Stage, rules: Rules | None, path: Path) -> Artifact:
         net = self.placed(stage, rules)
-        return written(stage.net, net, self.task.example, path, self.style, metadata(stage, self.task))
+        return written(stage.net, rules, self.task.example, path, self.style, metadata(stage, self.task), net)
 
     def _path(self, stage: Stage, stem: str) -> Path:
         return self.cache.folder / "artifacts" / stage.name / f"{stem}.onnx"
@@ -102,12 +103,18 @@ class Exports:
 
         with OnnxRuntime(threads=1).open(artifact) as infer:
             apart = parity(infer_from_module(self.placed(stage, None)), infer, self.task.probes())
-        if not apart.relative_error <= FAITHFUL:
+        if not is_faithful(apart, stage.net):
             raise ExportError(f"{artifact.path.name}: ONNX Runtime's logits {apart}: the export changed the network")
 
 
 def has_artifact(stage: Stage, at: Deployment) -> bool:
-    """Whether a stage's network has one on this deployment: torch would only simulate integers and 16 bits in float."""
+    """Whether a stage's network has one on this deployment.
+
+    Torch would only simulate integers and 16 bits in float; a runtime that is there for convolutions of signs has
+    nothing to do where there are none.
+    """
+    if is_for_signs(at.backend) and not stage.signs:
+        return False
     if stage.quantized:
         return at.rules is not None
     return not (at.kind.runs_modules and stage.precision == "half")

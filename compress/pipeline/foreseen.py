@@ -12,15 +12,19 @@ from compress.pipeline.bounds import foreseen_floor
 from compress.pipeline.deployment import Deployment, deployments, target_on, without_power_modes
 from compress.recipe import Recipe
 from export.floor import Work
-from export.registry import find_backend, find_device
+from export.registry import find_backend, find_device, is_for_signs
 
 
 def spots(recipe: Recipe) -> list[Spot]:
-    """Every runtime of every device of the recipe."""
+    """Every runtime of every device of the recipe; one for convolutions of signs where a pass makes such."""
     found = []
-    words = {word for word, _ in recipe.passes}
+    chains = (recipe.passes, *recipe.compare.values())
+    signs = any(getattr(step, "makes_signs", False) for chain in chains for _, step in chain)
+    integers = any(step.ensures == "integers" for _, step in recipe.passes)
     lost: dict[str, str] = {}
     for each in deployments(recipe.devices, recipe.latency.threads):
+        if is_for_signs(each.backend) and not signs:
+            continue
         missing = _not_installed(each)
         away = missing or lost.get(each.device.name)
         try:
@@ -35,7 +39,7 @@ def spots(recipe: Recipe) -> list[Spot]:
                 unbuilt=missing,
                 unmeasured=away,
                 unreached=each.device.name in lost,
-                takes_integers=each.rules is not None if "int8" in words else not each.kind.runs_modules,
+                takes_integers=each.rules is not None if integers else not each.kind.runs_modules,
             )
         )
     return found

@@ -209,7 +209,7 @@ class Answers:
         if isinstance(build.stage.net, Quantized):
             assert isinstance(net, fx.GraphModule)
             return fault_of_integers(word, backend, build.artifact, net, image, apart, log)
-        return fault_of_float(word, backend, build.artifact, image, apart)
+        return fault_of_float(word, backend, build.artifact, net, image, apart)
 
     def _answered(self, build: Build) -> tuple[nn.Module, list[LogitsArray]]:
         """The build's network in torch, and its logits."""

@@ -26,7 +26,7 @@ from compress.storage.weights import load_net, save_net
 from compress.task import Task
 from export.files import make_folder, sha256
 from export.half.network import Half
-from export.modules import Precision, precision_of
+from export.modules import Precision, has_signs, precision_of
 from export.quantization.quantized import Quantized
 
 Log = Callable[[str], None]
@@ -50,6 +50,8 @@ class Stage:
     """What the pass said: what it did, and what it did not do and why."""
     precision: Precision = "float"
     """What its network computes in: integers each runtime wants written in its own way."""
+    signs: bool = False
+    """Whether its convolutions read signs, for which there is a runtime of their own."""
 
     @property
     def quantized(self) -> bool:
@@ -166,15 +168,20 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, c
             "sha256": sha256(path),
             "seconds": round(seconds, 1),
             "notes": notes,
-            "precision": precision_of(net),
+            **_kind(net),
         }
 
     record = cache.value(name, key, work)
     if not path.is_file() or sha256(path) != record["sha256"]:
         log(f"{name}: the kept network is gone or was changed; making it again")
         record = cache.value(name, key_of(key, "again", time.time_ns()), work)
-    found = {what: record[what] for what in ("params", "macs", "seconds", "notes", "precision")}
+    found = {what: record[what] for what in ("params", "macs", "seconds", "notes", "precision", "signs")}
     return Stage(name=name, key=key, path=path, **found)
+
+
+def _kind(net: nn.Module) -> dict[str, object]:
+    """What decides how a network is built, and for which runtimes."""
+    return {"precision": precision_of(net), "signs": has_signs(net)}
 
 
 def tidy(cache: Cache) -> None:

@@ -17,6 +17,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from compress.errors import PassError, WeightsError
 from compress.networks.blocks.branches import Branches
+from compress.networks.blocks.signed_conv import SignedConv
 from export.modules import put
 
 _CONV: Final = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
@@ -31,7 +32,7 @@ _WRITTEN: Final[Mapping[type[nn.Module], tuple[str, ...]]] = {
     nn.ReLU: ("inplace",),
     nn.Identity: (),
 }
-_GATHERED: Final = (nn.Sequential, Branches)
+_GATHERED: Final = (nn.Sequential, Branches, SignedConv)
 _KINDS: Final[Mapping[str, type[nn.Module]]] = {kind.__name__: kind for kind in (*_WRITTEN, *_GATHERED)}
 _PLAIN = (bool, int, float, str, type(None))
 

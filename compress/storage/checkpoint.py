@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import WeightsError
+from compress.storage.bits import out_of_bits
 from compress.storage.inert import WouldRun, is_harmless, stand_ins, unknown
 from export.errors import first_line
 
@@ -85,7 +86,7 @@ def read_state(path: Path, notes: list[str]) -> dict[str, Tensor]:
     _check_format(path)
     if path.suffix == ".safetensors":
         try:
-            return safetensors.torch.load_file(path)
+            return out_of_bits(safetensors.torch.load_file(path), path)
         except (safetensors.SafetensorError, OSError) as error:
             raise WeightsError(f"{path}: damaged or truncated safetensors file ({error})") from None
     read, left = _unpickled(path)

@@ -20,6 +20,7 @@ from compress.errors import WeightsError
 from compress.networks.foreign.adapter import LogitsAdapter, as_built
 from compress.networks.foreign.computed import folded
 from compress.networks.foreign.notes import note_on, notes_of
+from compress.storage.bits import in_bits
 from compress.storage.checkpoint import NESTED, counted, read_state
 from compress.storage.description import Description, build_net, read_description
 from compress.storage.mismatch import mismatch
@@ -33,8 +34,10 @@ _LEFT_BEHIND = ("n_averaged", "total_ops", "total_params")
 
 
 def save_net(net: nn.Module, description: Description, path: Path, *, half: bool = False) -> None:
-    """Write path (.safetensors) and its .json; `half` stores floats in 16 bits."""
-    tensors = {name: _stored(tensor, half) for name, tensor in net.state_dict().items()}
+    """Write path (.safetensors) and its .json; `half` stores floats in 16 bits; weights of two or three values an
+    output channel are stored in bits (compress/storage/bits.py).
+    """
+    tensors = in_bits({name: _stored(tensor, half) for name, tensor in net.state_dict().items()})
     write_bytes(path, safetensors.torch.save(tensors))
     write_json(
         path.with_suffix(".json"),

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from compress import progress
 from compress.errors import PassError, WeightsError
-from compress.train import sparsity
+from compress.train import bits, sparsity
 from compress.train.objective import Batch, Objective
 from compress.train.plan import Plan
 from export.errors import first_line
@@ -45,6 +45,7 @@ class State:
 
     @staticmethod
     def fresh(net: nn.Module, objective: Objective, plan: Plan) -> State:
+        bits.hold(net)
         learned = [*net.parameters(), *objective.parameters()]
         optimizer = torch.optim.AdamW(learned, lr=plan.rate, weight_decay=plan.weight_decay)
         schedule: torch.optim.lr_scheduler.LRScheduler

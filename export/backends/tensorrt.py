@@ -37,6 +37,8 @@ RULES = Rules(
     transposed_as_convolution=True,
     packs=None,
     least_channels=16,
+    # Integers of 8 bits may only be constants in front of their DequantizeLinear.
+    reads_bits=False,
 )
 
 

@@ -2,4 +2,6 @@
 
 from export.device import Device
 
-CPU = Device(name="cpu", title="this host's CPU", kind="cpu", backends=("torch", "onnxruntime", "openvino"))
+CPU = Device(
+    name="cpu", title="this host's CPU", kind="cpu", backends=("torch", "onnxruntime", "onnxruntime_bits", "openvino")
+)

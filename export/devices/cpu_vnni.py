@@ -9,6 +9,6 @@ CPU_VNNI = Device(
     name="cpu_vnni",
     title="this host's CPU, with AVX-512 VNNI or AMX",
     kind="cpu",
-    backends=("torch", "onnxruntime", "openvino"),
+    backends=("torch", "onnxruntime", "onnxruntime_bits", "openvino"),
     exact_sums=True,
 )

@@ -24,6 +24,7 @@ from export.graph import (
     groups_of,
     layer_name,
     padding_of,
+    reads_signs,
     transposed_as_convolution,
     weight_of,
 )
@@ -143,6 +144,15 @@ def why_float(
     for pattern, why in keep_float.items():
         if matches(layer_name(node), pattern):
             return why
+    if reads_signs(node):
+        return "it reads signs: its sums are exact as they are, and a grid with a zero point has no exact -1 and +1"
+    return _why_of_runtime(graph, node, ranges, keep_float, rules)
+
+
+def _why_of_runtime(
+    graph: fx.GraphModule, node: fx.Node, ranges: Mapping[str, Range], keep_float: Mapping[str, str], rules: Rules
+) -> str | None:
+    """Why its runtime wants it in float."""
     if rules.outputs and any(_operator_in_float(user, keep_float) for user in fused_end(node).users):
         return "what reads it stays in float: this runtime has integer kernels only for what puts out integers"
     # Where a convolution runs in integers only between two pairs, that of the logits cannot.

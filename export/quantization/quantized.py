@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from export.graph import convolutions, layer_name
+from export.graph import convolutions, layer_name, reads_signs
 from export.modules import Precision
 from export.quantization.learnt import NOTHING, Grid, Learnt
 from export.quantization.placement import float_layers, operator_name, operators, place
@@ -59,6 +59,7 @@ class Quantized(nn.Module):
     ) -> None:
         super().__init__()
         self.graph = graph
+        self.reads_signs = any(map(reads_signs, convolutions(graph)))
         self.names = tuple(ranges)
         self.keep_float = keep_float
         self.exact = exact

@@ -48,3 +48,5 @@ class Rules:
     every inference (export/packed.py): None as int8, `int4` in ONNX's type of 4 bits alone, `bytes` also as bytes."""
     least_channels: int = 0
     """Convolutions with fewer input or output channels stay in float."""
+    reads_bits: bool = True
+    """Whether it takes integer weights that the file unpacks from bits."""

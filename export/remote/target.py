@@ -22,7 +22,7 @@ from export.files import sha256
 from export.instruction_set import InstructionSet, family, widest
 from export.profile import NodeTime, Profile
 from export.quantization.rules import Rules
-from export.registry import backends_of, find_backend
+from export.registry import backends_of, find_backend, is_for_signs
 from export.remote import answers
 from export.remote.building import built_there
 from export.remote.conversation import Conversation, with_runner
@@ -45,7 +45,7 @@ class RemoteTarget:
     @property
     def backends(self) -> tuple[str, ...]:
         """Those that run a file: nothing is installed there, and a module of torch is no file."""
-        return tuple(word for word in backends_of(self.device) if not find_backend(word).runs_modules)
+        return tuple(word for word in backends_of(self.device) if _runs_elsewhere(word))
 
     @property
     def threads(self) -> int:
@@ -281,3 +281,8 @@ def _another(device: Device, told: answers.Facts) -> str | None:
     if device.exact_sums and not (known := widest(told.flags)).exact_sums:
         return f": its CPU has neither AVX-512 VNNI nor AMX: it is {known.title}"
     return None
+
+
+def _runs_elsewhere(word: str) -> bool:
+    """Not what runs modules; and our kernels are compiled on this host, for its own processor."""
+    return not find_backend(word).runs_modules and not is_for_signs(word)

@@ -23,6 +23,8 @@ MOVES = re.compile("Memcpy")
 """What only carries values from one processor to another."""
 MULTIPLIES = re.compile("Conv|Gemm|MatMul")
 """Kernels that are convolutions or multiplications of matrices."""
+SIGNED, BITS = "SignedConv", "1-bit"
+"""Our own operator (export/kernels), and what its convolutions compute in."""
 PRECISIONS = {"uint8": "INT8", "int8": "INT8", "float16": "FP16", "bfloat16": "BF16", "float": "FP32", "double": "FP64"}
 # Its errors have no class in common but Exception; which of them there are depends on the version.
 REFUSALS: tuple[type[BaseException], ...] = tuple(
@@ -56,11 +58,13 @@ def session(
     chosen: Sequence[Provider] = (CPU,),
     profile: Path | None = None,
     optimized: Path | None = None,
+    kernels: Path | None = None,
 ) -> ort.InferenceSession:
     """The file, ready to run.
 
     Args:
         chosen: the first computes; the others take the nodes that it does not, and the CPU takes the rest.
+        kernels: a library of operators that the runtime itself does not have.
         profile: prefix of the file that the runtime's profiler writes.
         optimized: where the graph is written that really runs.
 
@@ -80,6 +84,8 @@ def session(
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     try:
+        if kernels is not None:
+            options.register_custom_ops_library(str(kernels))
         made = ort.InferenceSession(str(path), options, providers=list(chosen))
     except REFUSALS as error:
         raise BackendError(f"ONNX Runtime {version()} refuses {path.name}: {reason(error)}") from None
@@ -92,14 +98,16 @@ def session(
     return made
 
 
-def opened(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> Callable[[Any], Any]:
+def opened(
+    path: Path, threads: int, kind: str, shape: tuple[int, ...], kernels: Path | None = None
+) -> Callable[[Any], Any]:
     """What computes logits (BKHW) of an image (BCHW) on a processor of this kind ("cpu", "cuda").
 
     Args:
         shape: of the input, with -1 for open axes; this runtime takes each shape as it comes.
     """
     del shape
-    return infer_of(session(path, threads, _by_kind(kind)))
+    return infer_of(session(path, threads, _by_kind(kind), kernels=kernels))
 
 
 def infer_of(made: ort.InferenceSession) -> Callable[[Any], Any]:
@@ -113,26 +121,31 @@ def infer_of(made: ort.InferenceSession) -> Callable[[Any], Any]:
     return infer
 
 
-def profiled(path: Path, threads: int, kind: str, image_BCHW: Any, runs: int) -> Profile:
+def profiled(path: Path, threads: int, kind: str, image_BCHW: Any, runs: int, kernels: Path | None = None) -> Profile:
     """How long each node takes, by this runtime's own profiler: medians over warm runs."""
-    return profile_by(path, threads, _by_kind(kind), image_BCHW, runs)
+    return profile_by(path, threads, _by_kind(kind), image_BCHW, runs, kernels)
 
 
-def profile_by(path: Path, threads: int, chosen: Sequence[Provider], image_BCHW: Any, runs: int) -> Profile:
+def profile_by(
+    path: Path, threads: int, chosen: Sequence[Provider], image_BCHW: Any, runs: int, kernels: Path | None = None
+) -> Profile:
     """The same by these providers."""
-    return profile_of(_runs_of(_events(path, threads, chosen, image_BCHW, WARM + runs))[WARM:])
+    return profile_of(_runs_of(_events(path, threads, chosen, image_BCHW, WARM + runs, kernels))[WARM:])
 
 
-def executed(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> dict[str, int]:
+def executed(
+    path: Path, threads: int, kind: str, shape: tuple[int, ...], kernels: Path | None = None
+) -> dict[str, int]:
     """How many convolutions and multiplications of matrices run in each precision: those of the kernels that ran once.
 
     Args:
         shape: of the input; its open axes are closed.
     """
     counts: Counter[str] = Counter()
-    for event in _kernels(path, threads, _by_kind(kind), shape):
-        if MULTIPLIES.search(event["args"].get("op_name", "")):
-            counts[_precision(event["args"])] += 1
+    for event in _kernels(path, threads, _by_kind(kind), shape, kernels):
+        told = event["args"]
+        if MULTIPLIES.search(told.get("op_name", "")):
+            counts[BITS if told["op_name"] == SIGNED else _precision(told)] += 1
     return dict(counts)
 
 
@@ -178,17 +191,21 @@ def _name(provider: Provider) -> str:
     return provider if isinstance(provider, str) else provider[0]
 
 
-def _kernels(path: Path, threads: int, chosen: Sequence[Provider], shape: tuple[int, ...]) -> list[dict[str, Any]]:
+def _kernels(
+    path: Path, threads: int, chosen: Sequence[Provider], shape: tuple[int, ...], kernels: Path | None = None
+) -> list[dict[str, Any]]:
     """The kernels that ran in one inference."""
     image = np.zeros(closed(shape), np.float32)
-    events = _events(path, threads, chosen, image, 1)
+    events = _events(path, threads, chosen, image, 1, kernels)
     return [each for each in events if each.get("cat") == "Node" and each["name"].endswith("_kernel_time")]
 
 
-def _events(path: Path, threads: int, chosen: Sequence[Provider], image_BCHW: Any, runs: int) -> list[dict[str, Any]]:
+def _events(
+    path: Path, threads: int, chosen: Sequence[Provider], image_BCHW: Any, runs: int, kernels: Path | None = None
+) -> list[dict[str, Any]]:
     """What its profiler writes of so many inferences."""
     with tempfile.TemporaryDirectory() as scratch:
-        made = session(path, threads, chosen, Path(scratch) / "profile")
+        made = session(path, threads, chosen, Path(scratch) / "profile", kernels=kernels)
         name = made.get_inputs()[0].name
         for _ in range(runs):
             made.run(None, {name: image_BCHW})

@@ -1,0 +1,1 @@
+"""Layers in one bit: which take it, and how they begin."""
