@@ -208,7 +208,9 @@ class Search:
             limit = math.sqrt(low * high) if low else high / 8
             if high < 1.15 * low:
                 break
-        return best if low else self._by_rank(share)
+        # Of a network so small that conversions outweigh its layers float is the fastest, which was not asked for.
+        found = low and (self.wanted.faster or best != self.every)
+        return best if found else self._by_rank(share)
 
     def _by_rank(self, share: float) -> Names:
         """The fewest layers in float with which Dice holds, those first that disturb most: where no limit was found."""
