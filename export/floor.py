@@ -39,7 +39,9 @@ class Peaks:
     beyond: float = 1.0
     """How many times faster its clock may be than the one that its peaks are published for."""
     source: str
-    """Where these numbers are published, and what was computed from what."""
+    """Who publishes these numbers, and what was computed from what; what nobody publishes is None, and has no floor."""
+    url: str = ""
+    """The publisher's page."""
 
     def of(self, bits: int) -> float | None:
         """The peak for multiply-accumulates of so many bits; None where it is not published."""

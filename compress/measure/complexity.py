@@ -63,8 +63,8 @@ def dead_parameters(net: nn.Module, example: Tensor) -> dict[str, int]:
 
 
 def bit_operations(net: nn.Module, example: Tensor) -> int:
-    """Each multiply-accumulate of one image times the bits its weight is stored in: 32, 16 in half, 8 to 2 in integers, 1
-    or 2 where it is stored in bits (export/quantization/bits.py).
+    """Each multiply-accumulate of one image times the bits its weight is stored in: 32, 16 in half, 8 to 2 in integers,
+    1 or 2 where it is stored in bits (export/quantization/bits.py).
 
     A matrix product without weights (attention) counts its second operand. The measure is that of
     bit operations in the quantization literature (Uhlich et al. 2020, arXiv 1905.11452), with the weight's

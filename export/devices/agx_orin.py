@@ -19,8 +19,9 @@ AGX_ORIN = Device(
         bandwidth_gb_s=204.8,
         cache_mb=17,
         watts=(15, 30, 50, 60),
-        source="NVIDIA, Jetson AGX Orin technical brief: 275 TOPS int8 sparse (170 GPU, 105 DLA), half of it dense, "
-        "5.3 fp32 TFLOPS, 204.8 GB/s; fp16 at most half and TF32 a quarter of dense int8; cache: L2 of the "
-        "GPU 4, system 4, L3 6, L2 of the CPU 3 MB",
+        source="NVIDIA, Jetson AGX Orin technical brief: 275 TOPS int8 sparse (170 GPU, 105 DLA), half of it "
+        "dense, 5.3 fp32 TFLOPS, 204.8 GB/s; fp16 at most half and TF32 a quarter of dense int8; cache: "
+        "L2 of the GPU 4, system 4, L3 6, L2 of the CPU 3 MB",
+        url="https://www.nvidia.com/en-us/autonomous-machines/embedded-systems/jetson-orin/",
     ),
 )

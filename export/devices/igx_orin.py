@@ -19,7 +19,8 @@ IGX_ORIN = Device(
         fp32_tops=5.3,
         bandwidth_gb_s=204.8,
         cache_mb=17,
-        source="NVIDIA, IGX Orin 500: 248 TOPS int8 sparse without a card; bounds are those of the AGX Orin, which "
-        "has the same chip at a higher clock; power not published for the chip alone",
+        source="NVIDIA, IGX Orin 500: 248 TOPS int8 sparse without a card; bounds are those of the AGX Orin, "
+        "which has the same chip at a higher clock; power not published for the chip alone",
+        url="https://www.nvidia.com/en-us/edge-computing/products/igx/",
     ),
 )

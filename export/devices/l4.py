@@ -18,7 +18,8 @@ L4 = Device(
         bandwidth_gb_s=300,
         cache_mb=64,
         watts=(72,),
-        source="NVIDIA, L4 data sheet: 30.3 fp32 TFLOPS, sparse 120 TF32, 242 fp16, 485 int8: half of each dense; "
-        "300 GB/s, 72 W; its boost clock is its highest",
+        source="NVIDIA, L4 data sheet: 30.3 fp32 TFLOPS, sparse 120 TF32, 242 fp16, 485 int8: half of each "
+        "dense; 300 GB/s, 72 W; its boost clock is its highest",
+        url="https://www.nvidia.com/en-us/data-center/l4/",
     ),
 )

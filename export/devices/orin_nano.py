@@ -19,8 +19,9 @@ ORIN_NANO = Device(
         bandwidth_gb_s=102.4,
         cache_mb=17,
         watts=(7, 15, 25),
-        source="NVIDIA, Jetson Orin Nano Super: 67 TOPS int8 sparse at 25 W, half of it dense (40 and 68 GB/s before "
-        "JetPack 6.2); fp16 half and TF32 a quarter of dense int8 (tensor cores, Ampere); fp32 computed: 1024 "
-        "cores at 1.02 GHz; cache: that of the largest Orin",
+        source="NVIDIA, Jetson Orin Nano Super: 67 TOPS int8 sparse at 25 W, half of it dense (40 and 68 GB/s "
+        "before JetPack 6.2); fp16 half and TF32 a quarter of dense int8 (tensor cores, Ampere); fp32 "
+        "computed: 1024 cores at 1.02 GHz; cache: that of the largest Orin",
+        url="https://developer.nvidia.com/blog/nvidia-jetpack-6-2-brings-super-mode-to-nvidia-jetson-orin-nano-and-jetson-orin-nx-modules/",
     ),
 )

@@ -19,8 +19,9 @@ ORIN_NANO_4GB = Device(
         bandwidth_gb_s=51.2,
         cache_mb=17,
         watts=(7, 10, 25),
-        source="NVIDIA, Jetson Orin Nano 4GB in its super mode: 34 TOPS int8 sparse, half of it dense (20 and 34 "
-        "GB/s before JetPack 6.2); fp16 half and TF32 a quarter of dense int8; fp32 computed: 512 cores at "
-        "1.02 GHz; cache: that of the largest Orin",
+        source="NVIDIA, Jetson Orin Nano 4GB in its super mode: 34 TOPS int8 sparse, half of it dense (20 and 34"
+        " GB/s before JetPack 6.2); fp16 half and TF32 a quarter of dense int8; fp32 computed: 512 cores "
+        "at 1.02 GHz; cache: that of the largest Orin",
+        url="https://developer.nvidia.com/blog/nvidia-jetpack-6-2-brings-super-mode-to-nvidia-jetson-orin-nano-and-jetson-orin-nx-modules/",
     ),
 )

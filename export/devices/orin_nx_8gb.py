@@ -20,8 +20,9 @@ ORIN_NX_8GB = Device(
         bandwidth_gb_s=102.4,
         cache_mb=17,
         watts=(10, 15, 20, 40),
-        source="NVIDIA, Jetson Orin NX 8GB in its super mode: 117 TOPS int8 sparse, GPU and DLA together, half of it "
-        "dense (70 before JetPack 6.2); fp16 at most half and TF32 a quarter of dense int8; fp32 computed: "
-        "1024 cores at 1.173 GHz; cache: that of the largest Orin",
+        source="NVIDIA, Jetson Orin NX 8GB in its super mode: 117 TOPS int8 sparse, GPU and DLA together, half "
+        "of it dense (70 before JetPack 6.2); fp16 at most half and TF32 a quarter of dense int8; fp32 "
+        "computed: 1024 cores at 1.173 GHz; cache: that of the largest Orin",
+        url="https://developer.nvidia.com/blog/nvidia-jetpack-6-2-brings-super-mode-to-nvidia-jetson-orin-nano-and-jetson-orin-nx-modules/",
     ),
 )

@@ -20,7 +20,8 @@ RTX_4000_ADA = Device(
         watts=(130,),
         beyond=1.5,
         source="NVIDIA, RTX 4000 Ada data sheet: 26.7 fp32 TFLOPS, 427.6 tensor TFLOPS (fp8 sparse: half of it "
-        "dense, and as much dense int8), 360 GB/s, 130 W; fp16 half of it, TF32 a quarter; a card may boost "
-        "beyond its published clock",
+        "dense, and as much dense int8), 360 GB/s, 130 W; fp16 half of it, TF32 a quarter; a card may "
+        "boost beyond its published clock",
+        url="https://www.nvidia.com/en-us/design-visualization/rtx-4000/",
     ),
 )

@@ -18,8 +18,9 @@ RTX_A2000 = Device(
         cache_mb=5,
         watts=(70,),
         beyond=1.75,
-        source="NVIDIA, RTX A2000 data sheet: 8.0 fp32 TFLOPS, 63.9 tensor TFLOPS (fp16 sparse: half of it dense, "
-        "and as much dense int8), 288 GB/s, 70 W, at a boost clock of 1.2 GHz; the card's own limit is 2.1 "
-        "GHz",
+        source="NVIDIA, RTX A2000 data sheet: 8.0 fp32 TFLOPS, 63.9 tensor TFLOPS (fp16 sparse: half of it "
+        "dense, and as much dense int8), 288 GB/s, 70 W, at a boost clock of 1.2 GHz; the card's own "
+        "limit is 2.1 GHz",
+        url="https://www.nvidia.com/en-us/design-visualization/rtx-a2000/",
     ),
 )
