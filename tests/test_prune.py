@@ -22,22 +22,14 @@ from swaps import stand_in as calibrated
 from torch import Tensor, nn
 
 import compress.editing.pruning.target as target_module
+from compress.editing.named_layers import tensor_of
 from compress.editing.pruning.dependency.graph import traced
 from compress.editing.pruning.dependency.groups import Bundle, removed_flow
 from compress.editing.pruning.importance import Criterion, importance
 from compress.editing.pruning.interpolative import interpolative_scores
-from compress.editing.pruning.removal import (
-    Cut,
-    groups,
-    kept,
-    positions,
-    prunable,
-    refusals,
-    tensor_of,
-    trial_of,
-    without,
-)
+from compress.editing.pruning.removal import Cut, positions, without
 from compress.editing.pruning.target import Runtime, latency_ms
+from compress.editing.pruning.trial import groups, kept, prunable, refusals, trial_of
 from compress.errors import PassError
 from compress.passes.prune import Prune
 from compress.recipe import load
@@ -169,21 +161,22 @@ def widths(net: nn.Module) -> list[int]:
 @pytest.mark.parametrize("name", [p for p in ALL if p.values[0] not in MIXED])
 def test_a_pruned_network_answers_as_the_whole_one_with_those_channels_silenced(name: str) -> None:
     net, image = made(name), example(name, 5)
-    bundles, flow = prunable(net, example(name))
+    trial = trial_of(net, example(name))
+    bundles, flow = prunable(trial)
     rng = np.random.default_rng(1)
     cuts = [
         Cut(bundle=one, units=tuple(sorted(rng.permutation(len(one.units))[: len(one.units) // 2].tolist())))
         for one in bundles
         if one.group.prunable
     ]
-    refused = refusals(net, example(name), flow, cuts)
+    refused = refusals(trial, flow, cuts)
     cuts = [cut for cut in cuts if cut.bundle.key not in refused]
     silent = copy.deepcopy(net)
     with torch.no_grad():
         for (tensor, axis), indices in positions(cuts).items():
             if not tensor.endswith(("running_mean", "running_var", "blur")):
                 tensor_of(silent, tensor).movedim(axis, 0)[sorted(indices)] = 0
-        small = without(copy.deepcopy(net), cuts)
+        small = without(net, cuts)
         wanted, answer = silent(image), small(image)
     assert answer.shape == wanted.shape
     assert wanted.std() > 1e-4, "an answer that depends on nothing shows nothing"
@@ -259,15 +252,16 @@ def test_what_only_training_reads_still_fits() -> None:
 
 def test_channels_that_would_be_others_are_found_though_the_network_runs() -> None:
     net, image = made("moved"), example("moved")
-    bundles, flow = prunable(net, image)
+    trial = trial_of(net, image)
+    bundles, flow = prunable(trial)
     (wide,) = (one for one in bundles if one.group.prunable and one.group.layers == ("3.wide",))
     cut = Cut(bundle=wide, units=(0, 1, 2))
-    small = without(copy.deepcopy(net), [cut])
+    small = without(net, [cut])
     assert small(image).shape == net(image).shape
     assert traced(small, image)[1] != removed_flow(flow, positions([cut]))
-    assert "by their number" in refusals(net, image, flow, [cut])[wide.key]
+    assert "by their number" in refusals(trial, flow, [cut])[wide.key]
     # Those behind the picked ones are nobody's loss.
-    assert refusals(net, image, flow, [Cut(bundle=wide, units=(25, 26))]) == {}
+    assert refusals(trial, flow, [Cut(bundle=wide, units=(25, 26))]) == {}
 
 
 def test_groups_say_which_layers_go_together_and_why_not() -> None:
@@ -359,7 +353,7 @@ def with_dead_channels() -> tuple[nn.Module, tuple[Bundle, ...]]:
         net.get_submodule("encoder.0.1").weight[DEAD] = 0  # type: ignore[index, operator]
         net.get_submodule("encoder.0.1").bias[DEAD] = 0  # type: ignore[index, operator]
         net.get_submodule("encoder.0.3").weight[:, DEAD] = 0  # type: ignore[index, operator]
-    return net, tuple(prunable(net, torch.zeros(1, 1, 32, 32))[0])
+    return net, tuple(prunable(trial_of(net, torch.zeros(1, 1, 32, 32)))[0])
 
 
 def scores(by: Criterion, task: Task) -> list[Tensor | None]:
@@ -520,7 +514,7 @@ def test_a_size_that_cannot_be_reached_says_what_can() -> None:
 
 
 def test_a_bundle_that_is_kept_says_so() -> None:
-    (first, *_), _ = prunable(unet(), torch.zeros(1, 1, 32, 32))
+    (first, *_), _ = prunable(trial_of(unet(), torch.zeros(1, 1, 32, 32)))
     assert kept(first, "why").group.reason == "why"
 
 
@@ -649,7 +643,7 @@ def test_of_copies_one_stays_however_large_they_are(describe: Describe) -> None:
 
 def test_what_channels_add_falls_and_nothing_is_added_by_a_copy() -> None:
     net: Any = with_copies().eval()
-    bundles, _ = prunable(net, torch.zeros(1, 1, 32, 32))
+    bundles, _ = prunable(trial_of(net, torch.zeros(1, 1, 32, 32)))
     for score in interpolative_scores(net, bundles, [torch.randn(1, 1, 32, 32)])[:3]:
         assert score is not None
         largest = score.sort(descending=True).values
@@ -662,7 +656,7 @@ def test_what_channels_add_falls_and_nothing_is_added_by_a_copy() -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_channels_of_every_structure_are_compared(name: str) -> None:
     net, image = made(name), example(name, 5)
-    bundles, _ = prunable(net, example(name))
+    bundles, _ = prunable(trial_of(net, example(name)))
     for bundle, score in zip(bundles, interpolative_scores(net, bundles, [image, -image]), strict=True):
         assert bundle.group.prunable or score is None
         if score is not None:

@@ -15,7 +15,6 @@ from compress.editing.pruning.remarks import kept_whole, remarks
 from compress.editing.pruning.removal import Cut, without
 from compress.editing.pruning.target import Runtime, share_for_latency, share_for_size
 from compress.errors import PassError
-from export.modules import copy_of
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -102,7 +101,7 @@ def _settled(
 ) -> tuple[Plan, list[Cut]]:
     """The cuts of this round, all of them tried together; what refuses is kept, and the rest settled again."""
     cuts = plan.cuts(share * number / how.count)
-    possible = plan.possible(cuts, task.example)
+    possible = plan.possible(cuts)
     if possible is not plan:
         again = _share(possible, share, number, before, task, how)
         return _settled(possible, again, number, before, task, how)
@@ -114,11 +113,9 @@ def _settled(
 
 
 def _cut(net: nn.Module, cuts: Sequence[Cut], task: Task, how: Rounds) -> nn.Module:
-    """`net` itself without these channels; with `refit`, what is left of each layer fitted to what it answered."""
-    if not (how.refit and cuts):
-        return without(net, cuts)
-    whole = copy_of(net)
-    net = without(net, cuts)
-    for line in refit(net, whole, cuts, task):
-        task.note(line)
-    return net
+    """The network without these channels; with `refit`, what is left of each layer fitted to what it answered."""
+    smaller = without(net, cuts)
+    if how.refit and cuts:
+        for line in refit(smaller, net, cuts, task):
+            task.note(line)
+    return smaller

@@ -20,7 +20,6 @@ from compress.measure.latency import Timing, in_turns
 from compress.storage.description import Description, described
 from compress.storage.weights import load_net, save_net
 from export.artifact import Artifact, Port
-from export.modules import copy_of
 from export.registry import find_backend, find_device
 from export.target import Target, target_of
 from export.to_onnx import to_onnx
@@ -95,7 +94,7 @@ def share_for_latency(
         cuts = plan.cuts(share)
         widths = tuple(plan.widths_after(cuts))
         if widths not in times:
-            times[widths] = latency_ms(without(copy_of(plan.net), cuts), example, runtime, seed)
+            times[widths] = latency_ms(without(plan.net, cuts), example, runtime, seed)
         return times[widths]
 
     if (whole := at(0.0)) <= target * (1 + NEAR):
