@@ -264,6 +264,23 @@ def test_channels_that_would_be_others_are_found_though_the_network_runs() -> No
     assert refusals(trial, flow, [Cut(bundle=wide, units=(25, 26))]) == {}
 
 
+@pytest.mark.parametrize("target", [{"macs": 0.6}, {"params": 0.6}, {"latency_ms": 1.0}])
+def test_cuts_that_a_network_refuses_are_no_part_of_what_meets_a_target(
+    target: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, notes = made("moved"), list[str]()
+    whole = sum(parameter.numel() for parameter in net.parameters())
+
+    def as_many(net: nn.Module, *_: object) -> float:
+        return 1.6 * sum(parameter.numel() for parameter in net.parameters()) / whole
+
+    monkeypatch.setattr("compress.editing.pruning.target.latency_ms", as_many)
+    task = stand_in(net, example("moved"), notes)
+    small = Prune(scope="global", by="l1", multiple=1, **target).smaller(net, task)  # type: ignore[arg-type]
+    assert small(example("moved")).shape == net(example("moved")).shape
+    assert any("its code counts on so many channels (Invalid channel dimensions)" in note for note in notes)
+
+
 def test_groups_say_which_layers_go_together_and_why_not() -> None:
     found = {group.layers: group for group in groups(made("attention_gate"), example("attention_gate"))}
     assert found["3.gate", "3.skip"].prunable

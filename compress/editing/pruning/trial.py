@@ -23,6 +23,14 @@ Reasons = Mapping[frozenset[TensorAxis], str]
 """Why bundles must stay whole, by their keys."""
 
 
+class Refused(Exception):
+    """The network does not run with these cuts, which were to be measured."""
+
+    def __init__(self, cuts: Sequence[Cut]) -> None:
+        super().__init__()
+        self.cuts = cuts
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """A network to try cuts on, and the shape of its answer."""
@@ -41,9 +49,16 @@ class Trial:
 
     @torch.no_grad()
     def size(self, cuts: Sequence[Cut] = ()) -> tuple[int, int]:
-        """Parameters, and multiply-accumulates for one image, of the network that is cut so."""
+        """Parameters, and multiply-accumulates for one image, of the network that is cut so.
+
+        Raises:
+            Refused: if it does not run so.
+        """
         net = without(self.light, cuts)
-        return sum(parameter.numel() for parameter in net.parameters()), macs_of(net, self.light_image)
+        try:
+            return sum(parameter.numel() for parameter in net.parameters()), macs_of(net, self.light_image)
+        except REFUSALS:
+            raise Refused(cuts) from None
 
     @torch.no_grad()
     def fault(self, cuts: Sequence[Cut]) -> str | None:
