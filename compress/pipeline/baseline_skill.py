@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from compress.errors import DataError, NotHere
 from compress.measure.segmentation import DICE, FEWEST
 from compress.measure.skill import REASONS, THRESHOLD
-from compress.pipeline.chance import drawn_with_foreground, found_in
+from compress.pipeline.chance import drawn_with_foreground, fit_of
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -36,13 +36,13 @@ def refuse_without(task: Task, judged: bool, log: Callable[[str], None]) -> None
         DataError: if its Dice is 0, no better with its cases' own masks than with others', or far better with masks
             that are mirrored or turned.
     """
-    found = None if _refuse_blind(task, judged, log) else found_in(task)
-    if found is None or found.fault is None:
+    fit = None if _refuse_blind(task, judged, log) else fit_of(task)
+    if fit is None or fit.fault is None:
         return
     # A weak baseline may look like chance on few cases, on which no gate on a drop holds anyway.
-    if judged and (found.turned is not None or found.cases >= FEWEST):
-        raise DataError(f"{task.data.source}: {found.fault}")
-    log(found.fault)
+    if judged and (fit.turned is not None or fit.cases >= FEWEST):
+        raise DataError(f"{task.data.source}: {fit.fault}")
+    log(fit.fault)
 
 
 def _refuse_blind(task: Task, judged: bool, log: Callable[[str], None]) -> bool:
