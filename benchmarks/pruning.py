@@ -30,7 +30,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from compress import progress
-from compress.editing.pruning.removal import trial_of
+from compress.editing.pruning.trial import trial_of
 from compress.errors import SegpressError
 from compress.measure.latency import Timing, interleaved
 from compress.passes.prune import Prune

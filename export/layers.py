@@ -63,17 +63,17 @@ class Layer:
 
 def with_times(layers: Sequence[Layer], profile: Profile) -> tuple[list[Layer], dict[str, float]]:
     """The layers, each with its time; and by its kind the runtime's own work (reordering), in microseconds."""
-    owners = {name: place for place, layer in enumerate(layers) for name in layer.nodes}
+    owners = {name: index for index, layer in enumerate(layers) for name in layer.nodes}
     spent = dict.fromkeys(range(len(layers)), 0.0)
     own: dict[str, float] = {}
     for node in profile.nodes:
         places = [owners[name] for name in node.names if name in owners]
         if places:
             # What computes comes before what was fused into it.
-            spent[min(places, key=lambda place: (not layers[place].macs, place))] += node.microseconds
+            spent[min(places, key=lambda index: (not layers[index].macs, index))] += node.microseconds
         else:
             own[node.kind] = own.get(node.kind, 0.0) + node.microseconds
-    return [replace(layer, microseconds=spent[place]) for place, layer in enumerate(layers)], own
+    return [replace(layer, microseconds=spent[index]) for index, layer in enumerate(layers)], own
 
 
 def ran_in(layers: Sequence[Layer], profile: Profile) -> list[str]:

@@ -33,12 +33,21 @@ def has_signs(net: nn.Module) -> bool:
     return any(getattr(module, "reads_signs", False) for module in net.modules())
 
 
-def copy_of(net: nn.Module) -> nn.Module:
-    """A copy of a network; what it keeps beside its tensors and cannot be copied is shared with it."""
+def copy_of(net: nn.Module, instead: Iterable[tuple[Tensor, Tensor]] = ()) -> nn.Module:
+    """A copy of a network; what it keeps beside its tensors and cannot be copied is shared with it.
+
+    Args:
+        instead: pairs of a tensor of the network, and what the copy has in all of its places.
+    """
+    stands = {id(old): _like(old, new) for old, new in instead}
     try:
-        return copy.deepcopy(net)
+        return copy.deepcopy(net, dict[int, Any](stands))
     except _REFUSALS:
-        return copy.deepcopy(net, _shared(net))
+        return copy.deepcopy(net, _shared(net) | stands)
+
+
+def _like(old: Tensor, new: Tensor) -> Tensor:
+    return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
 def _shared(net: nn.Module) -> dict[int, Any]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import gc
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import ssh_server
 import torch
 import yaml
+from filelock import FileLock
 from PIL import Image
 from ssh_server import Server, served
 
@@ -180,6 +183,21 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path,
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory: pytest.TempPathFactory, folder: Path, weights: Path) -> tuple[Path, dict[str, Any]]:
+    """One finished run and its report, the same for every process that tests run in; copy it to change it."""
+    # Only here: it imports what few tests need.
+    from whole_run import finished
+
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    with FileLock(f"{place}.lock"):
+        if not (place / "out" / "manifest.json").is_file():
+            place.mkdir(exist_ok=True)
+            finished(place, folder, weights)
+    return place / "out", json.loads((place / "out" / "report.json").read_text())
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from compress.data.dataset.cases import MaskArray
 from compress.errors import DataError
 from compress.pipeline import chance
 from compress.pipeline.baseline_skill import refuse_without
-from compress.pipeline.chance import Found, found_in
+from compress.pipeline.chance import Fit, fit_of
 
 SIDE = 24
 
@@ -30,13 +30,13 @@ def mask(rng: np.random.Generator) -> MaskArray:
 Answer = Callable[[list[MaskArray], int], NDArray[Any]]
 
 
-def found(monkeypatch: pytest.MonkeyPatch, answer: Answer, count: int = 40) -> Found | None:
+def found(monkeypatch: pytest.MonkeyPatch, answer: Answer, count: int = 40) -> Fit | None:
     """What is found of answers to so many cases."""
     masks = [mask(np.random.default_rng(seed)) for seed in range(count)]
     answered = ((answer(masks, place).astype(np.uint8), masks[place]) for place in range(count))
     monkeypatch.setattr(chance, "_answered", lambda _: answered)
     data = SimpleNamespace(fit=SimpleNamespace(how="resize"), class_names=("background", "blob"), ignore=None)
-    return found_in(SimpleNamespace(data=data))  # type: ignore[arg-type]
+    return fit_of(SimpleNamespace(data=data))  # type: ignore[arg-type]
 
 
 def test_a_good_baseline_is_known_on_few_cases(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,8 +87,8 @@ def test_masks_that_are_all_alike_tell_nothing_of_chance(monkeypatch: pytest.Mon
 def test_chance_is_refused_where_a_gate_could_hold(
     judged: bool, cases: int, refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fault = Found(cases=cases, dice=0.2, others=0.2, better=False)
-    monkeypatch.setattr("compress.pipeline.baseline_skill.found_in", lambda _: fault)
+    fault = Fit(cases=cases, dice=0.2, others=0.2, better=False)
+    monkeypatch.setattr("compress.pipeline.baseline_skill.fit_of", lambda _: fault)
     monkeypatch.setattr("compress.pipeline.baseline_skill._refuse_blind", lambda *_: False)
     task, lines = SimpleNamespace(data=SimpleNamespace(source="data")), list[str]()
     if refused:

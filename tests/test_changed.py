@@ -11,8 +11,8 @@ import torch
 from structures import example, made
 from torch import nn
 
-from compress.editing.layer_replacement import copied
-from compress.editing.pruning.removal import Cut, prunable, without
+from compress.editing.pruning.removal import Cut, without
+from compress.editing.pruning.trial import prunable, trial_of
 from compress.errors import PassError, WeightsError
 from compress.storage.changed import rebuilt
 from compress.storage.description import described
@@ -31,10 +31,10 @@ def halved(name: str) -> nn.Module:
     net.description = {"name": name}  # type: ignore[assignment]
     cuts = [
         Cut(bundle=bundle, units=tuple(range(1, len(bundle.units), 2)))
-        for bundle in prunable(net, example(name))[0]
+        for bundle in prunable(trial_of(net, example(name)))[0]
         if bundle.group.prunable
     ]
-    return described(without(copied(net, "prune"), cuts), build)
+    return described(without(net, cuts), build)
 
 
 @pytest.mark.parametrize("name", ["tied", "plain", "norms", "functional"])

@@ -15,7 +15,7 @@ from conftest import SIZE, write_folder, write_recipe
 from PIL import Image
 from test_cli import compress, refused
 
-from compress.commands.check import Found, _briefly, check
+from compress.commands.check import Findings, _briefly, check
 from compress.commands.device import lacks
 from compress.data.dataset import normal
 from compress.data.dataset.cases import Case, Dataset, Fit, Normalization
@@ -37,7 +37,7 @@ def quiet(_: str) -> None:
     """Progress nobody reads."""
 
 
-def looked_at(place: Path, recipe: dict) -> Found:
+def looked_at(place: Path, recipe: dict) -> Findings:
     return check(load(write_recipe(place, recipe)), quiet)
 
 

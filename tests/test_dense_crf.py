@@ -69,6 +69,23 @@ def test_positions_alone_cannot_find_the_edge_that_colours_show() -> None:
     assert wrong[8.0] < 0.1 * wrong[0.0]
 
 
+def test_positions_alone_remove_islands_up_to_their_size() -> None:
+    mask = disc()
+    grey = np.full((1, *mask.shape), 90.0)
+    island = mask.astype(np.int64)
+    island[4:6, 50:52] = 1
+    left = {
+        (smooth, px): int(
+            DenseCrf(alike=0, smooth=smooth, smooth_px=px)
+            .refined(logits_from_labels(island, 2, 0.8), grey)
+            .argmax(0)[:10, 46:]
+            .sum()
+        )
+        for smooth, px in ((0.0, 1.0), (3.0, 0.4), (3.0, 1.0))
+    }
+    assert left == {(0.0, 1.0): 4, (3.0, 0.4): 4, (3.0, 1.0): 0}
+
+
 def test_a_single_sigmoid_logit_is_refined_as_two_classes_are() -> None:
     mask = disc()
     two = logits_from_labels(spoiled(mask), 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.editing.pruning.removal import Cut, prunable, without
+from compress.editing.pruning.removal import Cut, without
+from compress.editing.pruning.trial import prunable, trial_of
 from compress.errors import ExportError
 
 IMAGE = torch.randn(1, 2, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -76,10 +76,10 @@ class Net(nn.Module):
 
 def cut(net: nn.Module, units: tuple[int, ...]) -> nn.Module:
     """The network without these channels, made by its first layer."""
-    bundles, _ = prunable(net, IMAGE)
+    bundles, _ = prunable(trial_of(net, IMAGE))
     (bundle,) = (one for one in bundles if one.group.layers == ("first",))
     assert bundle.group.prunable, bundle.group.reason
-    return without(copy.deepcopy(net), [Cut(bundle=bundle, units=units)])
+    return without(net, [Cut(bundle=bundle, units=units)])
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,6 +64,31 @@ def test_parameters_and_macs_are_those_of_the_reference(row: Row, sizes_alone: N
             with ShapesAlone():
                 macs = macs_of(net, row.example(device="meta"))
             assert macs / 1e9 == pytest.approx(row.gmacs, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"hdense_unet": {"classes": 1, "layers": [1, 1, 1, 1], "growth": 2, "last_width": 4, "dropout": 0.5}},
+        {"residual_unet3d": {"classes": 1, "width": 2, "dropout": 0.5}},
+        {"thin_unet": {"classes": 1, "width": 4, "depth": 1, "dropout": [0.5, 0.5]}},
+        {"unet_v2": {"classes": 1, "encoder": "pvt_v2_b0", "width": 4, "drop_path": 0.5}},
+    ],
+    ids=lambda network: str(*network),
+)
+def test_what_is_dropped_in_training_is_as_asked_for(network: dict[str, dict[str, Any]]) -> None:
+    ((word, options),) = network.items()
+    rate = "drop_path" if word == "unet_v2" else "dropout"
+    none = [0.0, 0.0] if word == "thin_unet" else 0.0
+    with torch.device("meta"):
+        rates = {True: dropped(build_net(network)), False: dropped(build_net({word: {**options, rate: none}}))}
+    assert max(rates[True]) == 0.5 and max(rates[False], default=0.0) == 0.0
+
+
+def dropped(net: nn.Module) -> list[float]:
+    """The shares that are dropped: of values or of whole paths."""
+    rates = (getattr(module, "p", getattr(module, "drop_prob", None)) for module in net.modules())
+    return [rate for rate in rates if isinstance(rate, float)]
 
 
 @pytest.fixture(scope="module", params=rows(toy=True))

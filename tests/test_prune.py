@@ -4,47 +4,32 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import write_recipe
+from pruning import ALL, chain, cut, pruned, size, stand_in, unet, widths
 from pydantic import ValidationError
 from rows import Row, rows
 from structures import STRUCTURES, example, made
-from swaps import Describe, describes, dice, task_of, without_calibration
-from swaps import stand_in as calibrated
+from swaps import Describe, describes
 from torch import Tensor, nn
 
-import compress.editing.pruning.target as target_module
+from compress.editing.named_layers import tensor_of
 from compress.editing.pruning.dependency.graph import traced
-from compress.editing.pruning.dependency.groups import Bundle, removed_flow
-from compress.editing.pruning.importance import Criterion, importance
-from compress.editing.pruning.interpolative import interpolative_scores
-from compress.editing.pruning.removal import (
-    Cut,
-    groups,
-    kept,
-    positions,
-    prunable,
-    refusals,
-    tensor_of,
-    trial_of,
-    without,
-)
-from compress.editing.pruning.target import Runtime, latency_ms
+from compress.editing.pruning.dependency.groups import removed_flow
+from compress.editing.pruning.removal import Cut, positions, without
+from compress.editing.pruning.trial import groups, kept, prunable, refusals, trial_of
 from compress.errors import PassError
 from compress.passes.prune import Prune
 from compress.recipe import load
 from compress.storage.changed import rebuilt
 from compress.storage.description import Description, build_net
 from compress.storage.weights import load_net, save_net
-from compress.task import Task
 from export.backends.onnxruntime import OnnxRuntime
 from export.to_onnx import to_onnx
 
@@ -72,8 +57,6 @@ KEPT = {
 }
 # A norm over channels, or their mean, is another number without some of them.
 MIXED = {"norms", "unet_group", "cbam", "transformer", "multi_head", "conv_next", "plain"}
-QUICK = {"attention_gate", "shuffle", "tied"}
-ALL = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in STRUCTURES]
 
 
 @pytest.fixture(autouse=True)
@@ -114,53 +97,11 @@ def described_structure(name: str) -> nn.Module:
     return net
 
 
-def stand_in(net: nn.Module, image: Tensor, notes: list[str] | None = None) -> Any:
-    """As much of a task as pruning by weights needs."""
-    return SimpleNamespace(
-        net=net, example=image, seed=3, folder=None, note=(notes if notes is not None else []).append
-    )
-
-
-def unet(**options: Any) -> nn.Module:
-    torch.manual_seed(0)
-    return build_net({"unet": {"classes": 3, "in_channels": 1, "width": 16, "depth": 1, **options}}).eval()
-
-
-def pruned(net: nn.Module, notes: list[str] | None = None, side: int = 32, **options: Any) -> nn.Module:
-    return Prune(**options)(net, stand_in(net, torch.zeros(1, 1, side, side), notes))
-
-
-def chain() -> nn.Module:
-    """Two layers and a head: enough where only widths count."""
-    torch.manual_seed(0)
-    layers = (
-        nn.Conv2d(1, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(32, 3, 1),
-    )
-    return nn.Sequential(*layers).eval()
-
-
-def cut(net: nn.Module, notes: list[str] | None = None, **options: Any) -> nn.Module:
-    """A pruned network that nobody can describe."""
-    return Prune(**options).smaller(net, stand_in(net, torch.zeros(1, 1, 32, 32), notes))
-
-
 @pytest.fixture(scope="module")
 def half() -> tuple[nn.Module, nn.Module, list[str]]:
     """A network, what is left of it without half of its channels, and what was said."""
     net, notes = unet(), list[str]()
     return net, pruned(net, notes, ratio=0.5), notes
-
-
-def size(net: nn.Module, image: Tensor) -> tuple[int, int]:
-    return trial_of(net, image).size()
-
-
-def widths(net: nn.Module) -> list[int]:
-    return [m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
 
 
 # What goes, goes everywhere it should, and nowhere else.
@@ -169,21 +110,22 @@ def widths(net: nn.Module) -> list[int]:
 @pytest.mark.parametrize("name", [p for p in ALL if p.values[0] not in MIXED])
 def test_a_pruned_network_answers_as_the_whole_one_with_those_channels_silenced(name: str) -> None:
     net, image = made(name), example(name, 5)
-    bundles, flow = prunable(net, example(name))
+    trial = trial_of(net, example(name))
+    bundles, flow = prunable(trial)
     rng = np.random.default_rng(1)
     cuts = [
         Cut(bundle=one, units=tuple(sorted(rng.permutation(len(one.units))[: len(one.units) // 2].tolist())))
         for one in bundles
         if one.group.prunable
     ]
-    refused = refusals(net, example(name), flow, cuts)
+    refused = refusals(trial, flow, cuts)
     cuts = [cut for cut in cuts if cut.bundle.key not in refused]
     silent = copy.deepcopy(net)
     with torch.no_grad():
         for (tensor, axis), indices in positions(cuts).items():
             if not tensor.endswith(("running_mean", "running_var", "blur")):
                 tensor_of(silent, tensor).movedim(axis, 0)[sorted(indices)] = 0
-        small = without(copy.deepcopy(net), cuts)
+        small = without(net, cuts)
         wanted, answer = silent(image), small(image)
     assert answer.shape == wanted.shape
     assert wanted.std() > 1e-4, "an answer that depends on nothing shows nothing"
@@ -259,15 +201,33 @@ def test_what_only_training_reads_still_fits() -> None:
 
 def test_channels_that_would_be_others_are_found_though_the_network_runs() -> None:
     net, image = made("moved"), example("moved")
-    bundles, flow = prunable(net, image)
+    trial = trial_of(net, image)
+    bundles, flow = prunable(trial)
     (wide,) = (one for one in bundles if one.group.prunable and one.group.layers == ("3.wide",))
     cut = Cut(bundle=wide, units=(0, 1, 2))
-    small = without(copy.deepcopy(net), [cut])
+    small = without(net, [cut])
     assert small(image).shape == net(image).shape
     assert traced(small, image)[1] != removed_flow(flow, positions([cut]))
-    assert "by their number" in refusals(net, image, flow, [cut])[wide.key]
+    assert "by their number" in refusals(trial, flow, [cut])[wide.key]
     # Those behind the picked ones are nobody's loss.
-    assert refusals(net, image, flow, [Cut(bundle=wide, units=(25, 26))]) == {}
+    assert refusals(trial, flow, [Cut(bundle=wide, units=(25, 26))]) == {}
+
+
+@pytest.mark.parametrize("target", [{"macs": 0.6}, {"params": 0.6}, {"latency_ms": 1.0}])
+def test_cuts_that_a_network_refuses_are_no_part_of_what_meets_a_target(
+    target: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, notes = made("moved"), list[str]()
+    whole = sum(parameter.numel() for parameter in net.parameters())
+
+    def as_many(net: nn.Module, *_: object) -> float:
+        return 1.6 * sum(parameter.numel() for parameter in net.parameters()) / whole
+
+    monkeypatch.setattr("compress.editing.pruning.target.latency_ms", as_many)
+    task = stand_in(net, example("moved"), notes)
+    small = Prune(scope="global", by="l1", multiple=1, **target).smaller(net, task)  # type: ignore[arg-type]
+    assert small(example("moved")).shape == net(example("moved")).shape
+    assert any("its code counts on so many channels (Invalid channel dimensions)" in note for note in notes)
 
 
 def test_groups_say_which_layers_go_together_and_why_not() -> None:
@@ -343,71 +303,10 @@ def test_notes_tell_sizes_the_narrowest_layer_and_what_stayed(half: tuple[nn.Mod
     assert notes[2] == "kept head: it makes the network's output"
 
 
-# What a channel is worth.
-
-
-DEAD = [1, 4, 6, 11]
-
-
-@cache
-def with_dead_channels() -> tuple[nn.Module, tuple[Bundle, ...]]:
-    """A U-Net four of whose first 16 channels do nothing, and its bundles."""
-    net = unet()
-    with torch.no_grad():
-        # Nothing goes in, nothing comes out, and nobody reads it; alike, so that none is far from the others.
-        net.get_submodule("encoder.0.0").weight[DEAD] = 0  # type: ignore[index, operator]
-        net.get_submodule("encoder.0.1").weight[DEAD] = 0  # type: ignore[index, operator]
-        net.get_submodule("encoder.0.1").bias[DEAD] = 0  # type: ignore[index, operator]
-        net.get_submodule("encoder.0.3").weight[:, DEAD] = 0  # type: ignore[index, operator]
-    return net, tuple(prunable(net, torch.zeros(1, 1, 32, 32))[0])
-
-
-def scores(by: Criterion, task: Task) -> list[Tensor | None]:
-    net, bundles = with_dead_channels()
-    return importance(net, bundles, by, task)
-
-
-@pytest.mark.parametrize("by", ["l1", "l2", "bn", "taylor", "fpgm", "lamp", "hessian", "interpolative"])
-def test_a_channel_that_does_nothing_matters_least(by: Criterion, data: Task) -> None:
-    first = scores(by, data)[0]
-    assert first is not None
-    assert sorted(first.argsort()[:4].tolist()) == DEAD
-    assert first.sort().values[4] > first[DEAD].max()
-
-
-@pytest.fixture
-def data(tmp_path: Path, recipe: dict[str, object]) -> Task:
-    """Real cases of three classes."""
-    return dataclasses.replace(load(write_recipe(tmp_path, recipe)).task(), net=unet())
-
-
-@pytest.mark.parametrize("by", ["taylor", "random", "hessian"])
-def test_the_same_seed_weighs_the_same(by: Criterion, data: Task) -> None:
-    found = [torch.cat([score for score in scores(by, data) if score is not None]) for _ in range(2)]
-    assert torch.equal(*found)
-    assert (Prune(ratio=0.5, by=by).uses == ("train",)) is (by != "random")  # type: ignore[arg-type]
-
-
-def test_another_seed_is_another_chance(data: Task) -> None:
-    first, second = scores("random", data)[0], scores("random", dataclasses.replace(data, seed=1))[0]
-    assert first is not None and second is not None
-    assert not torch.equal(first, second)
-
-
-def test_gradients_need_train_cases(data: Task) -> None:
-    empty = dataclasses.replace(data.data, cases={**data.data.cases, "train": ()})
-    with pytest.raises(PassError, match="look at train cases, and there are none"):
-        scores("taylor", dataclasses.replace(data, data=empty))
-
-
-def test_a_criterion_without_anything_to_go_by_says_so() -> None:
-    with pytest.raises(PassError, match="by: bn has nothing to go by there"):
-        pruned(unet(norm="none"), ratio=0.5, by="bn")
-
-
 @pytest.mark.slow
-def test_rounds_recover_in_between(data: Task, tmp_path: Path) -> None:
+def test_rounds_recover_in_between(tmp_path: Path, recipe: dict[str, object]) -> None:
     notes: list[str] = []
+    data = dataclasses.replace(load(write_recipe(tmp_path, recipe)).task(), net=unet())
     task = dataclasses.replace(data, folder=tmp_path, note=notes.append)
     how = Prune(ratio=0.5, rounds=2, recover={"epochs": 1, "rate": 1e-3})
     assert how.uses == ("train", "val")
@@ -416,63 +315,6 @@ def test_rounds_recover_in_between(data: Task, tmp_path: Path) -> None:
     assert widths(small)[:2] == [8, 8]
     plain = Prune(ratio=0.5, rounds=2)(data.net, task)
     assert not torch.equal(small.get_submodule("head").weight, plain.get_submodule("head").weight)  # type: ignore[arg-type]
-
-
-# Latency.
-
-
-@pytest.mark.slow
-def test_a_latency_is_met_on_the_built_artifact() -> None:
-    torch.manual_seed(0)
-    built = build_net({"unet": {"classes": 2, "in_channels": 1, "width": 48, "depth": 2}}).eval()
-    image = torch.zeros(1, 1, 128, 128)
-    notes: list[str] = []
-    task = stand_in(built, image, notes)
-    options: dict[str, Any] = {"threads": 1, "multiple": 2}
-    here = Runtime(device="cpu", backend="onnxruntime", threads=1, python="python3")
-    whole = latency_ms(built, image, here, seed=3)
-    small = Prune(latency_ms=whole / 2, **options)(built, task)
-    told = float(notes[0].split(" ms")[0])
-    assert told == pytest.approx(whole / 2, rel=0.1)
-    again = latency_ms(small, image, here, seed=3)
-    # The host is shared: another minute may be slower.
-    assert again == pytest.approx(whole / 2, rel=0.4)
-
-
-def fake_clock(monkeypatch: pytest.MonkeyPatch, time_of: Callable[[int], float]) -> None:
-    """A latency that is a function of the MACs alone."""
-    monkeypatch.setattr(target_module, "latency_ms", lambda net, image, *_: time_of(size(net, image)[1]))
-
-
-def test_a_latency_is_found_by_bisection(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = size(chain(), torch.zeros(1, 1, 32, 32))[1]
-    fake_clock(monkeypatch, lambda macs: 2 + 8 * macs / whole)
-    small = cut(chain(), latency_ms=5, multiple=1)
-    assert 2 + 8 * size(small, torch.zeros(1, 1, 32, 32))[1] / whole == pytest.approx(5, rel=0.1)
-
-
-@pytest.mark.parametrize(
-    ("target", "said"),
-    [
-        (1.0, r"1 ms on onnxruntime, cpu cannot be reached: the fastest, .* takes 4\.00 ms"),
-        (12.0, r"nothing needs to be removed: the network has a latency of 10.00 ms"),
-        (
-            7.0,
-            r"no width gives 7 ms .* nearest are 4\.00 ms and 10\.00 ms .* lower multiple .widths: multiples of 16",
-        ),
-    ],
-)
-def test_a_latency_that_cannot_be_met_says_what_can(target: float, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = size(chain(), torch.zeros(1, 1, 32, 32))[1]
-    fake_clock(monkeypatch, lambda macs: 10.0 if macs == whole else 4.0)
-    with pytest.raises(PassError, match=said):
-        cut(chain(), latency_ms=target)
-
-
-def test_a_latency_is_measured_where_the_device_is_by_the_python_there() -> None:
-    there = Runtime(device="cpu@tower-7", backend="onnxruntime", threads=1, python="/opt/bin/python").target().device
-    assert (there.name, there.reach.at, there.reach.python) == ("cpu@tower-7", "tower-7", "/opt/bin/python")
-    assert Runtime(device="cpu@here", backend="onnxruntime", threads=1, python="python3").target().is_this_host
 
 
 # What is refused.
@@ -520,7 +362,7 @@ def test_a_size_that_cannot_be_reached_says_what_can() -> None:
 
 
 def test_a_bundle_that_is_kept_says_so() -> None:
-    (first, *_), _ = prunable(unet(), torch.zeros(1, 1, 32, 32))
+    (first, *_), _ = prunable(trial_of(unet(), torch.zeros(1, 1, 32, 32)))
     assert kept(first, "why").group.reason == "why"
 
 
@@ -555,125 +397,3 @@ def test_composite_operations_are_followed_in_their_parts() -> None:
     net, image = _Products().eval(), torch.zeros(1, 1, 16, 16)
     with pytest.raises(PassError, match="kept second: its code counts on so many channels"):
         Prune(ratio=0.5, multiple=1).smaller(net, stand_in(net, image))
-
-
-# What is left, fitted to what was there.
-
-
-def with_copies() -> nn.Module:
-    """A network whose layers have each channel twice, the second fainter and less listened to."""
-    torch.manual_seed(1)
-    net = nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(8, 8, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.ConvTranspose2d(8, 8, 2, stride=2),
-        nn.ReLU(),
-        nn.Conv2d(8, 3, 1),
-    )
-    layers: Any = net
-    with torch.no_grad():
-        for made, read in ((0, 2), (2, 5), (5, 7)):
-            out = 1 if made == 5 else 0
-            first = layers[made].weight.narrow(out, 0, 4)
-            layers[made].weight.narrow(out, 4, 4).copy_(first / 2)
-            if layers[made].bias is not None:
-                layers[made].bias[4:] = layers[made].bias[:4] / 2
-            layers[read].weight.narrow(0 if read == 5 else 1, 4, 4).mul_(0.2)
-    return net
-
-
-def test_a_fit_gives_what_a_copy_did_to_the_channel_that_stays(describe: Describe) -> None:
-    net, image = describe(with_copies()), torch.randn(1, 1, 32, 32)
-    notes: list[str] = []
-    task = calibrated(image, notes)
-    cut = Prune(ratio=0.5, multiple=1)(net, task)
-    fitted = Prune(ratio=0.5, multiple=1, refit=True)(net, task)
-    assert widths(fitted) == widths(cut) == [4, 4, 4, 3]
-    whole = net(image)
-    varies = (whole - whole.mean((2, 3), keepdim=True)).norm()
-    assert (cut(image) - whole).norm() > 0.1 * varies
-    assert (fitted(image) - whole).norm() < 0.01 * varies
-    assert any(line.startswith("3 layers fitted to 3 calibration cases, where 100.0%") for line in notes), notes
-
-
-def test_what_cannot_be_fitted_is_named(describe: Describe) -> None:
-    torch.manual_seed(0)
-    net = describe(
-        nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(16, 16, 3, padding=1, groups=16),
-            nn.ConvTranspose2d(16, 16, 3, stride=2, padding=1),
-            nn.Conv2d(16, 3, 1),
-        )
-    )
-    notes: list[str] = []
-    Prune(ratio=0.5, multiple=8, refit=True)(net, calibrated(torch.randn(1, 1, 16, 16), notes))
-    assert "prune: not refitted: kept 2: a convolution in groups is thin already" in notes
-    assert "prune: not refitted: kept 3: what its kernel writes overlaps" in notes
-    assert any(line.startswith("1 layers fitted") for line in notes)
-
-
-def test_a_fit_keeps_most_of_a_trained_network(folder: Path, weights: Path) -> None:
-    task = task_of(folder, weights)
-    cut, fitted = (Prune(ratio=0.5, multiple=4, refit=refit)(task.net, task) for refit in (False, True))
-    assert dice(task, fitted) > dice(task, cut) + 0.1
-    assert Prune(ratio=0.5).uses == ()
-    assert Prune(ratio=0.5, refit=True).uses == ("calibration",)
-    with pytest.raises(PassError, match=r"prune: there are no calibration cases; .*or set refit: false"):
-        Prune(ratio=0.5, multiple=4, refit=True)(task.net, without_calibration(task))
-
-
-def test_of_copies_one_stays_however_large_they_are(describe: Describe) -> None:
-    net: Any = with_copies()
-    with torch.no_grad():
-        # Two of the four kinds of channels are so large that a norm would keep both copies of them.
-        for place in (0, 1, 4, 5):
-            net[0].weight[place] *= 5
-            net[0].bias[place] *= 5
-    net, image = describe(net), torch.randn(1, 1, 32, 32)
-    whole = net(image)
-    varies = (whole - whole.mean((2, 3), keepdim=True)).norm()
-
-    def error(by: str) -> float:
-        small = Prune(ratio=0.5, multiple=1, by=by, refit=True)(net, calibrated(image, []))  # type: ignore[arg-type]
-        assert widths(small) == [4, 4, 4, 3]
-        return float(((small(image) - whole).norm() / varies).detach())
-
-    assert error("l2") > 0.05
-    assert error("interpolative") < 0.02
-
-
-def test_what_channels_add_falls_and_nothing_is_added_by_a_copy() -> None:
-    net: Any = with_copies().eval()
-    bundles, _ = prunable(net, torch.zeros(1, 1, 32, 32))
-    for score in interpolative_scores(net, bundles, [torch.randn(1, 1, 32, 32)])[:3]:
-        assert score is not None
-        largest = score.sort(descending=True).values
-        assert (largest[4:] < 1e-6 * largest[0]).all()
-        assert (largest[:4] > 1e-4 * largest[0]).all()
-        taken = set((score.argsort(descending=True)[:4] % 4).tolist())
-        assert taken == {0, 1, 2, 3}
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_channels_of_every_structure_are_compared(name: str) -> None:
-    net, image = made(name), example(name, 5)
-    bundles, _ = prunable(net, example(name))
-    for bundle, score in zip(bundles, interpolative_scores(net, bundles, [image, -image]), strict=True):
-        assert bundle.group.prunable or score is None
-        if score is not None:
-            assert len(score) == len(bundle.units)
-            assert torch.isfinite(score).all()
-            assert (score >= 0).all()
-            assert score.max() > 0
-
-
-def test_comparing_channels_takes_calibration_cases(folder: Path, weights: Path) -> None:
-    task = task_of(folder, weights)
-    assert Prune(ratio=0.5, by="interpolative").uses == ("calibration",)
-    with pytest.raises(PassError, match=r"prune: by: interpolative: there are no calibration cases; .*or use by: l2"):
-        Prune(ratio=0.5, multiple=4, by="interpolative")(task.net, without_calibration(task))

@@ -1,277 +1,41 @@
 """The report as Markdown, HTML and terminal text."""
 
 import copy
-import functools
 import json
 import math
 import re
-from html.parser import HTMLParser
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
+from shown import (
+    BASELINE,
+    DROPS,
+    FORMS,
+    INT8,
+    Page,
+    draw_equal_plots_once,
+    gate,
+    measured,
+    overlay,
+    page,
+    printed,
+    report,
+    row,
+    scores,
+    seen,
+)
 
 from compress.report import plots
 from compress.report.derived import compared, drops, executed, headline, numbers, slower, verdicts
-from compress.report.drawing.waterfall import _apart
 from compress.report.html import PALETTE, to_html
 from compress.report.markdown import to_markdown
 from compress.report.report import Overlay
-from compress.report.terminal import show
-
-CASES = ("case_01", "case_02", "case_03")
-METRICS = ("dice", "iou", "hd95", "nsd", "precision", "recall")
-# In the last case there is no nerve; there is no vessel either, and int8 sees one.
-BASELINE = {"nerve": (0.91, 0.88, None), "vessel": (0.95, 0.93, None)}
-INT8 = {"nerve": (0.905, 0.71, None), "vessel": (0.949, 0.93, 0.0)}
-DROPS = {
-    "mean": {"drop": 0.3165, "upper": 0.9128, "n": 3, "collapsed": 1},
-    "nerve": {"drop": 0.0875, "upper": 0.164, "n": 2, "collapsed": 1},
-    "vessel": {"drop": 0.3337, "upper": 0.9912, "n": 3, "collapsed": 1},
-}
-
-
-def scores(dice: dict[str, tuple[float | None, ...]]) -> dict[str, Any]:
-    """`Scores.as_dict()` for these values of Dice, the other metrics following from them."""
-
-    def metrics(value: float | None) -> dict[str, Any]:
-        if value is None:
-            return dict.fromkeys(METRICS)
-        near = {"dice": value, "iou": value / (2 - value), "hd95": 10 * (1 - value), "nsd": value}
-        return near | {"precision": value, "recall": value}
-
-    def mean(values: Any) -> float | None:
-        defined = [value for value in values if value is not None]
-        return sum(defined) / len(defined) if defined else None
-
-    per_class = {
-        name: metrics(mean(values)) | {"absent": values.count(None), "false_alarms": 0} for name, values in dice.items()
-    }
-    per_case = {case: {name: metrics(values[n]) for name, values in dice.items()} for n, case in enumerate(CASES)}
-    return metrics(mean(each["dice"] for each in per_class.values())) | {"per_class": per_class, "per_case": per_case}
-
-
-def row(step: str, backend: str, device: str = "cpu", **more: Any) -> dict[str, Any]:
-    small = step != "baseline"
-    empty = dict.fromkeys(
-        ("reason", "artifact", "size_mb", "scores", "latency_ms", "peak_memory_mb", "parity", "layers")
-    )
-    known = {"step": step, "backend": backend, "device": device, "params": 7_760_130, "macs": 13_650_000_000}
-    return (
-        empty
-        | known
-        | {"status": "measured", "flags": {"threads": 2, "opset": 20}, "size_mb": 7.9 if small else 31.1}
-        | more
-    )
-
-
-def measured(step: str, backend: str, p50: float, dice: dict[str, tuple[float | None, ...]]) -> dict[str, Any]:
-    latency = {"p50": p50, "p90": p50 * 1.08, "p95": p50 * 1.12, "p99": p50 * 1.3, "max": p50 * 1.6}
-    latency |= {"n": 60, "end_to_end_p50": p50 + 4.2, "screening": True, "settled": True}
-    parity = {"relative_error": 2.3e-6, "flipped": 0.00013, "cases": 3}
-    layers = {"integer": 17, "float": 2} if step != "baseline" else {"integer": 0, "float": 19}
-    return row(
-        step,
-        backend,
-        scores=scores(dice),
-        dice_drop=copy.deepcopy(DROPS) if dice is INT8 else None,
-        latency_ms=latency,
-        peak_memory_mb=212.5,
-        parity=None if backend == "torch" else parity,
-        layers=layers,
-        artifact=f"{step}/{backend}.onnx",
-    )
-
-
-def gate(
-    name: str, limit: float, value: float | None, upper: float | None, verdict: str, **more: Any
-) -> dict[str, Any]:
-    known = {"name": name, "limit": limit, "value": value, "upper": upper, "verdict": verdict, "bound": "at_most"}
-    return {**known, "device": "cpu", "backend": "onnxruntime", "class": None, "reason": "", **more}
-
-
-def report() -> dict[str, Any]:
-    """Two classes, three cases, and every state that a row and a gate can have."""
-    no_driver = {"status": "built", "reason": "no NVIDIA driver"}
-    return {
-        "name": "unet-int8",
-        "seed": 7,
-        "recipe": {"name": "unet-int8", "passes": [{"int8": {"calibrate": 64}}]},
-        "versions": {"segpress": "0.1.0", "torch": "2.13.0"},
-        "host": {"cpu": "Intel Xeon", "cpus": 2, "load": [0.5, 0.4], "throttled": False, "temperature": None},
-        "cases": {"train": 400, "calibration": 64, "val": 40, "test": 3},
-        "data": {
-            "source": "phantom, seed 0",
-            "classes": ["background", "nerve", "vessel"],
-            "unit": "mm",
-            "roles": {
-                "test": "Scores every artifact; nothing was chosen on them.",
-                "calibration": "Sets the int8 ranges.",
-            },
-            "independent": "case",
-            "test_looks": 1,
-        },
-        "rows": [
-            measured("baseline", "torch", 182.4, BASELINE),
-            measured("baseline", "onnxruntime", 121.7, BASELINE),
-            measured("baseline", "openvino", 104.2, BASELINE),
-            row("baseline", "tensorrt", "rtx_40", **no_driver),
-            measured("01-int8", "onnxruntime", 48.31, INT8),
-            measured("01-int8", "openvino", 33.87, INT8),
-            row("01-int8", "tensorrt", "rtx_40", **no_driver),
-            row(
-                "01-int8",
-                "tensorrt",
-                "orin_nano",
-                status="not measured",
-                reason="its engines are built on the device itself, which was not reached",
-                size_mb=None,
-            ),
-        ],
-        "gates": [
-            gate("size_mb", 10, 7.9, None, "holds"),
-            gate("dice_drop", 0.01, 0.0875, 0.164, "fails", **{"class": "nerve"}, reason="the drop is past the limit"),
-            gate(
-                "hd95_rise",
-                0.5,
-                0.21,
-                0.73,
-                "inconclusive",
-                **{"class": "vessel"},
-                reason="only 3 cases; 30 are needed",
-            ),
-            gate(
-                "latency_ms", 5, None, None, "inconclusive", backend="tensorrt", device="rtx_40", reason="not measured"
-            ),
-            gate("speedup", 2, 2.52, None, "holds", bound="at_least"),
-        ],
-    }
-
-
-def drop(mean: float) -> dict[str, Any]:
-    one = {"drop": mean, "lower": mean - 0.004, "upper": mean + 0.004, "n": 3, "collapsed": 0}
-    return {"mean": one, "nerve": one, "vessel": one}
-
-
-def waterfall() -> dict[str, Any]:
-    """A report of three passes, beside int8 alone, on three runtimes of which one could only build."""
-    chain = [
-        # name, chain, parameters, MACs, bits, times faster, times smaller, Dice lost, in this step, notes
-        ("baseline", None, 31_000_000, 48_000_000_000, 32, 1, 1, 0.0, 0.0, []),
-        ("01-prune", None, 5_000_000, 6_000_000_000, 32, 4, 6, 0.012, 0.012, ["kept head: its channels are classes"]),
-        ("02-distill", None, 5_000_000, 6_000_000_000, 32, 4, 6, 0.003, -0.009, []),
-        ("03-int8", None, 5_000_000, 6_000_000_000, 8, 10, 24, 0.004, 0.001, ["head <stays> in float", "[two] ranges"]),
-        ("int8_alone", "int8_alone", 31_000_000, 48_000_000_000, 8, 3, 4, 0.001, 0.001, []),
-    ]
-    steps, rows = [], []
-    for name, title, params, macs, bits, faster, smaller, lost, here, notes in chain:
-        word = name.partition("-")[2] or "int8"
-        steps.append(
-            {"step": name, "chain": title, "word": word, "options": {"ratio": 0.5} if word == "prune" else {}}
-            | {"params": params, "macs": macs, "seconds": 245.0 if word == "distill" else 3.24, "notes": notes}
-        )
-        size = {"params": params, "macs": macs, "bit_operations": macs * bits, "size_mb": 124 / smaller}
-        for backend, whole in (("torch", 457), ("onnxruntime", 314), ("openvino", 298)):
-            if backend != "torch" or bits == 32:
-                more = {"dice_drop": drop(lost), "step_drop": drop(here)} if name != "baseline" else {}
-                rows.append(measured(name, backend, whole / faster, BASELINE) | size | more)
-        rows.append(row(name, "tensorrt", "rtx_40", status="built", reason="no NVIDIA driver") | size)
-    # As a run has them: the chain beside goes before the recipe's own steps.
-    rows.sort(key=lambda each: ["baseline", "int8_alone", "01-prune", "02-distill", "03-int8"].index(each["step"]))
-    return report() | {"steps": steps, "rows": rows}
-
-
-def overlay(name: str = "case_02", channels: int = 1) -> Overlay:
-    image = np.random.default_rng(0).integers(0, 255, (32, 40, channels), np.uint8)
-    truth = np.zeros((32, 40), np.uint8)
-    truth[4:20, 0:14], truth[22:30, 25:33] = 1, 2
-    # Pixels that the truth leaves out, and an answer that misses a class.
-    truth[:, 38:] = 255
-    return Overlay(
-        case=name,
-        image_HWC=image,
-        truth_HW=truth,
-        before_HW=np.where(truth == 255, 0, truth).astype(np.uint8),
-        after_HW=np.where(truth == 1, truth, 0).astype(np.uint8),
-        dice_before=0.905,
-        dice_after=0.71,
-        after="01-int8 on openvino",
-    )
-
-
-@functools.cache
-def drawn(text: str) -> Any:
-    return plots.plots(json.loads(text))
 
 
 @pytest.fixture(autouse=True)
 def equal_plots_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes most of a page's time, and most pages here differ in words alone."""
-
-    def kept(of: dict[str, Any]) -> Any:
-        shown = {key: value for key, value in of.items() if key not in ("gates", "made", "hashes")}
-        unseen = ("sha256", "processors", "slower", "parity", "peak_memory_mb")
-        shown["rows"] = [{key: value for key, value in row.items() if key not in unseen} for row in of["rows"]]
-        return drawn(json.dumps(shown))
-
-    monkeypatch.setattr("compress.report.html.plots", kept)
-
-
-def page(of: dict[str, Any], *overlays: Overlay) -> str:
-    return to_html(of, overlays)
-
-
-def printed(of: dict[str, Any], width: int = 100) -> str:
-    console = Console(width=width)
-    with console.capture() as capture:
-        show(of, console)
-    return capture.get()
-
-
-def seen(render: Any, of: dict[str, Any]) -> str:
-    """What a person reads of it, with line breaks and runs of spaces as one space."""
-    text = render(of)
-    return " ".join((Page(text).text if render is page else text).split())
-
-
-FORMS = pytest.mark.parametrize("render", [to_markdown, page, printed])
-
-
-class Page(HTMLParser):
-    """Tags, references and text of a page; checks that every tag is closed."""
-
-    VOID = ("meta", "br", "hr", "img", "link")
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.references: list[str] = []
-        self.ids: list[str] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.references += [value or "" for key, value in attrs if key in ("href", "src", "xlink:href", "action")]
-        self.ids += [value or "" for key, value in attrs if key == "id"]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
+    draw_equal_plots_once(monkeypatch)
 
 
 def test_the_page_needs_nothing_but_itself() -> None:
@@ -553,98 +317,6 @@ def test_more_classes_than_there_are_colors_still_get_a_panel_and_a_color_each(m
     found["data"]["classes"] = ["background", *names]
     text = Page(page(found, overlay())).text
     assert all(name in text for name in names)
-
-
-# The waterfall
-
-
-@FORMS
-def test_every_step_says_what_it_took_and_what_it_said(render: Any) -> None:
-    text = seen(render, waterfall())
-    for said in ("kept head: its channels are classes", "4 min", "3.2 s", "6.00 G"):
-        assert said in text
-    if render is printed:
-        assert "÷ 32.0" in text
-        assert "head <stays> in float; [two] ranges" in text
-    else:
-        assert "ratio=0.5" in text
-        limits = "+0.0120 [0.0080, 0.0160]" if render is page else r"+0.0120 \[0.0080, 0.0160\]"
-        assert limits in text
-        assert "48.0 G (32×)" in text, "a sixteenth of 8 bits for a quarter of the parameters"
-        assert "5.17 (24×)" in text
-        assert "vs. int8_alone" in text
-
-
-def test_the_drop_of_a_step_and_the_drop_since_the_baseline_stand_apart() -> None:
-    line = next(line for line in to_markdown(waterfall()).splitlines() if "02-distill" in line)
-    assert line.index("-0.0090") < line.index("+0.0030")
-
-
-def test_steps_stand_in_the_recipes_order_and_what_they_are_compared_with_last() -> None:
-    steps = compared.steps(waterfall())
-    assert [step.name for step in steps] == ["baseline", "01-prune", "02-distill", "03-int8", "int8_alone"]
-    assert [step.compared for step in steps] == [False] * 4 + [True]
-    assert [round(step.smaller or 0, 1) for step in steps] == [1, 6.2, 6.2, 6.2, 1]
-    assert [line.fewer_bits for line in steps[3].lines] == [32, 32, 32]
-    assert [line.step for line in compared.last_step(waterfall())] == ["03-int8"] * 3
-
-
-def test_the_page_draws_each_quantity_with_a_factor_at_the_end_of_each_line() -> None:
-    text = Page(page(waterfall(), overlay())).text
-    for title in (
-        "Dice lost since the baseline",
-        "latency, p50 in ms",
-        "size on disk, MB",
-        "parameters",
-        "MACs × bits",
-    ):
-        assert title in text
-    assert "not measured" in text, "tensorrt"
-    assert {"24×", "10×", "8.0×", "32×"} <= set(text.split())
-
-
-def test_a_report_of_one_step_needs_no_waterfall() -> None:
-    found = waterfall()
-    found["rows"], found["steps"] = found["rows"][:4], found["steps"][:1]
-    assert "Dice lost since the baseline" not in page(found)
-    assert "baseline" in to_markdown(found)
-
-
-def test_a_waterfall_of_nothing_measured_can_be_drawn() -> None:
-    found = waterfall()
-    found["rows"] = [
-        row(each["step"], "openvino", status="not measured", reason="x", size_mb=None) for each in found["rows"]
-    ]
-    for each in found["rows"]:
-        each["macs"] = each["params"] = 0
-    for each in found["steps"]:
-        each |= {"params": None, "macs": None, "seconds": None, "notes": []}
-    assert "not measured" in Page(page(found)).text
-    assert to_markdown(found)
-    assert printed(found)
-
-
-def test_labels_that_would_cover_each_other_are_moved_apart() -> None:
-    moved = _apart([0.1, 0.11, 0.12, 0.99], 0.1)
-    assert all(after - before >= 0.1 - 1e-9 for before, after in pairwise(moved))
-    assert moved[-1] <= 0.95 + 1e-9
-    assert _apart([], 0.1) == []
-
-
-def test_a_step_with_many_notes_shows_them_all_but_on_the_terminal() -> None:
-    found = waterfall()
-    found["steps"][1]["notes"] = [f"kept layer {number}" for number in range(9)]
-    assert all(f"kept layer {number}" in to_markdown(found) for number in range(9))
-    text = " ".join(printed(found).split())
-    assert "7 more in the report" in text
-    assert "kept layer 5" not in text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(None, "–"), (0.04, "0.0 s"), (12.4, "12 s"), (240, "4 min"), (7500, "2 h 5 min")]
-)
-def test_how_long_a_step_took_reads_well(seconds: float | None, said: str) -> None:
-    assert numbers.lasted(seconds) == said
 
 
 @pytest.mark.parametrize("render", [to_markdown, lambda found: to_html(found, [])], ids=["markdown", "html"])

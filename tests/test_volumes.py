@@ -165,7 +165,7 @@ def test_without_half_of_its_channels_it_is_smaller_and_runs_everywhere(name: st
 def test_with_separate_convolutions_it_costs_less_and_runs_everywhere(name: str, tmp_path: Path) -> None:
     volume = VOLUMES[name]
     net, image = volume.made(), volume.example
-    smaller = Depthwise(at_least=4, fewer_macs=1)(net, volume.task())
+    smaller = Depthwise(at_least=4)(net, volume.task())
     assert cost_of(smaller, image).macs < (0.8 if name == "hybrid" else 0.25) * cost_of(net, image).macs
     check_it_travels(smaller, image, tmp_path, volume.tolerance)
     assert opened(OpenVino(), Artifact.read(tmp_path / "net.onnx"), smaller, volume.seen(), tmp_path) < volume.tolerance
@@ -175,7 +175,7 @@ def test_with_separate_convolutions_it_costs_less_and_runs_everywhere(name: str,
 def test_with_products_of_thin_layers_it_costs_less_and_runs_everywhere(name: str, tmp_path: Path) -> None:
     volume = VOLUMES[name]
     net, image = volume.made(), volume.example
-    smaller = Lowrank(at_least=4, fewer_macs=1, rank=0.5, most_error=1.0)(net, volume.task())
+    smaller = Lowrank(at_least=4, rank=0.5, most_error=1.0)(net, volume.task())
     assert cost_of(smaller, image).macs < (0.8 if name == "hybrid" else 0.45) * cost_of(net, image).macs
     check_it_travels(smaller, image, tmp_path, volume.tolerance)
     assert opened(OpenVino(), Artifact.read(tmp_path / "net.onnx"), smaller, volume.seen(), tmp_path) < volume.tolerance

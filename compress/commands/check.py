@@ -64,7 +64,7 @@ SECONDS = 6.0
 
 
 @dataclass(kw_only=True)
-class Found:
+class Findings:
     """What a check found out."""
 
     name: str
@@ -83,13 +83,13 @@ class Found:
             return None
 
 
-def check(recipe: Recipe, say: Say) -> Found:
+def check(recipe: Recipe, say: Say) -> Findings:
     """Look at a recipe's weights, data, normalization, baseline, passes, devices and gates.
 
     Args:
         say: told what is being done, a line at a time.
     """
-    found = Found(name=recipe.name)
+    found = Findings(name=recipe.name)
     if recipe.weights is not None or not trains(recipe):
         say("reading the weights")
     net = _network(recipe, found)
@@ -117,7 +117,7 @@ def trains(recipe: Recipe) -> bool:
     return recipe.train is not None and not recipe.passes
 
 
-def _network(recipe: Recipe, found: Found) -> nn.Module | None:
+def _network(recipe: Recipe, found: Findings) -> nn.Module | None:
     """The trained network; None where there is none, or none is needed."""
     if recipe.train is not None and trains(recipe) and (recipe.weights is None or recipe.train.widen):
         # What is widened begins as the weights of a narrower network, which are not its own.
@@ -127,7 +127,7 @@ def _network(recipe: Recipe, found: Found) -> nn.Module | None:
     return found.tried(recipe.trained)
 
 
-def _size_fits(recipe: Recipe, found: Found) -> bool:
+def _size_fits(recipe: Recipe, found: Findings) -> bool:
     size = tuple(recipe.data.size)
     fault = shape_of(recipe.network).check_size(size)
     if fault:
@@ -136,7 +136,7 @@ def _size_fits(recipe: Recipe, found: Found) -> bool:
 
 
 @contextmanager
-def _data(recipe: Recipe, found: Found, say: Say) -> Iterator[Dataset | None]:
+def _data(recipe: Recipe, found: Findings, say: Say) -> Iterator[Dataset | None]:
     """The data, nothing of it read yet; of phantoms a few, drawn for the check and gone after it."""
     shape, kind = shape_of(recipe.network), recipe.named().data
     with TemporaryDirectory() as folder:
@@ -149,7 +149,7 @@ def _data(recipe: Recipe, found: Found, say: Say) -> Iterator[Dataset | None]:
         yield data
 
 
-def _roles(recipe: Recipe, data: Dataset, found: Found) -> None:
+def _roles(recipe: Recipe, data: Dataset, found: Findings) -> None:
     """Whether every split has the cases that something needs of it."""
     if trains(recipe):
         needed: list[tuple[str, Sequence[Role]]] = [("training needs it", ("train", "val"))]
@@ -178,9 +178,9 @@ def _passes(recipe: Recipe) -> Iterator[tuple[str, Any]]:
 
 def _chains(recipe: Recipe) -> Iterator[list[tuple[str, Any]]]:
     """The recipe's own passes, then each chain that they are compared with."""
-    yield [(f"passes[{place}] ({word})", step) for place, (word, step) in enumerate(recipe.passes)]
+    yield [(f"passes[{index}] ({word})", step) for index, (word, step) in enumerate(recipe.passes)]
     for title, steps in recipe.compare.items():
-        yield [(f"compare.{title}[{place}] ({word})", step) for place, (word, step) in enumerate(steps)]
+        yield [(f"compare.{title}[{index}] ({word})", step) for index, (word, step) in enumerate(steps)]
 
 
 def _count(recipe: Recipe, data: Dataset, role: Role) -> int:
@@ -200,7 +200,7 @@ def _some(cases: Sequence[Case]) -> list[Case]:
     return [whole[place] for place in places] if whole else []
 
 
-def _files(few: Dataset, found: Found, say: Say) -> bool:
+def _files(few: Dataset, found: Findings, say: Say) -> bool:
     """Decode images and masks; whether all could be read, and have the classes that the network has."""
     cases = [case for role in ROLES for case in few.cases[role]]
     say(f"decoding {len(cases)} images and masks")
@@ -222,7 +222,7 @@ def _kind(fault: str) -> str:
     return " ".join(word for word in fault.split() if word.isalpha())
 
 
-def _classes(few: Dataset, cases: Sequence[Case], found: Found) -> None:
+def _classes(few: Dataset, cases: Sequence[Case], found: Findings) -> None:
     """Warn of classes that no mask has."""
     seen = {int(index) for case in cases for index in np.unique(few.mask(case))}
     missing = [name for index, name in enumerate(few.class_names) if index and index not in seen]
@@ -231,7 +231,7 @@ def _classes(few: Dataset, cases: Sequence[Case], found: Found) -> None:
         found.warnings.append(f"{few.source}: none of the {len(cases)} masks looked at has {what}")
 
 
-def _answers(recipe: Recipe, net: nn.Module | None, few: Dataset, found: Found, say: Say) -> None:
+def _answers(recipe: Recipe, net: nn.Module | None, few: Dataset, found: Findings, say: Say) -> None:
     """What the network sees, and how well it answers."""
     seen = [case for role in ROLES for case in few.cases[role]][:: max(1, LOOKED_AT // 3)]
     pixels = [few.pixels(case) for case in seen]
@@ -256,7 +256,7 @@ def _answers(recipe: Recipe, net: nn.Module | None, few: Dataset, found: Found, 
             found.tried(lambda: refuse_chance(task, judged, found.warnings.append))
 
 
-def _baseline(task: Task, found: Found) -> bool:
+def _baseline(task: Task, found: Findings) -> bool:
     """The Dice of the uncompressed network on a few test cases, those first that have most classes.
 
     Returns:
@@ -272,8 +272,8 @@ def _baseline(task: Task, found: Found) -> bool:
     dice_NK = np.stack(scored)
     defined_K = ~np.isnan(dice_NK).all(axis=0)
     dice = {
-        name: float(np.nanmean(dice_NK[:, place])) if defined_K[place] else math.nan
-        for place, name in enumerate(task.data.class_names[1:])
+        name: float(np.nanmean(dice_NK[:, index])) if defined_K[index] else math.nan
+        for index, name in enumerate(task.data.class_names[1:])
     }
     told = ", ".join(f"{name} {'in none' if math.isnan(value) else f'{value:.3f}'}" for name, value in dice.items())
     found.facts.append(f"baseline in torch over {len(scored)} test cases, Dice: {told}")
@@ -294,7 +294,7 @@ def _scored(task: Task, case: Case) -> np.ndarray:
         raise SegpressError(f"network: it fails on an input of {by(task.data.fit.size)}: {first_line(error)}") from None
 
 
-def _judge_baseline(task: Task, dice: dict[str, float], there: bool, found: Found) -> None:
+def _judge_baseline(task: Task, dice: dict[str, float], there: bool, found: Findings) -> None:
     """A network that finds nothing was given something else than in training."""
     known = {name: value for name, value in dice.items() if not math.isnan(value)}
     if there and known and max(known.values()) == 0:
@@ -313,7 +313,7 @@ def _judge_baseline(task: Task, dice: dict[str, float], there: bool, found: Foun
         )
 
 
-def _graph(recipe: Recipe, task: Task, found: Found) -> None:
+def _graph(recipe: Recipe, task: Task, found: Findings) -> None:
     """Whether the network can leave torch, and the layers that options name are in it."""
     graph = capture(task.net, task.example, task.dynamic)
     with TemporaryDirectory() as folder:
@@ -345,7 +345,7 @@ def _patterns(step: Any) -> Iterator[tuple[str, str]]:
         yield from ((option, pattern) for pattern in ([given] if isinstance(given, str) else given))
 
 
-def _gates(recipe: Recipe, data: Dataset | None, net: nn.Module | None, found: Found) -> None:
+def _gates(recipe: Recipe, data: Dataset | None, net: nn.Module | None, found: Findings) -> None:
     """What is not here, and which gates can never hold."""
     spots = foreseen.spots(recipe)
     if net is not None and any(device.peaks for device in recipe.devices):

@@ -101,7 +101,7 @@ def _by_file(gates: Path | None, now: Recorded, pairing: Pairing) -> list[Verdic
     from compress.recipe.gates_file import read_gates_file
 
     chosen = read_gates_file(gates, now.record["recipe"])
-    timed = [f"gates[{place}] ({word})" for place, (word, _) in enumerate(chosen) if word == "speedup"]
+    timed = [f"gates[{index}] ({word})" for index, (word, _) in enumerate(chosen) if word == "speedup"]
     if timed:
         why = "its two artifacts must be timed in turns, and two runs are not; limit the ratio by --slower"
         raise RecipeError(str(gates), [f"{where}: {why}" for where in timed])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from compress.data.dataset.tiles import Size, by
 from compress.editing.pruning.dependency.groups import Group
-from compress.editing.pruning.removal import groups
+from compress.editing.pruning.trial import groups
 from compress.errors import BackendError, SegpressError
 from compress.measure.latency import Timing, in_turns
 from compress.pipeline.bounds import floors, layers_work, many_zeros

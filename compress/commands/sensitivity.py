@@ -22,8 +22,10 @@ from compress.cache import Cache, claimed, key_of
 from compress.commands.run import first_key, logged
 from compress.data.dataset.cases import Case
 from compress.editing.mixed_precision import with_float
+from compress.editing.named_layers import tensor_of
 from compress.editing.pruning.dependency.groups import Bundle
-from compress.editing.pruning.removal import Cut, groups, prunable, tensor_of, without
+from compress.editing.pruning.removal import Cut, without
+from compress.editing.pruning.trial import tried
 from compress.errors import DataError, NotHere, PassError
 from compress.gates.judging.paired_drop import paired_drop
 from compress.measure.segmentation import Scores, scores_of
@@ -37,7 +39,6 @@ from export.capture import folded_graph
 from export.errors import REFUSALS, first_line
 from export.files import write_json
 from export.graph import convolutions, layer_name
-from export.modules import copy_of
 from export.quantization.quantized import Quantized
 
 Log = Callable[[str], None]
@@ -151,9 +152,9 @@ def chosen(task: Task, most: int | None) -> list[Case]:
 
 
 def _asked(measure: _Measure, task: Task, questions: Questions) -> Record:
-    bundles, _ = prunable(task.net, task.example)
-    found = groups(task.net, task.example)
-    open_bundles = [bundle for bundle, group in zip(bundles, found, strict=True) if group.prunable]
+    bundles = tried(task.net, task.example)
+    open_bundles = [bundle for bundle in bundles if bundle.group.prunable]
+    closed = [bundle.group for bundle in bundles if not bundle.group.prunable]
     layers = list(dict.fromkeys(layer_name(node) for node in convolutions(folded_graph(task.net, task.example, ()))))
     total = 1 + len(open_bundles) * len(questions.ratios) + (1 + 2 * len(layers)) * questions.int8
     with progress.steps("measuring", total) as step:
@@ -167,7 +168,7 @@ def _asked(measure: _Measure, task: Task, questions: Questions) -> Record:
         "measured_in": "torch, nothing recovered; integers simulated in float",
         "dice": round(before.mean("dice"), 6),
         "prune": sorted(pruned, key=_worst_first),
-        "kept": [{"layers": list(one.layers), "reason": one.reason} for one in found if not one.prunable],
+        "kept": [{"layers": list(one.layers), "reason": one.reason} for one in closed],
         "int8": integers,
     }
 
@@ -179,7 +180,7 @@ def _pruned(measure: _Measure, task: Task, bundle: Bundle, ratio: float, step: C
     least = _norms(task.net, bundle).argsort(stable=True)[:goes].tolist()
 
     def make() -> nn.Module:
-        net = without(copy_of(task.net), [Cut(bundle=bundle, units=tuple(sorted(least)))])
+        net = without(task.net, [Cut(bundle=bundle, units=tuple(sorted(least)))])
         try:
             net(task.example)
         except REFUSALS as error:

@@ -1,9 +1,11 @@
-"""Layers that a recipe names: by their names, by a module that they are in, or by a pattern."""
+"""Layers that a recipe names, by their names, by a module that they are in, or by a pattern; and tensors by name."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+
+from torch import Tensor, nn
 
 from compress.errors import PassError
 
@@ -27,3 +29,11 @@ def check_keep(keep: Sequence[str], layers: Sequence[str], word: str) -> None:
             near = difflib.get_close_matches(pattern, layers, n=1, cutoff=0.3)
             hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(layers[:8])}, ..."
             raise PassError(f"{word}: keep '{pattern}' names no layer; {hint}")
+
+
+def tensor_of(net: nn.Module, name: str) -> Tensor:
+    """A parameter or buffer by its name."""
+    owner, _, last = name.rpartition(".")
+    tensor = getattr(net.get_submodule(owner), last)
+    assert isinstance(tensor, Tensor)
+    return tensor

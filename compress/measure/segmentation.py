@@ -113,9 +113,9 @@ class Scores:
     def as_dict(self) -> dict[str, Any]:
         """The form that report.json holds; NaN becomes null."""
         per_class: dict[str, Any] = {}
-        for place, name in enumerate(self.class_names):
+        for index, name in enumerate(self.class_names):
             per_class[name] = {metric: _plain(self.class_mean(name, metric)) for metric in METRICS}
-            per_class[name] |= {"absent": self.absent[place], "false_alarms": self.false_alarms[place]}
+            per_class[name] |= {"absent": self.absent[index], "false_alarms": self.false_alarms[index]}
         per_case: dict[str, Any] = {}
         for case, unit, values_KM in zip(self.cases, self.units, self.values_NKM, strict=True):
             per_case[case] = {

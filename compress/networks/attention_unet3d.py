@@ -57,7 +57,7 @@ class AttentionUNet3DModule(nn.Module):
         self.up = nn.Upsample(scale_factor=2.0, mode="trilinear")
         self.decoder = nn.ModuleList(_double_conv(skip + below, skip) for skip, below in levels)
         self.heads = nn.ModuleList(
-            _head(skip, shape.classes, 2 ** (shape.depth - 1 - place)) for place, (skip, _) in enumerate(levels)
+            _head(skip, shape.classes, 2 ** (shape.depth - 1 - index)) for index, (skip, _) in enumerate(levels)
         )
         self.combine = nn.Conv3d(shape.depth * shape.classes, shape.classes, 1)
         he_initialised(self)
@@ -69,10 +69,10 @@ class AttentionUNet3DModule(nn.Module):
             skips.append(x_BCDHW)
         x_BCDHW = skips.pop()
         signal, answers = self.signal(x_BCDHW), []
-        for place, (block, head) in enumerate(zip(self.decoder, self.heads, strict=True)):
+        for index, (block, head) in enumerate(zip(self.decoder, self.heads, strict=True)):
             skip = skips.pop()
-            if place < len(self.attention):
-                skip = self.attention[place](skip, signal)
+            if index < len(self.attention):
+                skip = self.attention[index](skip, signal)
             signal = x_BCDHW = block(torch.cat([skip, self.up(x_BCDHW)], dim=1))
             answers.append(head(x_BCDHW))
         return self.combine(torch.cat(answers[::-1], dim=1))

@@ -54,10 +54,10 @@ class DenseASPPModule(nn.Module):
         super().__init__()
         self.stem, channels = _stem(shape.in_channels, 2 * shape.growth), 2 * shape.growth
         self.blocks, self.transitions = nn.ModuleList(), nn.ModuleList()
-        for place, (depth, dilation) in enumerate(zip(shape.layers, DILATIONS, strict=True)):
+        for index, (depth, dilation) in enumerate(zip(shape.layers, DILATIONS, strict=True)):
             self.blocks.append(DenseBlock(_layers(channels, shape.growth, depth, dilation)))
             channels += depth * shape.growth
-            self.transitions.append(_transition(channels, halve=place == 0))
+            self.transitions.append(_transition(channels, halve=index == 0))
             channels //= 2
         self.norm = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
         self.atrous = DenseBlock(_atrous_layers(channels, shape), newest="first")
@@ -91,12 +91,12 @@ def _transition(before: int, *, halve: bool) -> nn.Sequential:
 
 def _atrous_layers(before: int, shape: DenseASPP) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for place, rate in enumerate(RATES):
-        channels = before + place * shape.features
+    for index, rate in enumerate(RATES):
+        channels = before + index * shape.features
         layers.append(
             nn.Sequential(
                 # What the first one reads is normed and rectified already.
-                *((nn.BatchNorm2d(channels, momentum=0.0003), nn.ReLU(inplace=True)) if place else ()),
+                *((nn.BatchNorm2d(channels, momentum=0.0003), nn.ReLU(inplace=True)) if index else ()),
                 nn.Conv2d(channels, shape.hidden, 1),
                 *(nn.BatchNorm2d(shape.hidden, momentum=0.0003), nn.ReLU(inplace=True)),
                 *(nn.Conv2d(shape.hidden, shape.features, 3, padding=rate, dilation=rate), nn.Dropout2d(0.1)),

@@ -76,16 +76,16 @@ class FCNModule(nn.Module):
         read = [self.hidden(x_BCHW), pooled[3], pooled[2]]
         scores = [score(x) for score, x in zip(self.scores, read, strict=False)]
         sums = scores[0]
-        for place, finer in enumerate([*scores[1:], image_BCHW]):
-            last = place == len(self.crops) - 1
+        for index, finer in enumerate([*scores[1:], image_BCHW]):
+            last = index == len(self.crops) - 1
             if not self.up:
                 sums = F.interpolate(sums, finer.shape[2:], mode="bilinear", align_corners=True)
                 sums = sums if last else sums + finer
             elif last:
-                sums = _cropped(self.up[place](sums), self.crops[place], finer)
+                sums = _cropped(self.up[index](sums), self.crops[index], finer)
             else:
-                sums = self.up[place](sums)
-                sums = sums + _cropped(finer, self.crops[place], sums)
+                sums = self.up[index](sums)
+                sums = sums + _cropped(finer, self.crops[index], sums)
         return sums
 
 

@@ -78,7 +78,7 @@ class MultiScaleAttentionModule(nn.Module):
         levels = [narrow(features) for narrow, features in zip(self.narrow, self.encoder(x_BCHW), strict=True)]
         levels = [_resized(level, levels[0]) for level in levels]
         fused = self.fuse(torch.cat(levels[::-1], dim=1))
-        refined = [self._refined(place, level, fused) for place, level in enumerate(levels)]
+        refined = [self._refined(index, level, fused) for index, level in enumerate(levels)]
         logits_BKHW = _resized(_mean(self.heads, refined), x_BCHW)
         if self.training:
             return logits_BKHW, _resized(_mean(self.early_heads, levels), x_BCHW)

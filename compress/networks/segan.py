@@ -82,8 +82,8 @@ class SegANModule(nn.Module):
         for block in self.down:
             levels.append(block(levels[-1]))
         x_BCHW = self.middle(levels[-1])
-        for place, block in enumerate(self.up):
-            skip, larger = levels[-1 - place], levels[-2 - place]
+        for index, block in enumerate(self.up):
+            skip, larger = levels[-1 - index], levels[-2 - index]
             x_BCHW = torch.cat([skip, x_BCHW], dim=1)
             x_BCHW = block(F.interpolate(x_BCHW, size=larger.shape[2:], mode="bilinear"))
         return self.head(x_BCHW)

@@ -153,9 +153,9 @@ class _Shape(nn.Module):
     def forward(self, features: list[Tensor], size: torch.Size) -> Tensor:
         first, *others = features
         y_BCHW = _enlarged(self.enter(first), size)
-        for place, other in enumerate(others):
-            y_BCHW = self.narrow[place](self.blocks[place](y_BCHW))
-            y_BCHW = self.gates[place](y_BCHW, _enlarged(self.texture[place](other), size))
+        for index, other in enumerate(others):
+            y_BCHW = self.narrow[index](self.blocks[index](y_BCHW))
+            y_BCHW = self.gates[index](y_BCHW, _enlarged(self.texture[index](other), size))
         return self.out(y_BCHW).sigmoid()
 
 

@@ -45,6 +45,9 @@ from export.modules import Precision
 if TYPE_CHECKING:
     from compress.task import Task
 
+FEWER_MACS = 2.0
+"""A layer is replaced where this many times fewer multiply-accumulates come of it."""
+
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Depthwise:
@@ -60,8 +63,6 @@ class Depthwise:
     at_least: Annotated[int, Field(ge=1)] = 16
     """Layers with fewer input or output channels stay: a depthwise layer moves as much memory as the layer it
     replaces and computes little, so that where there is little to compute it only adds a second trip."""
-    fewer_macs: Annotated[float, Field(ge=1)] = 2.0
-    """A layer is replaced where this many times fewer multiply-accumulates come of it."""
     refit: bool = True
     """Fit each 1x1 convolution to what the layer answered on calibration cases, inputs taken from the network as
     changed so far. Without it a trained network hardly survives, and only training brings it back."""
@@ -128,8 +129,8 @@ class Depthwise:
         if self.rank >= min(positions, conv.out_channels):
             return f"rank {self.rank} is all that a kernel of {positions} positions has"
         new = separated(conv, self.rank, bias=self.refit or conv.bias is not None)
-        if cost(new, site.inputs) * self.fewer_macs > cost(conv, site.inputs):
-            return f"rank {self.rank} leaves it with less than {self.fewer_macs:g} times fewer multiply-accumulates"
+        if cost(new, site.inputs) * FEWER_MACS > cost(conv, site.inputs):
+            return f"rank {self.rank} leaves it with less than {FEWER_MACS:g} times fewer multiply-accumulates"
         return swap(net, site, new, example)
 
 

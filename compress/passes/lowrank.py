@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from compress.task import Task
 
 Share = Annotated[float, Field(gt=0, le=1)]
-
 PLAIN = (*CONVS, *TRANSPOSED, nn.Linear)
 
 
@@ -71,9 +70,6 @@ class Lowrank:
     """What share of the network's parameters should be left; every layer keeps the same energy."""
     at_least: Annotated[int, Field(ge=1)] = 16
     """Layers with fewer input or output channels stay: there is little to save, and first and last layers lose most."""
-    fewer_macs: Annotated[float, Field(ge=1)] = 1.3
-    """A layer is replaced where this many times fewer multiply-accumulates come of it: more layers in a row move
-    more memory, so that a few per cent less to compute would not make it faster."""
     most_error: Annotated[float, Field(gt=0, le=1)] = 0.9
     """A layer stays whose answer to noise would change by more than this, relative to its size, before any fit."""
     refit: bool = True
@@ -108,9 +104,7 @@ class Lowrank:
         plan = list(zip(found, self._ranks(found, whole), strict=True))
         for decomposition, ranks in bar(plan, "decomposing", len(plan)):
             site = decomposition.site
-            reason = too_costly(decomposition, ranks, self.fewer_macs) or self._replaced(
-                net, decomposition, ranks, task
-            )
+            reason = too_costly(decomposition, ranks) or self._replaced(net, decomposition, ranks, task)
             if reason is not None:
                 kept.add(site.name, reason)
                 continue
@@ -156,9 +150,9 @@ class Lowrank:
 
     def _ranks(self, found: Sequence[Decomposition], whole: Size) -> list[Ranks]:
         if self.macs is not None:
-            return ranks_for_target(found, "macs", whole.macs, self.macs, self.fewer_macs)
+            return ranks_for_target(found, "macs", whole.macs, self.macs)
         if self.params is not None:
-            return ranks_for_target(found, "params", whole.params, self.params, self.fewer_macs)
+            return ranks_for_target(found, "params", whole.params, self.params)
         return [each.ranks(self._rule) for each in bar(found, "choosing ranks", len(found))]
 
     def _rule(self, spectrum: Array, shape: tuple[int, int]) -> int:

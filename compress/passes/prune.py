@@ -104,7 +104,8 @@ class Prune:
         Raises:
             PassError: if nothing can be removed, a target cannot be met, or `keep` names no layer.
         """
-        return described(self.smaller(net, task))
+        smaller = self.smaller(net, task)
+        return described(smaller)
 
     def smaller(self, net: nn.Module, task: Task) -> nn.Module:
         """The same, not yet described: for a network that was not made from a description."""

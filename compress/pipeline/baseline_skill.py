@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from compress.errors import DataError, NotHere
 from compress.measure.segmentation import DICE, FEWEST
 from compress.measure.skill import REASONS, THRESHOLD
-from compress.pipeline.chance import drawn_with_foreground, found_in
+from compress.pipeline.chance import drawn_with_foreground, fit_of
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -42,13 +42,13 @@ def refuse_without(task: Task, judged: bool, log: Callable[[str], None]) -> None
 
 def refuse_chance(task: Task, judged: bool, log: Callable[[str], None]) -> None:
     """Stop, or tell, if what the baseline finds is chance; see `refuse_without`."""
-    found = found_in(task)
-    if found is None or found.fault is None:
+    fit = fit_of(task)
+    if fit is None or fit.fault is None:
         return
     # A weak baseline may look like chance on few cases, on which no gate on a drop holds anyway.
-    if judged and (found.turned is not None or found.cases >= FEWEST):
-        raise DataError(f"{task.data.source}: {found.fault}")
-    log(found.fault)
+    if judged and (fit.turned is not None or fit.cases >= FEWEST):
+        raise DataError(f"{task.data.source}: {fit.fault}")
+    log(fit.fault)
 
 
 def _refuse_blind(task: Task, judged: bool, log: Callable[[str], None]) -> bool:

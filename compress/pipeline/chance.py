@@ -33,7 +33,7 @@ CLEARLY = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Fit:
     """What the answers of a baseline fit."""
 
     cases: int
@@ -72,7 +72,7 @@ class _Seen:
     turned: dict[str, list[float]] = field(default_factory=dict)
 
 
-def found_in(task: Task) -> Found | None:
+def fit_of(task: Task) -> Fit | None:
     """What the baseline's answers fit, on test cases drawn by the seed; None where it cannot be asked.
 
     Images in tiles have no size in common, and answers that are not finite are told where they are measured.
@@ -86,7 +86,7 @@ def found_in(task: Task) -> Found | None:
             masks.append(mask_HW)
             if len(seen.own) == MOST or (len(seen.pairs) >= FEWEST and surely_above_zero(-np.diff(seen.pairs)[:, 0])):
                 break
-    return _found(seen) if len(seen.own) >= FEWEST else None
+    return _fit(seen) if len(seen.own) >= FEWEST else None
 
 
 def drawn_with_foreground(task: Task) -> Iterator[tuple[Case, MaskArray]]:
@@ -139,11 +139,11 @@ def _ways(mask_HW: MaskArray) -> list[tuple[str, MaskArray]]:
     return ways
 
 
-def _found(seen: _Seen) -> Found:
+def _fit(seen: _Seen) -> Fit:
     best, turned = max(seen.turned.items(), key=lambda way: np.mean(way[1]))
     apart = np.mean(turned) - np.mean(seen.own) > CLEARLY and surely_above_zero(np.subtract(turned, seen.own))
     own, others = zip(*seen.pairs, strict=True) if len(seen.pairs) >= FEWEST else ((), ())
-    return Found(
+    return Fit(
         cases=len(seen.own),
         dice=float(np.mean(seen.own)),
         others=float(np.mean(others)) if others else math.nan,

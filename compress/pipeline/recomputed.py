@@ -23,21 +23,21 @@ from export.files import sha256
 DIGIT = 1e-6
 """The last digit that a report keeps of a score: a mean of rounded numbers may differ by one, a limit of it by two."""
 TIMES = ("min", "p50", "p90", "p95", "p99", "max")
-Found = Iterator[str]
+Differences = Iterator[str]
 
 
-def differences(run: Recorded) -> Found:
+def differences(run: Recorded) -> Differences:
     """Every number of a report that does not follow from what is kept, each with the file that it is in."""
     folder = run.path.parent
-    for place, row in enumerate(run.rows):
-        where = f"{run.path}: rows[{place}] ({row.step} on {row.backend}, {row.device})"
+    for index, row in enumerate(run.rows):
+        where = f"{run.path}: rows[{index}] ({row.step} on {row.backend}, {row.device})"
         for said in (*_scores(row), *_drops(row, run), *_latency(row), *_files(row, folder), *_kept(row, folder)):
             yield f"{where}: {said}"
     for said in (*_steps(run, folder), *_data(run, folder), *_verdicts(run)):
         yield f"{run.path}: {said}"
 
 
-def _scores(row: Row) -> Found:
+def _scores(row: Row) -> Differences:
     """Means over cases, and counts."""
     if row.scores is None:
         return
@@ -50,7 +50,7 @@ def _scores(row: Row) -> Found:
             yield f"scores.per_class.{name}.absent is {of['absent']}, but {dice.count(None)} cases have no Dice of it"
 
 
-def _drops(row: Row, run: Recorded) -> Found:
+def _drops(row: Row, run: Recorded) -> Differences:
     steps = [step["step"] for step in run.record.get("steps", ()) if step.get("chain") is None]
     before = {after: name for name, after in pairwise(steps)}
     for key, told, again in (
@@ -61,7 +61,7 @@ def _drops(row: Row, run: Recorded) -> Found:
             yield from _unlike(told or {}, again or {}, key)
 
 
-def _latency(row: Row) -> Found:
+def _latency(row: Row) -> Differences:
     """What must be in order, and the label that follows from the number of samples."""
     times = row.latency_ms
     if times is None:
@@ -77,7 +77,7 @@ def _latency(row: Row) -> Found:
         yield f"latency_ms.p50 is {times['p50']}, outside its limits, {limits[0]} and {limits[1]}"
 
 
-def _files(row: Row, folder: Path) -> Found:
+def _files(row: Row, folder: Path) -> Differences:
     """The artifact: its hashes, and its size in MB."""
     if row.artifact is None:
         return
@@ -94,7 +94,7 @@ def _files(row: Row, folder: Path) -> Found:
         yield f"size_mb is {row.size_mb}, but its files have {size:.6f}"
 
 
-def _kept(row: Row, folder: Path) -> Found:
+def _kept(row: Row, folder: Path) -> Differences:
     """What was kept of the same artifact: its scores and times."""
     name = f"{row.step}-{row.backend}-{row.device}"
     built = _record(folder / "kept" / f"build-{name}.json")
@@ -121,7 +121,7 @@ def _kept(row: Row, folder: Path) -> Found:
             yield "latency_ms and watch are in none of kept/latency*.json"
 
 
-def _steps(run: Recorded, folder: Path) -> Found:
+def _steps(run: Recorded, folder: Path) -> Differences:
     """The recipe's own steps beside what was kept when they were done, and their networks."""
     for step in run.record.get("steps", ()):
         name = step["step"]
@@ -138,7 +138,7 @@ def _steps(run: Recorded, folder: Path) -> Found:
         yield from (f"steps ({name}): {key} is not what kept/{name}.json has" for key in keys if kept[key] != step[key])
 
 
-def _data(run: Recorded, folder: Path) -> Found:
+def _data(run: Recorded, folder: Path) -> Differences:
     kept = _record(folder / "kept" / "data.json")
     told = run.record.get("hashes", {}).get("data")
     if isinstance(kept, list) and kept and told is not None and kept[0] != told:
@@ -151,7 +151,7 @@ def _data(run: Recorded, folder: Path) -> Found:
         yield f"data.test_looks is {looks}, but {measured} rows were measured"
 
 
-def _verdicts(run: Recorded) -> Found:
+def _verdicts(run: Recorded) -> Differences:
     """What the recipe's gates say of these rows."""
     told = list(run.record["gates"])
     if not told and not run.record["recipe"].get("gates"):
@@ -164,12 +164,12 @@ def _verdicts(run: Recorded) -> Found:
     if len(told) != len(again):
         yield f"gates: there are {len(told)} verdicts, but the recipe's gates give {len(again)}"
         return
-    for place, (one, other) in enumerate(zip(told, again, strict=True)):
+    for index, (one, other) in enumerate(zip(told, again, strict=True)):
         # Reasons are words, which another version may choose otherwise.
-        yield from _unlike(one, other, f"gates[{place}]", ("reason",))
+        yield from _unlike(one, other, f"gates[{index}]", ("reason",))
 
 
-def _unlike(told: Mapping[str, Any], again: Mapping[str, Any], where: str, apart: Sequence[str] = ()) -> Found:
+def _unlike(told: Mapping[str, Any], again: Mapping[str, Any], where: str, apart: Sequence[str] = ()) -> Differences:
     """What differs where both have a value: a report of an older version may lack one."""
     for key in [key for key in told if key in again and key not in apart]:
         one, other = told[key], again[key]

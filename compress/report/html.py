@@ -60,7 +60,7 @@ def to_html(report: Mapping[str, Any], overlays: Sequence[Overlay]) -> str:
         tables={"gates": gates, "steps": steps, "notes": notes, "stages": stages, "classes": classes, "rest": rest},
         plots=plots(report),
         places=legend_of_steps(report),
-        legend=[(name, _color(place), _dash(place)) for place, name in enumerate(names)],
+        legend=[(name, _color(index), _dash(index)) for index, name in enumerate(names)],
         cases=[_case(overlay, len(names)) for overlay in overlays],
         recipe=json.dumps(report["recipe"], indent=2, ensure_ascii=False),
     )

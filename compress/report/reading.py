@@ -83,11 +83,11 @@ def read_report(path: Path) -> Recorded:
     """
     record = _json(path)
     whole: _Whole = _valid(_WHOLE, record, path, "")
-    for place, row in enumerate(whole.rows):
+    for index, row in enumerate(whole.rows):
         for key, kind, value in _parts(row):
-            _valid(kind, value, path, f"rows[{place}].{key}.")
+            _valid(kind, value, path, f"rows[{index}].{key}.")
         for fault in _lacking(row):
-            raise SegpressError(f"{path}: rows[{place}].scores: {fault}")
+            raise SegpressError(f"{path}: rows[{index}].scores: {fault}")
     return Recorded(path=path, record=record, rows=whole.rows)
 
 

@@ -119,8 +119,8 @@ def _figure(found: Mapping[str, Any]) -> Figure:
         "Dice lost by pruning one group alone",
         list(pruned),
         [
-            (f"{ratio:.0%} of channels gone", _SHADES[min(place, 3)], [_of(pruned[name], ratio) for name in pruned])
-            for place, ratio in enumerate(ratios)
+            (f"{ratio:.0%} of channels gone", _SHADES[min(index, 3)], [_of(pruned[name], ratio) for name in pruned])
+            for index, ratio in enumerate(ratios)
         ],
     )
     if panels == 2:
@@ -144,7 +144,7 @@ def _dots(
     rest = f" (the {len(shown)} of {len(names)} that cost most)" if len(names) > len(shown) else ""
     axes.set_title(f"{title}{rest}", loc="left", fontsize=10, weight="bold")
     for label, color, values in series:
-        marks = [(value, place) for place, value in enumerate(values[: len(shown)]) if value is not None]
+        marks = [(value, index) for index, value in enumerate(values[: len(shown)]) if value is not None]
         axes.plot(
             [x for x, _ in marks], [y for _, y in marks], "o", ms=6, color=color, label=label, mec="white", mew=0.6
         )

@@ -110,9 +110,9 @@ def _step_rows(step: Step) -> Iterator[tuple[str, ...]]:
     own = (name, *(_with_factor(text, factor) for text, factor in work))
     if not step.lines:
         yield (*own, *["not built" if step.compared else NOTHING], *[NOTHING] * 6)
-    for place, line in enumerate(step.lines):
+    for index, line in enumerate(step.lines):
         yield (
-            *(own if place == 0 else ("",) * len(own)),
+            *(own if index == 0 else ("",) * len(own)),
             f"{line.backend} ({line.device})",
             numbers.fixed(line.dice) + ("*" if line.scored_on else ""),
             drops.between(line.lost_here),
@@ -138,7 +138,7 @@ def note_table(report: Json) -> Table:
     for step in compared.steps(report):
         own = (step.name, _plain(step.options), numbers.lasted(step.seconds))
         notes = step.notes or [NOTHING]
-        rows += [(*(own if place == 0 else ("", "", "")), note) for place, note in enumerate(notes)]
+        rows += [(*(own if index == 0 else ("", "", "")), note) for index, note in enumerate(notes)]
     return Table(title="What each step did", head=("step", "options", "took", "notes"), align="llrl", rows=rows)
 
 

@@ -26,7 +26,7 @@ BATCHES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class RangeTest:
     """A learning rate, and what a step took."""
 
     rate: float
@@ -34,7 +34,7 @@ class Found:
     """Median time of one step."""
 
 
-def range_test(net: nn.Module, objective: Objective, batches: Iterable[Batch], steps: int, fabric: Fabric) -> Found:
+def range_test(net: nn.Module, objective: Objective, batches: Iterable[Batch], steps: int, fabric: Fabric) -> RangeTest:
     """Train a copy with a rate that grows geometrically from 1e-5 to 0.1; the answer is a fifth of what it bears.
 
     Neither the network nor the objective is changed.
@@ -59,7 +59,7 @@ def range_test(net: nn.Module, objective: Objective, batches: Iterable[Batch], s
         times.append(time.perf_counter() - started)
         if not np.isfinite(losses[-1]):
             break
-    return Found(rate=_rate(rates[: len(losses)], np.asarray(losses)), seconds=float(np.median(times)))
+    return RangeTest(rate=_rate(rates[: len(losses)], np.asarray(losses)), seconds=float(np.median(times)))
 
 
 def _rate(rates: np.ndarray, losses: np.ndarray) -> float:

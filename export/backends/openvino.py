@@ -90,7 +90,7 @@ class OpenVino:
             model = ov.Core().read_model(_as_it_computes(onnx.path))
         except RuntimeError as error:
             raise BackendError(f"OpenVINO refuses {onnx.path.name}: {sessions.reason(error)}") from None
-        _name_by_place(model)
+        _name_by_position(model)
         # OpenVINO writes in place; written elsewhere and moved, a full disk leaves no half artifact.
         with tempfile.TemporaryDirectory() as scratch:
             written = Path(scratch) / xml.name
@@ -183,12 +183,12 @@ def _as_it_means(model: onnx.ModelProto) -> onnx.ModelProto:
     return rewritten(model, answers)
 
 
-def _name_by_place(model: openvino.Model) -> None:
+def _name_by_position(model: openvino.Model) -> None:
     """Number the names that OpenVINO makes up: it counts on through the process, so no two files would be equal."""
-    for place, operation in enumerate(model.get_ordered_ops()):
+    for index, operation in enumerate(model.get_ordered_ops()):
         kind, _, number = operation.get_friendly_name().rpartition("_")
         if kind == operation.get_type_name() and number.isdigit():
-            operation.set_friendly_name(f"{kind}_{place}")
+            operation.set_friendly_name(f"{kind}_{index}")
 
 
 def _openvino() -> Any:

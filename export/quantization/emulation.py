@@ -74,13 +74,13 @@ def emulation(model: onnx.ModelProto, opened: Opened, *, pairs_in_16_bits: bool)
 def _steps(model: onnx.ModelProto, stored: Mapping[str, Array], opened: Opened, narrow: bool) -> Iterator[Step]:
     """The nodes in order: each layer that is computed here, and the stretches between them."""
     stretch: list[onnx.NodeProto] = []
-    for place, node in enumerate(model.graph.node):
+    for index, node in enumerate(model.graph.node):
         layer = _layer(node, stored, opened, narrow)
         if layer is None:
             stretch.append(node)
             continue
         if stretch:
-            yield _Stretch(model, stretch, model.graph.node[place:], opened)
+            yield _Stretch(model, stretch, model.graph.node[index:], opened)
             stretch = []
         yield layer
     if stretch:

@@ -116,8 +116,8 @@ def parsed_masks(given: Given) -> tuple[list[tuple[int, str | int]], bool]:
     colours = any(colour for _, colour in keys)
     # Among colours a plain number is a gray.
     values = [value if colour or not colours else _gray(value) for value, colour in keys]
-    for place, value in enumerate(values):
-        if value in values[:place]:
+    for index, value in enumerate(values):
+        if value in values[:index]:
             raise ValueError(f"masks: {told_as(value, colours)} is given twice")
     return list(zip(values, given.values(), strict=True)), colours
 

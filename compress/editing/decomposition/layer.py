@@ -19,6 +19,10 @@ from compress.errors import PassError
 
 Rule = Callable[[Array, tuple[int, int]], int]
 
+FEWER_MACS = 1.3
+"""A layer is replaced where this many times fewer multiply-accumulates come of it: more layers in a row move
+more memory, so that a few per cent less to compute would not make it faster."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
@@ -102,12 +106,12 @@ class Decomposition:
         return new.to(module.weight.dtype).eval()
 
 
-def too_costly(decomposition: Decomposition, ranks: Ranks, fewer_macs: float) -> str | None:
+def too_costly(decomposition: Decomposition, ranks: Ranks) -> str | None:
     """Why these ranks are not worth it; None if they are."""
     if 0 in ranks:
         return "variational Bayes finds only noise in its kernel; give rank, energy, macs or params"
-    if decomposition.size(ranks).macs * fewer_macs > decomposition.size().macs:
-        return f"its ranks leave it with less than {fewer_macs:g} times fewer multiply-accumulates"
+    if decomposition.size(ranks).macs * FEWER_MACS > decomposition.size().macs:
+        return f"its ranks leave it with less than {FEWER_MACS:g} times fewer multiply-accumulates"
     return None
 
 
@@ -116,14 +120,12 @@ def ranks_for_target(
     what: Literal["macs", "params"],
     whole: int,
     share: float,
-    fewer_macs: float,
 ) -> list[Ranks]:
     """The ranks of the highest energy, the same in all layers, whose network is small enough.
 
     Args:
         whole: multiply-accumulates, or parameters, of the network.
         share: how much of that may be left.
-        fewer_macs: a layer of which not so many times fewer multiply-accumulates come stays as it is.
 
     Raises:
         PassError: if rank 1 everywhere is not small enough.
@@ -136,7 +138,7 @@ def ranks_for_target(
         saved = (
             getattr(each.size(), what) - getattr(each.size(wanted), what)
             for each, wanted in zip(decompositions, ranks, strict=True)
-            if too_costly(each, wanted, fewer_macs) is None
+            if too_costly(each, wanted) is None
         )
         return 1 - sum(saved) / whole
 

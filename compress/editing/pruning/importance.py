@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.editing.activations import calibration_cases, images
+from compress.editing.named_layers import tensor_of
 from compress.editing.pruning.dependency.groups import Bundle
 from compress.editing.pruning.interpolative import interpolative_scores
-from compress.editing.pruning.removal import tensor_of
 from compress.errors import PassError
 from compress.progress import bar
 

@@ -14,7 +14,8 @@ from compress.editing.named_layers import check_keep, named
 from compress.editing.pruning.dependency.groups import Bundle, Flow
 from compress.editing.pruning.dependency.trace import TensorAxis
 from compress.editing.pruning.importance import Criterion, importance
-from compress.editing.pruning.removal import Cut, Trial, keeping, kept, prunable, refusals, trial_of
+from compress.editing.pruning.removal import Cut
+from compress.editing.pruning.trial import Trial, keeping, kept, prunable, refusals, trial_of
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -77,9 +78,9 @@ class Plan:
         found = (self._cut(index, width) for index, width in wanted.items())
         return [cut for cut in found if cut is not None]
 
-    def possible(self, cuts: Sequence[Cut], example: Tensor) -> Plan:
+    def possible(self, cuts: Sequence[Cut]) -> Plan:
         """The plan without those of these cuts that the network refuses; itself if it takes all of them together."""
-        refused = refusals(self.net, example, self.flow, cuts, self.trial)
+        refused = refusals(self.trial, self.flow, cuts)
         return replace(self, bundles=keeping(self.bundles, refused)) if refused else self
 
     @property
@@ -157,7 +158,7 @@ def plan_for(net: nn.Module, task: Task, choice: Choice, began: Channels) -> Pla
         ExportError: if torch.export cannot capture the network.
     """
     trial = trial_of(net, task.example)
-    bundles, flow = prunable(net, task.example, trial)
+    bundles, flow = prunable(trial)
     bundles = _keeping_named(bundles, choice.keep)
     scores = importance(net, bundles, choice.by, task)
     bundles = [

@@ -14,8 +14,8 @@ from compress.editing.pruning.refit import refit
 from compress.editing.pruning.remarks import kept_whole, remarks
 from compress.editing.pruning.removal import Cut, without
 from compress.editing.pruning.target import Runtime, share_for_latency, share_for_size
+from compress.editing.pruning.trial import Refused
 from compress.errors import PassError
-from export.modules import copy_of
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -67,7 +67,7 @@ def pruned(net: nn.Module, task: Task, how: Rounds) -> nn.Module:
         plan = plan_for(changed, task, how.choice, began)
         began = plan.began
         before = before or plan.trial.size()
-        share = _share(plan, share, number, before, task, how)
+        plan, share = _possible_share(plan, share, number, before, task, how)
         plan, cuts = _settled(plan, share, number, before, task, how)
         changed = _cut(changed, cuts, task, how)
         if number < how.count:
@@ -76,6 +76,18 @@ def pruned(net: nn.Module, task: Task, how: Rounds) -> nn.Module:
     for line in remarks(plan, cuts, before, how.target.ratio):
         task.note(line)
     return changed
+
+
+def _possible_share(
+    plan: Plan, share: float, number: int, before: tuple[int, int], task: Task, how: Rounds
+) -> tuple[Plan, float]:
+    """The share of channels that goes, of a plan without what refused to be cut while it was looked for."""
+    try:
+        return plan, _share(plan, share, number, before, task, how)
+    except Refused as refused:
+        possible = plan.possible(refused.cuts)
+        assert possible is not plan
+        return _possible_share(possible, share, number, before, task, how)
 
 
 def _share(plan: Plan, share: float, number: int, before: tuple[int, int], task: Task, how: Rounds) -> float:
@@ -102,10 +114,10 @@ def _settled(
 ) -> tuple[Plan, list[Cut]]:
     """The cuts of this round, all of them tried together; what refuses is kept, and the rest settled again."""
     cuts = plan.cuts(share * number / how.count)
-    possible = plan.possible(cuts, task.example)
+    possible = plan.possible(cuts)
     if possible is not plan:
-        again = _share(possible, share, number, before, task, how)
-        return _settled(possible, again, number, before, task, how)
+        possible, share = _possible_share(possible, share, number, before, task, how)
+        return _settled(possible, share, number, before, task, how)
     if number == how.count and not cuts and not plan.done:
         way_out = "" if how.choice.widths.multiple == 1 else "; a lower multiple leaves more widths to choose from"
         kept = "; ".join(kept_whole(plan, cuts)) or "it has no layers"
@@ -114,11 +126,9 @@ def _settled(
 
 
 def _cut(net: nn.Module, cuts: Sequence[Cut], task: Task, how: Rounds) -> nn.Module:
-    """`net` itself without these channels; with `refit`, what is left of each layer fitted to what it answered."""
-    if not (how.refit and cuts):
-        return without(net, cuts)
-    whole = copy_of(net)
-    net = without(net, cuts)
-    for line in refit(net, whole, cuts, task):
-        task.note(line)
-    return net
+    """The network without these channels; with `refit`, what is left of each layer fitted to what it answered."""
+    smaller = without(net, cuts)
+    if how.refit and cuts:
+        for line in refit(smaller, net, cuts, task):
+            task.note(line)
+    return smaller

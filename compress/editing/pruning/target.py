@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from compress.editing.pruning.plan import Plan
 from compress.editing.pruning.remarks import frozen
 from compress.editing.pruning.removal import without
+from compress.editing.pruning.trial import Refused
 from compress.errors import PassError
 from compress.measure.latency import Timing, in_turns
 from compress.storage.description import Description, described
 from compress.storage.weights import load_net, save_net
 from export.artifact import Artifact, Port
-from export.modules import copy_of
 from export.registry import find_backend, find_device
 from export.target import Target, target_of
 from export.to_onnx import to_onnx
@@ -52,6 +52,7 @@ def share_for_size(plan: Plan, unit: Literal["parameters", "MACs"], target: floa
     """The share of channels that must go so that at most `target` parameters, or MACs of one image, stay.
 
     Raises:
+        Refused: if the network does not run with cuts that were to be measured.
         PassError: if it is met already, or cannot be met.
     """
     which, most = ("parameters", "MACs").index(unit), plan.choice.widths.most
@@ -87,6 +88,7 @@ def share_for_latency(
     """The share of channels that must go so that the artifact takes `target` ms, and a sentence about it.
 
     Raises:
+        Refused: if the network does not run with cuts that were to be measured.
         PassError: if it is met already, or cannot be met within 10 %.
     """
     most, times = plan.choice.widths.most, dict[tuple[int, ...], float]()
@@ -95,7 +97,9 @@ def share_for_latency(
         cuts = plan.cuts(share)
         widths = tuple(plan.widths_after(cuts))
         if widths not in times:
-            times[widths] = latency_ms(without(copy_of(plan.net), cuts), example, runtime, seed)
+            if plan.trial.fault(cuts) is not None:
+                raise Refused(cuts)
+            times[widths] = latency_ms(without(plan.net, cuts), example, runtime, seed)
         return times[widths]
 
     if (whole := at(0.0)) <= target * (1 + NEAR):

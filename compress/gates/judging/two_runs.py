@@ -57,7 +57,7 @@ def paired(before: Sequence[Row], after: Sequence[Row], every_step: bool = False
             if other is not None:
                 left.remove(other)
                 pairs.append(Pair(before=row, after=other, title=other.step if every_step else ""))
-    order = {id(row): place for place, row in enumerate(was)}
+    order = {id(row): index for index, row in enumerate(was)}
     taken = {id(pair.before) for pair in pairs}
     return Pairing(
         pairs=sorted(pairs, key=lambda pair: order[id(pair.before)]),

@@ -50,10 +50,10 @@ class Genotype:
     def _reads_what_is_there(cls, edges: tuple[Edge, ...]) -> tuple[Edge, ...]:
         if not edges or len(edges) % 2:
             raise ValueError(f"edges come in pairs, and here are {len(edges)}")
-        for place, (name, state) in enumerate(edges):
-            newest = 1 + place // 2
+        for index, (name, state) in enumerate(edges):
+            newest = 1 + index // 2
             if state > newest:
-                raise ValueError(f"edge {place} ({name}) reads state {state}; it may read 0 to {newest}")
+                raise ValueError(f"edge {index} ({name}) reads state {state}; it may read 0 to {newest}")
         return edges
 
     @field_validator("down")
@@ -92,10 +92,10 @@ def _moved(name: Operation, side: int) -> int:
 
 
 def _checked(edges: tuple[Edge, ...], sizes: Sequence[int], wanted: int) -> tuple[Edge, ...]:
-    for place, size in enumerate(sizes):
+    for index, size in enumerate(sizes):
         if size != wanted:
             raise ValueError(
-                f"edges {2 * place} and {2 * place + 1} make {size} pixels of 64 where the cell makes {wanted}; "
+                f"edges {2 * index} and {2 * index + 1} make {size} pixels of 64 where the cell makes {wanted}; "
                 "one edge of each pair must bring this size"
             )
     return edges

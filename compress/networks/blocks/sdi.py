@@ -19,9 +19,9 @@ class SDI(nn.Module):
         """Levels are BCHW, the finest first, each half the one before; the answer is of the size of `levels[at]`."""
         size = levels[at].shape[2:]
         product = self.smooth[at](levels[at])
-        for place, (level, smooth) in enumerate(zip(levels, self.smooth, strict=True)):
-            if place < at:
-                product = product * smooth(F.avg_pool2d(level, 2 ** (at - place)))
-            elif place > at:
+        for index, (level, smooth) in enumerate(zip(levels, self.smooth, strict=True)):
+            if index < at:
+                product = product * smooth(F.avg_pool2d(level, 2 ** (at - index)))
+            elif index > at:
                 product = product * smooth(F.interpolate(level, size=size, mode="bilinear", align_corners=True))
         return product

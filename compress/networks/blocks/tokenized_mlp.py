@@ -52,4 +52,4 @@ def shifted(x_BCHW: Tensor, axis: Literal[2, 3]) -> Tensor:
     side = x_BCHW.shape[axis]
     padded = F.pad(x_BCHW, (0, 0, REACH, REACH) if axis == 2 else (REACH, REACH))
     groups = padded.chunk(2 * REACH + 1, dim=1)
-    return torch.cat([group.narrow(axis, 2 * REACH - place, side) for place, group in enumerate(groups)], dim=1)
+    return torch.cat([group.narrow(axis, 2 * REACH - index, side) for index, group in enumerate(groups)], dim=1)

@@ -46,9 +46,9 @@ class UShape(nn.Module):
     def decoded(self, levels: list[Tensor]) -> Tensor:
         """The last features before the head, at full resolution, of those of every level of the encoder."""
         *skips, x_BCHW = levels
-        for place, (rise, block) in enumerate(zip(self.up, self.decoder, strict=True)):
-            x_BCHW, skip_BCHW = rise(x_BCHW), skips[-1 - place]
+        for index, (rise, block) in enumerate(zip(self.up, self.decoder, strict=True)):
+            x_BCHW, skip_BCHW = rise(x_BCHW), skips[-1 - index]
             if self.gates:
-                skip_BCHW = self.gates[place](skip_BCHW, x_BCHW)
+                skip_BCHW = self.gates[index](skip_BCHW, x_BCHW)
             x_BCHW = block(torch.cat([skip_BCHW, x_BCHW], dim=1))
         return x_BCHW

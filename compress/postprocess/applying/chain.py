@@ -115,7 +115,7 @@ def out_of_order(steps: Mapping[int, tuple[str, Step]]) -> Iterator[str]:
 def faults(steps: Sequence[tuple[str, Step]], setting: Setting) -> list[str]:
     """What keeps steps from being applied to this network's answers on this data, each with its place."""
     return [
-        f"postprocess[{place}] ({word}): {fault}"
-        for place, (word, step) in enumerate(steps)
+        f"postprocess[{index}] ({word}): {fault}"
+        for index, (word, step) in enumerate(steps)
         for fault in step.faults(setting)
     ]

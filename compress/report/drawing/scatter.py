@@ -38,10 +38,10 @@ def _panel(axes: Axes, name: str, found: Sequence[tuple[str, Pairs]]) -> None:
     lost = [value - COLLAPSE for value in span]
     axes.plot(span, lost, color="#d55e00", lw=1.1, ls=(0, (5, 3)), label=f"{COLLAPSE:.2f} lost")
     axes.fill_between(span, lost, low, color="#d55e00", alpha=0.07, lw=0)
-    for place, (title, pairs) in enumerate(found):
+    for index, (title, pairs) in enumerate(found):
         before, after = zip(*pairs, strict=True) if pairs else ((), ())
         label = f"{title}: {drops.collapsed_pairs(pairs)} of {len(pairs)} below"
-        color, marker = step_color(place + 1), MARKERS[place % len(MARKERS)]
+        color, marker = step_color(index + 1), MARKERS[index % len(MARKERS)]
         axes.scatter(before, after, s=26, color=color, marker=marker, alpha=0.75, ec=PAPER, lw=0.5, label=label)
     axes.set(xlim=span, ylim=span, aspect="equal", xlabel="Dice before", ylabel="Dice after")
     for axis in (axes.xaxis, axes.yaxis):

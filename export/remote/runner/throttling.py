@@ -97,4 +97,4 @@ def _bits(root: Path, *, programs: bool, of: int) -> dict[str, int]:
     if match is None:
         return {}
     value, since = int(match.group(1), 16), " since it was started" if of else ""
-    return {f"{name}{since}": value >> (of + place) & 1 for place, name in enumerate(BITS)}
+    return {f"{name}{since}": value >> (of + index) & 1 for index, name in enumerate(BITS)}

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from compress.editing.pruning.dependency.answers import answering
+from compress.editing.named_layers import tensor_of
 from compress.editing.pruning.dependency.groups import Bundle, Flow, bundles_of, flow_of
 from compress.editing.pruning.dependency.program import program_of
 from compress.editing.pruning.dependency.rules import operator_name, rule_for
@@ -35,7 +35,6 @@ def traced(net: nn.Module, example: Tensor) -> tuple[list[Bundle], Flow]:
     Raises:
         ExportError: if torch.export cannot capture the network.
     """
-    net = answering(net, example)
     program = program_of(net, example)
     return bundles_of(_Walk(net, ties=True).through(program)), flow_of(_Walk(net, ties=False).through(program))
 
@@ -69,7 +68,7 @@ class _Walk:
                 self.trace.values[node] = self.trace.kept(node, reason, channels=1)
             elif spec.kind is InputKind.PARAMETER or (spec.kind is InputKind.BUFFER and spec.persistent):
                 assert spec.target is not None
-                tensor = _tensor(self.net, spec.target)
+                tensor = tensor_of(self.net, spec.target)
                 self.trace.tensors[node] = by_identity.setdefault(id(tensor), spec.target)
             else:
                 unsaved = spec.kind is InputKind.BUFFER
@@ -107,10 +106,3 @@ class _Walk:
             bounds = [None if one == "None" else int(one) for one in cut.groups()] if cut else []
             module = module[slice(*bounds)] if cut else getattr(module, part, None)
         return self.names.get(module, path)
-
-
-def _tensor(net: nn.Module, name: str) -> Tensor:
-    owner, _, last = name.rpartition(".")
-    found = getattr(net.get_submodule(owner), last)
-    assert isinstance(found, Tensor)
-    return found

@@ -20,8 +20,11 @@ def answering(net: nn.Module, example: Tensor) -> nn.Module:
     """The network, or, if it has more answers in training than after it (deep supervision), a copy that gives all.
 
     What only training reads must still fit when channels are gone: the network is trained on afterwards.
+
+    Args:
+        net: in evaluation mode.
     """
-    both = copy_of(net).eval()
+    both = copy_of(net)
     both.forward = MethodType(_all_answers, both)
     try:
         answers = _in_training(both, example)

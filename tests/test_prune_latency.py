@@ -1,0 +1,79 @@
+"""Pruning to a latency: how much goes is found by measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from pruning import chain, cut, size, stand_in
+
+import compress.editing.pruning.target as target_module
+from compress.editing.pruning.target import Runtime, latency_ms
+from compress.errors import PassError
+from compress.passes.prune import Prune
+from compress.storage.description import build_net
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.slow
+def test_a_latency_is_met_on_the_built_artifact() -> None:
+    torch.manual_seed(0)
+    built = build_net({"unet": {"classes": 2, "in_channels": 1, "width": 48, "depth": 2}}).eval()
+    image = torch.zeros(1, 1, 128, 128)
+    notes: list[str] = []
+    task = stand_in(built, image, notes)
+    options: dict[str, Any] = {"threads": 1, "multiple": 2}
+    here = Runtime(device="cpu", backend="onnxruntime", threads=1, python="python3")
+    whole = latency_ms(built, image, here, seed=3)
+    small = Prune(latency_ms=whole / 2, **options)(built, task)
+    told = float(notes[0].split(" ms")[0])
+    assert told == pytest.approx(whole / 2, rel=0.1)
+    again = latency_ms(small, image, here, seed=3)
+    # The host is shared: another minute may be slower.
+    assert again == pytest.approx(whole / 2, rel=0.4)
+
+
+def fake_clock(monkeypatch: pytest.MonkeyPatch, time_of: Callable[[int], float]) -> None:
+    """A latency that is a function of the MACs alone."""
+    monkeypatch.setattr(target_module, "latency_ms", lambda net, image, *_: time_of(size(net, image)[1]))
+
+
+def test_a_latency_is_found_by_bisection(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = size(chain(), torch.zeros(1, 1, 32, 32))[1]
+    fake_clock(monkeypatch, lambda macs: 2 + 8 * macs / whole)
+    small = cut(chain(), latency_ms=5, multiple=1)
+    assert 2 + 8 * size(small, torch.zeros(1, 1, 32, 32))[1] / whole == pytest.approx(5, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (1.0, r"1 ms on onnxruntime, cpu cannot be reached: the fastest, .* takes 4\.00 ms"),
+        (12.0, r"nothing needs to be removed: the network has a latency of 10.00 ms"),
+        (
+            7.0,
+            r"no width gives 7 ms .* nearest are 4\.00 ms and 10\.00 ms .* lower multiple .widths: multiples of 16",
+        ),
+    ],
+)
+def test_a_latency_that_cannot_be_met_says_what_can(target: float, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = size(chain(), torch.zeros(1, 1, 32, 32))[1]
+    fake_clock(monkeypatch, lambda macs: 10.0 if macs == whole else 4.0)
+    with pytest.raises(PassError, match=said):
+        cut(chain(), latency_ms=target)
+
+
+def test_a_latency_is_measured_where_the_device_is_by_the_python_there() -> None:
+    there = Runtime(device="cpu@tower-7", backend="onnxruntime", threads=1, python="/opt/bin/python").target().device
+    assert (there.name, there.reach.at, there.reach.python) == ("cpu@tower-7", "tower-7", "/opt/bin/python")
+    assert Runtime(device="cpu@here", backend="onnxruntime", threads=1, python="python3").target().is_this_host
