@@ -125,16 +125,15 @@ def test_learnt_rounding_of_4_bits_is_better_than_the_nearest_points(name: str) 
     before = Quantized(graph, ranges, (), learnt=Learnt(grids=grids))
     simulated = Simulated(graph, layers, ranges, openvino.RULES)
     learn, held = [image(seed) for seed in (1, 2, 3)], [image(4)]
-    fitted = rounded(simulated, grids, learn, held, Rounding(steps=60, seed=0))
-    after = with_weights(before, grids, fitted)
+    after = with_weights(before, grids, rounded(simulated, grids, learn, held, Rounding(steps=150, seed=0)))
 
     @torch.no_grad()
     def error(of: Quantized) -> float:
         return float((of.placed(openvino.RULES)(held[0]) - graph(held[0])).square().mean())
 
-    assert error(after) < error(before)
-    again = rounded(simulated, grids, learn, held, Rounding(steps=60, seed=0))
-    assert all(torch.equal(fitted[path], again[path]) for path in fitted)
+    assert error(after) < 0.95 * error(before)
+    first, again = (rounded(simulated, grids, learn, held, Rounding(steps=3, seed=0)) for _ in range(2))
+    assert all(torch.equal(first[path], again[path]) for path in first)
 
 
 def test_8_bit_weights_that_were_rounded_leave_no_sum_outside_16_bits(tmp_path: Path) -> None:
@@ -232,7 +231,7 @@ def test_tensorrt_gets_weights_of_few_bits_as_int8(tmp_path: Path) -> None:
 
 def test_low_bit_keeps_8_bits_in_the_first_layer_and_the_logits(tmp_path: Path, task: Task) -> None:
     task, notes = noted(task)
-    net = LowBit(bits=4, steps=10)(task.net, task)
+    net = LowBit(bits=4, steps=10, calibrate=6)(task.net, task)
     assert isinstance(net, Quantized)
     bits = {path: grid.bits for path, grid in net.learnt.grids.items()}
     assert bits.pop("encoder.0.0.weight", 8) == 8 and bits.pop("head.weight", 8) == 8

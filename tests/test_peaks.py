@@ -147,15 +147,13 @@ def test_what_is_only_built_has_a_floor_too(tmp_path: Path) -> None:
     artifact = to_onnx(made("unet of one class"), image(), tmp_path / "net.onnx")
     at = {each.device.word: each for each in deployments([find_device("orin_nano"), find_device("cpu")], 1)}
 
-    def found(word: str, bits: int = 32, **more: Any) -> Any:
-        of = stage(**more)
-        build = Build(stage=of, deployment=at[word], key="", artifact=artifact, bit_operations=bits * of.macs)
-        return floor(build)
+    def found(word: str, **more: Any) -> Any:
+        return floor(Build(stage=stage(**more), deployment=at[word], key="", artifact=artifact))
 
     told = found("orin_nano")
     assert told == {"ms": pytest.approx(2e9 / (8.4e12 * 4) * 1000, rel=1e-3), "by": "operations"}
     assert found("orin_nano", macs=2 * 10**9)["ms"] == pytest.approx(2 * told["ms"], rel=1e-4)
-    assert found("orin_nano", bits=16)["ms"] == pytest.approx(told["ms"] * 8.4 / 16.75, rel=1e-3)
+    assert found("orin_nano", precision="half")["ms"] == pytest.approx(told["ms"] * 8.4 / 16.75, rel=1e-3)
     assert found("cpu") is None
     assert floor(Build(stage=stage(), deployment=at["orin_nano"], key="", artifact=None)) is None
 

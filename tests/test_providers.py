@@ -237,7 +237,7 @@ def test_a_recipe_names_the_runtimes_of_a_device(recipe: dict[str, Any], tmp_pat
     [
         ({"cpu": {"backends": ["tensorrt"]}}, "'tensorrt' is no runtime that computes on this host's CPU"),
         ({"cuda": {"backends": ["openvino"]}}, "'openvino' is no runtime that computes on"),
-        ({"cpu": {"backends": ["onnx"]}}, "there are onnxruntime, openvino"),
+        ({"cpu": {"backends": ["onnx"]}}, "there are onnxruntime, onnxruntime_bits, openvino"),
         ({"cpu": {"backends": []}}, "backends"),
         ({"cpu": {"backends": ["openvino", "openvino"]}}, "'openvino' is given twice"),
         ({"cpu": {"at": "tower", "backends": ["torch"]}}, "'torch' is no runtime that computes on"),

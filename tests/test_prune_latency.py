@@ -14,6 +14,9 @@ from compress.editing.pruning.target import Runtime, latency_ms
 from compress.errors import PassError
 from compress.passes.prune import Prune
 from compress.storage.description import build_net
+from compress.storage.weights import load_net
+from export.registry import find_device
+from export.target import Target, target_of
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +49,20 @@ def test_a_latency_is_met_on_the_built_artifact() -> None:
 def fake_clock(monkeypatch: pytest.MonkeyPatch, time_of: Callable[[int], float]) -> None:
     """A latency that is a function of the MACs alone."""
     monkeypatch.setattr(target_module, "latency_ms", lambda net, image, *_: time_of(size(net, image)[1]))
+
+
+def test_a_device_elsewhere_measures_by_the_python_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, seen = size(chain(), torch.zeros(1, 1, 32, 32))[1], list[Runtime]()
+
+    def reached(runtime: Runtime) -> Target:
+        seen.append(runtime)
+        return target_of(find_device("cpu"), 1, load_net)
+
+    monkeypatch.setattr(Runtime, "target", reached)
+    fake_clock(monkeypatch, lambda macs: 10 * macs / whole)
+    half = Prune(latency_ms=5, device="raspberry_pi_5@pi", python="/opt/venv/bin/python", multiple=1)
+    half.smaller(chain(), stand_in(chain(), torch.zeros(1, 1, 32, 32), []))
+    assert {(each.device, each.python) for each in seen} == {("raspberry_pi_5@pi", "/opt/venv/bin/python")}
 
 
 def test_a_latency_is_found_by_bisection(monkeypatch: pytest.MonkeyPatch) -> None:

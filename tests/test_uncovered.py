@@ -56,7 +56,7 @@ def net() -> Quantized:
 def found(net: Quantized, word: str, rules: Rules, folder: Path) -> dict[str, tuple[str, str]]:
     backend = find_backend(word)(device=CPU, threads=1)
     artifact = backend.build(to_onnx(net.placed(rules), torch.zeros(1, 1, 16, 16), folder / f"{word}.onnx"), folder)
-    stage = Stage(name="01-int8", key="", path=folder, params=1, macs=1, seconds=0, notes=(), quantized=True)
+    stage = Stage(name="01-int8", key="", path=folder, params=1, macs=1, seconds=0, notes=(), precision="integers")
     object.__setattr__(stage, "net", net)
     deployment = Deployment(backend=word, target=target_on(CPU, 1))
     build = Build(stage=stage, deployment=deployment, key="", artifact=artifact)

@@ -35,6 +35,7 @@ from compress.report.report import Report
 from compress.task import Task
 from export.files import sha256, write_bytes, write_json
 from export.host import host_facts, usable_cpus
+from export.registry import is_for_signs
 from export.to_onnx import Style
 
 Log = Callable[[str], None]
@@ -122,6 +123,7 @@ def _with_refused(rows: Sequence[Row], refused: Mapping[str, str], deployed: Seq
         )
         for title, why in refused.items()
         for at in deployed
+        if not is_for_signs(at.backend)
     ]
     first = [row for row in rows if row.step == "baseline"]
     return [*first, *absent, *(row for row in rows if row.step != "baseline")]

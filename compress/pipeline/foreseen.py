@@ -114,7 +114,7 @@ def scene(recipe: Recipe, found: Sequence[Spot], classes: Sequence[str] | None, 
     return Scene(
         devices=[device.name for device in recipe.devices],
         spots=found,
-        integers=any(word in ("int8", "half") for word, _ in passes),
+        integers=any(step.ensures != "float" for _, step in passes),
         last_step=f"{len(passes):02d}-{passes[-1][0]}" if passes else "baseline",
         samples=recipe.latency.samples,
         classes=classes,

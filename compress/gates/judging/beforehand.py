@@ -44,7 +44,7 @@ def nowhere(gate: OfArtifacts, scene: Scene) -> Iterator[str]:
         known = ", ".join(scene.devices)
         yield f"never holds: the recipe builds nothing for the device '{gate.device}'; add it to devices ({known})"
     elif some := [spot for spot in scene.spots if applies(gate, spot)]:
-        yield f"never holds: after int8 or half there is no {some[0].backend} artifact{on}, which it simulates"
+        yield f"never holds: after {scene.last_step.partition('-')[2]} there is no {some[0].backend} artifact{on}"
     else:
         there = dict.fromkeys(spot.backend for spot in scene.judged if is_device(gate.device, spot.device))
         yield f"never holds: nothing of {gate.backend} is built{on}; there are {', '.join(there)}"
