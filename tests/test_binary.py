@@ -282,6 +282,7 @@ def test_bit_operations_count_the_bits_that_are_stored(which: tuple[int, bool], 
     assert cost_of(net, task.example).dead == {}
 
 
+@pytest.mark.slow
 def test_int8_behind_it_keeps_the_bits_and_signs_stay_exact(made: Made, task: Task, tmp_path: Path) -> None:
     for (activations, _), (net, _) in made.items():
         quantized = Int8(calibrate=2, method="min_max")(net, task)

@@ -117,7 +117,7 @@ def test_a_residual_block_is_one_region() -> None:
     assert any(node.target is torch.ops.aten.add.Tensor for node in region.nodes)
 
 
-@pytest.mark.parametrize("name", ["unet", "residual"])
+@pytest.mark.parametrize("name", ["residual", pytest.param("unet", marks=pytest.mark.slow)])
 def test_learnt_rounding_of_4_bits_is_better_than_the_nearest_points(name: str) -> None:
     graph, ranges, _ = calibration(name)
     layers = integer_layers(graph, ())
@@ -340,6 +340,7 @@ def lost(net: nn.Module, task: Task) -> float:
     return dice(task.net) - dice(net.placed(onnxruntime.RULES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [Int8(method="min_max", effort="best"), Int8(method="min_max", train=LearnSteps(epochs=2, rate=1e-4))],
