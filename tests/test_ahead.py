@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from conftest import write_recipe
 import compress.pipeline.ahead
 import compress.pipeline.exporting
 from compress.cache import Cache
+from compress.cli import main
 from compress.pipeline.ahead import ExportsAhead
 from compress.pipeline.build import Builder
 from compress.pipeline.deployment import deployments
@@ -44,7 +44,7 @@ def test_what_is_written_ahead_is_what_the_run_would_write(
     deployed = [each for each in deployments([CPU], threads=1) if each.backend == "openvino"]
     begun = baseline(task, "key", cache, quiet)
     stages = [begun, *chain(loaded.passes, begun, task, cache, quiet)]
-    with PeakMemory() as peaks, ExportsAhead(tmp_path / "ahead") as exports:
+    with PeakMemory() as peaks, ExportsAhead().begin().into(tmp_path / "ahead") as exports:
         builder = Builder(task, Style(), cache, quiet, peaks, exports)
         for stage in stages:
             builder.exports.order(stage, deployed)
@@ -116,30 +116,49 @@ def test_what_was_not_written_is_not_taken(
 ) -> None:
     monkeypatch.setattr(compress.pipeline.ahead, "PATIENCE_S", 0.5)
     program(monkeypatch, text)
-    with ExportsAhead(tmp_path / "ahead") as exports:
+    with ExportsAhead().begin().into(tmp_path / "ahead") as exports:
         exports.order(order)
         assert exports.take(order.to) is None and exports.take(tmp_path / "never_ordered.onnx") is None
         assert not order.to.exists()
 
 
-@pytest.mark.parametrize("ends", [lambda exports: exports.close(), lambda exports: exports.__exit__()])
-def test_no_process_is_left_behind(
-    ends: Callable[[ExportsAhead], None], order: Order, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_process_is_left_behind(order: Order, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(monkeypatch, "import time; time.sleep(60)")
-    exports = ExportsAhead(tmp_path / "ahead")
-    exports.order(order)
-    process = exports._process
-    assert process is not None and process.poll() is None
-    ends(exports)
-    assert process.poll() is not None and exports.take(order.to) is None
+    begun = ExportsAhead().begin()
+    process = begun._process
+    with pytest.raises(KeyboardInterrupt), begun.into(tmp_path / "ahead") as exports:
+        exports.order(order)
+        assert process is not None and process.poll() is None
+        raise KeyboardInterrupt
+    assert process is not None and process.poll() is not None and exports.take(order.to) is None
 
 
-def test_where_it_is_not_wanted_or_the_network_is_large_there_is_no_process(
+def test_where_none_is_begun_or_the_network_is_large_nothing_is_ordered(
     order: Order, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program(monkeypatch, "raise SystemExit(1)")
-    for exports, largest in ((ExportsAhead(tmp_path / "ahead", wanted=False), 256), (ExportsAhead(tmp_path / "b"), 0)):
-        monkeypatch.setattr(compress.pipeline.ahead, "LARGEST_MB", largest)
-        exports.order(order)
-        assert exports._process is None and exports.take(order.to) is None
+    program(monkeypatch, "print('true', flush=True); input()")
+    monkeypatch.setattr(compress.pipeline.ahead, "LARGEST_MB", 0)
+    for ahead in (ExportsAhead(), ExportsAhead().begin()):
+        with ahead.into(tmp_path / "ahead") as exports:
+            exports.order(order)
+            assert exports.take(order.to) is None
+
+
+def test_the_command_line_ends_what_it_began_where_the_recipe_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(monkeypatch, "import time; time.sleep(60)")
+    monkeypatch.setattr("compress.cli._has_a_core_free", lambda: True)
+    begun: list[Any] = []
+    begin = ExportsAhead.begin
+
+    def kept(ahead: ExportsAhead) -> ExportsAhead:
+        begin(ahead)
+        begun.append(ahead._process)
+        return ahead
+
+    monkeypatch.setattr(ExportsAhead, "begin", kept)
+    monkeypatch.setattr(sys, "argv", ["compress", "run", str(tmp_path / "nowhere.yaml")])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert [process.poll() is not None for process in begun] == [True]

@@ -12,14 +12,18 @@ import gc
 import io
 import os
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from compress.cli.finished_runs import commands as of_finished_runs
 from compress.cli.options import Benchmark, Junit, Summary, console_of_output
+
+if TYPE_CHECKING:
+    from compress.pipeline.ahead import ExportsAhead
 
 app = typer.Typer(
     add_completion=False,
@@ -67,23 +71,22 @@ def run(
     benchmark_json: Benchmark = None,
 ) -> None:
     """Compress, build, measure and judge. Exits 0 only if every gate holds."""
-    from compress.commands.run import run as run_recipe
-    from compress.recipe import load
-    from compress.report.outputs import Outputs
-    from compress.report.terminal import show
+    with _exports_ahead() as ahead:
+        from compress.commands.run import run as run_recipe
+        from compress.recipe import load
+        from compress.report.outputs import Outputs
+        from compress.report.terminal import show
 
-    outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json)
-    outputs.begin()
-    loaded = load(recipe, data)
-    folder = out / loaded.name
-    console = console_of_output()
-    report = run_recipe(
-        loaded,
-        folder,
-        fresh=fresh,
-        say=lambda line: console.print(line, markup=False, style="dim"),
-        ahead=_has_a_core_free(),
-    )
+        outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json)
+        outputs.begin()
+        loaded = load(recipe, data)
+        folder = out / loaded.name
+        console = console_of_output()
+
+        def say(line: str) -> None:
+            console.print(line, markup=False, style="dim")
+
+        report = run_recipe(loaded, folder, fresh=fresh, say=say, ahead=ahead)
     show(report.as_dict(), console)
     outputs.write(report.as_dict())
     console.print(f"Report: {folder / 'report.html'} (also report.md, report.json)", markup=False)
@@ -268,6 +271,20 @@ def main() -> None:
     # Python would look through everything that torch left behind for cycles before it ends: a second, for nothing.
     gc.freeze()
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def _exports_ahead() -> Iterator[ExportsAhead]:
+    """What writes ONNX files beside a run: where a core is free it reads torch while this process does."""
+    from compress.pipeline.ahead import ExportsAhead
+
+    ahead = ExportsAhead()
+    if _has_a_core_free():
+        ahead.begin()
+    try:
+        yield ahead
+    finally:
+        ahead.end()
 
 
 def _has_a_core_free() -> bool:

@@ -39,16 +39,17 @@ from export.registry import is_for_signs
 from export.to_onnx import Style
 
 Log = Callable[[str], None]
+Ahead = ExportsAhead | None
 
 
-def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print, ahead: bool = False) -> Report:
+def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print, ahead: Ahead = None) -> Report:
     """Do what a recipe says, in `folder`; go on from what is already done there unless `fresh`.
 
     Writes report.json, report.md, report.html, the artifacts, a log, and last the manifest of them all. Every finished
     step is kept, so a run that was interrupted continues, and a run repeated is answered from what is kept.
 
     Args:
-        ahead: a second process writes the ONNX files while passes run, which takes a core and some memory.
+        ahead: writes ONNX files while passes run, which takes a core and some memory; it ends with the run.
     """
     deployed = deployments(recipe.devices, recipe.latency.threads)
     with claimed(folder, fresh=fresh), logged(folder, say) as log, reached(deployed, log):
@@ -59,17 +60,16 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print, 
         content, notes = _checked(task, recipe, cache, log)
         note_on(task.net, *notes)
 
-        with PeakMemory() as peaks, ExportsAhead(folder / "ahead", wanted=ahead) as exports:
+        with PeakMemory() as peaks, (ahead or ExportsAhead()).into(folder / "ahead") as exports:
             builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), cache, log, peaks, exports)
             order = partial(builder.exports.order, deployed=deployed)
             begun = baseline(task, first_key(recipe, task), cache, log)
             order(begun)
             stages = chain(recipe.passes, begun, task, cache, log, then=order)
             beside, refused = _compared(recipe, begun, stages, task, cache, log)
-            tidy(cache)
             shown = [begun, *(compared[-1] for compared in beside.values()), *stages]
             builds = builder.each(shown, deployed)
-            exports.close()
+            exports.end()
             measures = measured(builds, task, recipe.scoring, recipe.latency, peaks, cache, log)
 
         rows = with_drops(_with_refused(measures, refused, deployed), [begun, *stages])
@@ -106,6 +106,7 @@ def _compared(
         except (PassError, ExportError, NotHere) as error:
             refused[title] = str(error)
             log(f"{title}: refused: {error}")
+    tidy(cache)
     return beside, refused
 
 

@@ -11,14 +11,18 @@ import shutil
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from compress.pipeline.exporting import Order
 from export.artifact import Artifact
 from export.errors import BackendError
 from export.files import write_bytes
+
+if TYPE_CHECKING:
+    from compress.pipeline.exporting import Order
 
 LARGEST_MB = 256
 """Of a network's file: beyond it a second process that holds the network too may be one too many."""
@@ -28,25 +32,46 @@ PATIENCE_S = 60.0
 
 
 class ExportsAhead:
-    """What is ordered is written in a process of its own, in turn, and taken where it is wanted."""
+    """What is ordered is written in a process of its own, in turn, and taken where it is wanted.
 
-    def __init__(self, folder: Path, *, wanted: bool = True) -> None:
-        """Write into this folder, which is removed at the beginning and at the end; not wanted, nothing is written."""
-        self._folder, self._wanted = folder, wanted
+    Begun early, the process has read torch's exporter by the time of the first order.
+    """
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._ordered: deque[Path] = deque()
         self._written: set[Path] = set()
 
-    def __enter__(self) -> Self:
-        shutil.rmtree(self._folder, ignore_errors=True)
+    def begin(self) -> Self:
+        """Start the process; without one, nothing is written ahead."""
+        # In a group of its own: what Ctrl-C stops is the run, which then ends this one.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "compress.pipeline.exporting"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            process_group=0,
+            # Nothing of its answers is read ahead, so that it can be told whether there is one.
+            bufsize=0,
+        )
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    @contextmanager
+    def into(self, folder: Path) -> Iterator[Self]:
+        """While open, orders are written into this folder, which is removed at the beginning and at the end."""
+        shutil.rmtree(folder, ignore_errors=True)
+        self._folder = folder
+        try:
+            yield self
+        finally:
+            self.end()
+            shutil.rmtree(folder, ignore_errors=True)
+            self._folder = None
 
     def order(self, order: Order) -> None:
         """Have a file written; it is ordered by the path where it will be wanted."""
-        if not self._wanted or order.to in self._ordered or order.net.stat().st_size > LARGEST_MB * 1e6:
+        if self._process is None or order.to in self._ordered or order.net.stat().st_size > LARGEST_MB * 1e6:
             return
         self._ordered.append(order.to)
         self._send(replace(order, to=self._beside(order.to)).line())
@@ -69,34 +94,24 @@ class ExportsAhead:
         write_bytes(path, beside.read_bytes())
         return replace(artifact, path=path).sealed()
 
-    def close(self) -> None:
-        """End the process and forget what it wrote."""
-        self._end()
+    def end(self) -> None:
+        """End the process and forget what was ordered; nothing is written ahead any more."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
         self._ordered.clear()
         self._written.clear()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _beside(self, path: Path) -> Path:
+        assert self._folder is not None
         return self._folder / path.parent.name / path.name
 
     def _send(self, line: str) -> None:
-        if self._process is None:
-            # In a group of its own: what Ctrl-C stops is the run, which then ends this one.
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "compress.pipeline.exporting"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                process_group=0,
-                # Nothing of its answers is read ahead, so that it can be told whether there is one.
-                bufsize=0,
-            )
-        assert self._process.stdin is not None
-        try:
+        assert self._process is not None and self._process.stdin is not None
+        # Where it is gone, it says so when it is asked for the file.
+        with suppress(BrokenPipeError):
             self._process.stdin.write(f"{line}\n".encode())
-        except BrokenPipeError:
-            # It is gone, and says so when it is asked for the file.
-            return
 
     def _answer(self) -> bytes:
         """What it says of the next file; nothing where it is gone, or is ended because others take all CPUs."""
@@ -104,11 +119,5 @@ class ExportsAhead:
             return b""
         told, _, _ = select.select([self._process.stdout], [], [], PATIENCE_S)
         if not told:
-            self._end()
-        return self._process.stdout.readline() if told else b""
-
-    def _end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+            self.end()
+        return self._process.stdout.readline() if told and self._process is not None else b""
