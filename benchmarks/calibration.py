@@ -21,7 +21,8 @@ import typer
 
 from benchmarks.ptq_peers import nncf_artifact
 from compress.cache import versions
-from compress.passes.int8 import Int8, calibrated
+from compress.editing.calibration import calibrated
+from compress.passes.int8 import Int8
 from compress.recipe import load
 from compress.task import Task
 from export.capture import folded_graph
@@ -59,7 +60,7 @@ def calibration_times(task: Task, folder: Path, turns: int) -> Seconds:
         "NNCF, quantize()": partial(nncf_artifact, onnx, task, onnx.path.parent, 1),
         **{
             f"segpress, ranges by `{method}`": partial(
-                calibrated, graph, lambda: images, Int8(method=method), len(images)
+                calibrated, graph, images, Int8(method=method).estimator, len(images)
             )
             for method in ("mse", "min_max")
         },

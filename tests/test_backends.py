@@ -17,7 +17,7 @@ import pytest
 import torch
 from zoo import ZOO, example, image, made, quantized, written
 
-from compress.passes.int8 import Int8, calibrated
+from compress.editing.calibration import calibrated
 from export.artifact import Artifact
 from export.backend import Backend
 from export.backends import onnxruntime, openvino, reference, tensorrt
@@ -219,7 +219,7 @@ def test_openvino_runs_every_integer_layer_in_integers(name: str, tmp_path: Path
 def test_openvino_takes_open_axes_as_exactly(tmp_path: Path) -> None:
     open_axes: tuple[Dynamic, ...] = ("batch", "size")
     graph = folded_graph(made("pyramid"), image(), open_axes)
-    ranges = calibrated(graph, lambda: [image(1)], Int8(method="min_max"), 1)
+    ranges = calibrated(graph, [image(1)], None, 1)
     placed = Quantized(graph, ranges, ()).placed(openvino.RULES)
     source = to_onnx(placed, image(), tmp_path / "open.onnx", Style(dynamic=open_axes))
     artifact = OpenVino().build(source, tmp_path)

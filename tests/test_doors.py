@@ -18,11 +18,11 @@ from conftest import write_recipe
 from torch import nn
 
 from compress.commands.run import run
+from compress.editing.calibration import calibrated
 from compress.errors import MissingExtra, RecipeError, WeightsError
 from compress.networks import python
 from compress.networks.foreign.adapter import LogitsAdapter
 from compress.networks.foreign.notes import notes_of
-from compress.passes.int8 import Int8, calibrated
 from compress.passes.prune import Prune
 from compress.recipe import load, schema
 from compress.storage.description import Description, build_net, shape_of
@@ -155,7 +155,7 @@ def test_it_goes_to_integers_and_out_to_onnx(word: str, here: Path) -> None:
         ours = net(image()).numpy()
         np.testing.assert_allclose(infer(image().numpy()), ours, rtol=1e-3, atol=1e-3)
         graph = folded_graph(net, image(), ())
-        ranges = calibrated(graph, lambda: [image(seed=1), image()], Int8(method="min_max"), 2)
+        ranges = calibrated(graph, [image(seed=1), image()], None, 2)
         integers = Quantized(graph, ranges, ())(image()).numpy()
     assert np.abs(integers - ours).mean() < 0.2 * np.abs(ours).mean() + 0.05
 

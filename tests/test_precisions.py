@@ -14,6 +14,7 @@ import torch
 from conftest import write_recipe
 from torch import Tensor, nn
 
+from compress.editing.calibration import calibrated
 from compress.editing.precisions import bench, choice
 from compress.editing.precisions.bench import Bench, Names
 from compress.editing.precisions.choice import NOWHERE, Search, Trial, Wanted
@@ -21,7 +22,7 @@ from compress.editing.precisions.program import Neighbours, Program, Unit
 from compress.editing.precisions.table import by_work, corrected, measured, us_of
 from compress.editing.precisions.units import Units, units_of
 from compress.measure.latency import Timing
-from compress.passes.int8 import Int8, calibrated
+from compress.passes.int8 import Int8
 from compress.recipe import load
 from compress.storage.description import Description
 from compress.storage.integers import description_of
@@ -89,7 +90,7 @@ def joined() -> Quantized:
     torch.manual_seed(0)
     seen = torch.randn(1, 1, 16, 16)
     graph = folded_graph(Joined().eval(), seen, ())
-    return Quantized(graph, calibrated(graph, lambda: [seen], Int8(method="min_max"), 1), ())
+    return Quantized(graph, calibrated(graph, [seen], None, 1), ())
 
 
 def units(quantized: Quantized) -> Units:

@@ -11,12 +11,13 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 from zoo import C, conv, image, made, quantized, written
 
+from compress.editing.calibration import calibrated
 from compress.networks.unet import UNet
-from compress.passes.int8 import Int8, calibrated
 from export.backends import onnxruntime, openvino, tensorrt
 from export.capture import folded_graph
 from export.quantization.qdq import quantize_dequantize
 from export.quantization.quantized import Quantized
+from export.quantization.range_estimators import least_squared_error
 from export.to_onnx import to_onnx
 
 
@@ -83,7 +84,7 @@ def test_an_integer_file_is_a_quarter_of_a_float_one(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = UNet(classes=2, in_channels=3, width=64, depth=2)().eval()
     graph = folded_graph(net, image(), ())
-    ranges = calibrated(graph, lambda: [image(1)], Int8(method="min_max"), 1)
+    ranges = calibrated(graph, [image(1)], None, 1)
     whole = to_onnx(net, image(), tmp_path / "float.onnx").size_mb
     small = to_onnx(Quantized(graph, ranges, ()).placed(tensorrt.RULES), image(), tmp_path / "int8.onnx").size_mb
     assert small <= 0.27 * whole
@@ -95,7 +96,7 @@ def test_a_channel_of_zeros_stays_zero() -> None:
         net[2].weight[3] = 0
         net[2].bias[3] = 0
     graph = folded_graph(net, image(), ())
-    ranges = calibrated(graph, lambda: [image(1)], Int8(method="min_max"), 1)
+    ranges = calibrated(graph, [image(1)], None, 1)
     placed = Quantized(graph, ranges, ()).placed(onnxruntime.RULES)
     assert torch.isfinite(placed(image())).all()
 
@@ -106,5 +107,5 @@ def test_a_network_that_puts_out_nothing_can_be_quantized() -> None:
         for parameter in net.parameters():
             parameter.zero_()
     graph = folded_graph(net, image(), ())
-    ranges = calibrated(graph, lambda: [image(1)], Int8(), 1)
+    ranges = calibrated(graph, [image(1)], least_squared_error, 1)
     assert not Quantized(graph, ranges, ()).placed(onnxruntime.RULES)(image()).any()

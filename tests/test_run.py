@@ -132,7 +132,7 @@ def test_the_same_seed_gives_the_same_report_but_for_times(done: Done, tmp_path:
 def test_the_same_run_twice_is_answered_from_what_is_kept(
     done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import compress.passes.int8
+    import compress.editing.integers.effort
     import compress.pipeline.exporting
     import compress.pipeline.measure
 
@@ -141,7 +141,7 @@ def test_the_same_run_twice_is_answered_from_what_is_kept(
 
     monkeypatch.setattr(compress.pipeline.measure, "in_turns", never)
     monkeypatch.setattr(compress.pipeline.exporting, "to_onnx", never)
-    monkeypatch.setattr(compress.passes.int8, "calibrated", never)
+    monkeypatch.setattr(compress.editing.integers.effort, "calibrated", never)
     # Another day and another commit are no reason for another report.
     monkeypatch.setattr("compress.pipeline.provenance.now", lambda: "2030-01-01T00:00:00+00:00")
     monkeypatch.setattr("compress.pipeline.provenance.commit_of", lambda _: "0" * 40)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from zoo import quantized, written
 
-from compress.passes.int8 import Int8, calibrated
+from compress.editing.calibration import calibrated
 from export.backends import onnxruntime, openvino, tensorrt
 from export.backends.onnxruntime import OnnxRuntime
 from export.capture import folded_graph
@@ -198,7 +198,7 @@ def test_a_shared_weight_fits_the_largest_codes_of_all_its_layers(tmp_path: Path
     torch.manual_seed(0)
     net, seen = Shared().eval(), torch.rand(1, 8, 8, 8)
     graph = folded_graph(net, seen, ())
-    ranges = calibrated(graph, lambda: [seen], Int8(method="min_max"), 1)
+    ranges = calibrated(graph, [seen], None, 1)
     (gate,) = (name for name in ranges if "sigmoid" in name)
     # As if the gate lay on a grid twice as wide, of which it needs half of the codes.
     found = Quantized(graph, {**ranges, gate: (0.0, 2.0)}, ())
@@ -226,7 +226,7 @@ def hostile(rules: Rules, path: Path) -> tuple[OnnxRuntime, Tensor, np.ndarray, 
     torch.manual_seed(0)
     net, seen = Hostile().eval(), torch.rand(1, 4, 16, 16) * 0.2 + 0.8
     graph = folded_graph(net, seen, ())
-    found = Quantized(graph, calibrated(graph, lambda: [seen], Int8(method="min_max"), 1), ("head",))
+    found = Quantized(graph, calibrated(graph, [seen], None, 1), ("head",))
     with torch.no_grad():
         return OnnxRuntime(), seen, net(seen).numpy(), to_onnx(found.placed(rules), seen, path)
 

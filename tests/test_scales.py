@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from zoo import conv, image
 
-from compress.passes.int8 import Int8, calibrated
+from compress.editing.calibration import calibrated
 from export.backend import Backend
 from export.backends import onnxruntime, openvino, tensorrt
 from export.backends.onnxruntime import OnnxRuntime
@@ -68,7 +68,7 @@ def with_dead_channels() -> EveryLayer:
 def calibrated_with_dead_channels() -> tuple[EveryLayer, Quantized]:
     net, example, x = with_dead_channels(), image(0, 1, 3, 8, 8), image(1, 1, 3, 8, 8)
     graph = folded_graph(net, example, ())
-    return net, Quantized(graph, calibrated(graph, lambda: [x], Int8(method="min_max"), 1), ())
+    return net, Quantized(graph, calibrated(graph, [x], None, 1), ())
 
 
 @pytest.mark.parametrize(("rules", "backend"), RUNTIMES.values(), ids=RUNTIMES)

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from zoo import Standardized, image, made
 
 from compress.data.folder import Folder
+from compress.editing.calibration import calibrated
 from compress.errors import PassError
 from compress.passes.distill import Distill
-from compress.passes.int8 import Int8, calibrated
 from compress.passes.sparsify import Sparsify
 from compress.storage.description import Description, build_net, described
 from compress.storage.weights import load_net, save_net
@@ -208,7 +208,7 @@ def test_a_layer_to_keep_that_is_not_there_is_refused() -> None:
 def test_integers_are_refused() -> None:
     net = unet()
     graph = folded_graph(net, image(0, 1, 1, 32, 32), ())
-    ranges = calibrated(graph, lambda: [image(0, 1, 1, 32, 32)], Int8(method="min_max"), 1)
+    ranges = calibrated(graph, [image(0, 1, 1, 32, 32)], None, 1)
     with pytest.raises(PassError, match=r"in 8-bit integers already; give sparsify before int8"):
         sparse(Quantized(graph, ranges, ()))
 
@@ -384,7 +384,7 @@ def exported(net: nn.Module, path: Path, rules: Any = None) -> Artifact:
     """The network as one ONNX file; with rules, in int8 as that runtime wants it."""
     if rules is not None:
         graph = folded_graph(net, X, ())
-        ranges = calibrated(graph, lambda: [image(seed, 1, 1, 32, 32) for seed in (1, 2)], Int8(method="min_max"), 2)
+        ranges = calibrated(graph, [image(seed, 1, 1, 32, 32) for seed in (1, 2)], None, 2)
         net = Quantized(graph, ranges, ()).placed(rules)
     return to_onnx(net, X, path)
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from zoo import conv, image
 
-from compress.passes.int8 import Int8, calibrated
+from compress.editing.calibration import calibrated
 from export.backends import onnxruntime, openvino, tensorrt
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
@@ -99,7 +99,7 @@ def of(net: nn.Module) -> tuple[Quantized, Tensor]:
     torch.manual_seed(0)
     net.eval()(x)
     graph = folded_graph(net, x, ())
-    return Quantized(graph, calibrated(graph, lambda: [x], Int8(method="min_max"), 1), ()), x
+    return Quantized(graph, calibrated(graph, [x], None, 1), ()), x
 
 
 def relative(answer: Tensor | np.ndarray, wanted: Tensor) -> float:

@@ -14,7 +14,7 @@ from torch import nn
 from zoo import example, image, made, quantized
 
 import export.to_onnx
-from compress.passes.int8 import Int8, calibrated
+from compress.editing.calibration import calibrated
 from export.artifact import Artifact
 from export.backends.onnxruntime import RULES, OnnxRuntime
 from export.backends.torch import infer_from_module
@@ -38,7 +38,7 @@ def sha256(artifact: Artifact) -> str:
 
 def integer(name: str, dynamic: tuple[Dynamic, ...]) -> nn.Module:
     graph = folded_graph(made(name), example(name), dynamic)
-    ranges = calibrated(graph, lambda: [image(1), image(2)], Int8(method="min_max"), 2)
+    ranges = calibrated(graph, [image(1), image(2)], None, 2)
     return Quantized(graph, ranges, ()).placed(RULES)
 
 

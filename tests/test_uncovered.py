@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compress.editing.calibration import calibrated
 from compress.measure.row import Row
-from compress.passes.int8 import Int8, calibrated
 from compress.pipeline.build import Build
 from compress.pipeline.deployment import Deployment, target_on
 from compress.pipeline.executed import uncovered
@@ -49,7 +49,7 @@ def net() -> Quantized:
     torch.manual_seed(0)
     seen = torch.randn(1, 1, 16, 16)
     graph = folded_graph(Attending().eval(), seen, ())
-    ranges = calibrated(graph, lambda: [seen], Int8(method="min_max"), 1)
+    ranges = calibrated(graph, [seen], None, 1)
     return Quantized(graph, ranges, ("kept",), (), {"openvino": {"behind": "float32"}}).eval()
 
 

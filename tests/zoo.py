@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compress.editing.calibration import calibrated
 from compress.networks.unet import UNet
-from compress.passes.int8 import Int8, calibrated
 from export.artifact import Artifact
 from export.capture import folded_graph
 from export.quantization.quantized import Quantized
@@ -53,7 +53,7 @@ def made(name: str) -> nn.Module:
 def quantized(name: str, keep_float: tuple[str, ...] = ()) -> Quantized:
     """The network of this name in 8-bit integers, calibrated on three random images."""
     graph = folded_graph(made(name), example(name), ())
-    ranges = calibrated(graph, lambda: (example(name, seed) for seed in (1, 2, 3)), Int8(method="min_max"), 3)
+    ranges = calibrated(graph, (example(name, seed) for seed in (1, 2, 3)), None, 3)
     return Quantized(graph, ranges, keep_float)
 
 

@@ -7,15 +7,14 @@ matter and is decided when its file is written (export/quantization/rules.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, fx, nn
+from torch import nn
 
 from compress.data.dataset.cases import Role
-from compress.editing import calibration
 from compress.editing.integers.effort import Effort, Ladder
 from compress.editing.integers.finish import finished
 from compress.editing.integers.training import LearnSteps, trained
@@ -27,7 +26,6 @@ from export.graph import convolutions, layer_name
 from export.modules import IN_WORDS, Precision, precision_of
 from export.quantization.placement import operator_name, operators
 from export.quantization.range_estimators import Percentile, RangeEstimator, least_divergence, least_squared_error
-from export.quantization.scales import Range
 from export.reach import word_of
 from export.registry import words
 
@@ -132,10 +130,3 @@ class Int8:
                 "lower it or raise data calibration"
             )
         return available[: self.calibrate]
-
-
-def calibrated(
-    graph: fx.GraphModule, images: Callable[[], Iterable[Tensor]], how: Int8, count: int
-) -> dict[str, Range]:
-    """The range of every activation that some runtime may quantize (see compress/editing/calibration.py)."""
-    return calibration.calibrated(graph, images(), how.estimator, count)
