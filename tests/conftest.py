@@ -36,6 +36,15 @@ gc.set_threshold(100_000, 20, 50)
 SIZE = 32
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Networks this small only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def peaks_cost_nothing() -> Iterator[None]:
     """A run measures peak memory in a process for each artifact, each importing a runtime.

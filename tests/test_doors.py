@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -96,13 +96,7 @@ ONE_FAST = [pytest.param(word, marks=() if word == "python" else pytest.mark.slo
 WHOLE = [{"prune": {"ratio": 0.5}}, {"distill": {"epochs": 1, "rate": 1e-3}}, {"int8": {"calibrate": 4}}]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ The sizes stand in tests/networks/<word>.yaml, with where they are from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,7 @@ from compress.storage.description import Description, build_net, shape_of
 from compress.storage.weights import load_net, save_net
 from export.modules import copy_of
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def built(row: Row) -> nn.Module:

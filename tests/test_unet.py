@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -17,13 +16,7 @@ PADDED = {"norm": "none"}
 UPSAMPLED = {"norm": "batch", "up": "nearest"}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Ronneberger et al. 2015; tianbaochou/NasUnet (UNET, twice); LeeJunHyun/Image_Segmentation (U_Net).

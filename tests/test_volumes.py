@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,13 +125,7 @@ def volumes(*quick: str, **features: bool) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in found])
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def check_it_trains(net: nn.Module, image: Tensor) -> None:
