@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from export.graph import convolutions, layer_name, reads_signs
 from export.modules import Precision
 from export.quantization.learnt import NOTHING, Grid, Learnt
-from export.quantization.placement import float_layers, operator_name, operators, place
+from export.quantization.placement import float_layers, place
 from export.quantization.rules import Rules
 from export.quantization.scales import Range
 from export.quantization.stretch import Narrow, narrow_inputs
@@ -115,10 +115,6 @@ class Quantized(nn.Module):
     def layer_names(self) -> list[str]:
         """The names of layers that `keep_float` can use."""
         return [layer_name(node) for node in convolutions(self.graph)]
-
-    def operator_names(self) -> list[str]:
-        """The names that `keep_float` can use of concatenations, sums and products."""
-        return [operator_name(node) for node in operators(self.graph)]
 
     def coarser(self, rules: Rules) -> dict[str, int]:
         """In how many output channels of each layer weights have a coarser step than 8 bits allow, to fit 16 bits."""
