@@ -237,7 +237,7 @@ def test_low_bit_keeps_8_bits_in_the_first_layer_and_the_logits(tmp_path: Path, 
     assert bits.pop("encoder.0.0.weight", 8) == 8 and bits.pop("head.weight", 8) == 8
     assert set(bits.values()) == {4}
     assert any("have 4 bits" in note for note in notes)
-    with pytest.raises(PassError, match="in integers already"):
+    with pytest.raises(PassError, match="in 8-bit integers already; give low_bit in the place of int8 or half"):
         LowBit()(net, task)
     with pytest.raises(PassError, match="no layer is left"):
         LowBit(keep=("*",))(task.net, task)

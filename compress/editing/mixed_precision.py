@@ -33,18 +33,18 @@ def on_cpus() -> list[Rules]:
     return list(dict.fromkeys(kind.rules for kind in kinds if kind.rules is not None and "cpu" in kind.runs_on))
 
 
-def not_coarser(quantized: Quantized, task: Task) -> tuple[str, ...]:
+def not_coarser(quantized: Quantized, task: Task, word: str) -> tuple[str, ...]:
     """The layers that stay in float rather than get the coarser steps with which sums fit 16 bits on every CPU.
 
     Coarser steps are nearly always free (export/quantization/saturation.py). Where they disturb the logits,
-    Dice decides, of the calibration cases: no pass has trained on them.
+    Dice decides, of the calibration cases: no pass has trained on them. `word` is the pass's, in whose name it is told.
     """
     safe = find_backend("onnxruntime").rules
     assert safe is not None
     eight = replace(safe, pairs_in_16_bits=False)
     coarser = quantized.coarser(safe)
     if not coarser:
-        task.note("int8: no sum of two products can leave 16 bits: every CPU answers alike")
+        task.note(f"{word}: no sum of two products can leave 16 bits: every CPU answers alike")
         return ()
     cases = task.data.cases["calibration"]
     images = [torch.from_numpy(image) for image in task.data.images(cases[: LOOKED_AT // 2])]
@@ -53,8 +53,8 @@ def not_coarser(quantized: Quantized, task: Task) -> tuple[str, ...]:
         exact, rounded = (squared_error(quantized.placed(rules), images, wanted) for rules in (eight, safe))
     ratio = rounded / max(exact, 1e-30)
     done = (
-        f"int8: {sum(coarser.values())} output channels in {len(coarser)} layers have coarser steps than 8 bits allow, "
-        f"so that every CPU answers alike; the logits' squared error is {ratio:.2f} times that of 8 bits"
+        f"{word}: {sum(coarser.values())} output channels in {len(coarser)} layers have coarser steps than 8 bits "
+        f"allow, so that every CPU answers alike; the logits' squared error is {ratio:.2f} times that of 8 bits"
     )
     if ratio <= SUSPECT:
         task.note(done)

@@ -7,14 +7,14 @@ matter and is decided when its file is written (export/quantization/rules.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.data.dataset.cases import Role
+from compress.editing.activations import calibration_cases
 from compress.editing.integers.effort import Effort, Ladder
 from compress.editing.integers.finish import finished
 from compress.editing.integers.training import LearnSteps, trained
@@ -103,7 +103,7 @@ class Int8:
         """
         if (precision := precision_of(net)) != "float":
             raise PassError(f"int8: the network is in {IN_WORDS[precision]} already; give int8 once, as the last pass")
-        cases = self._cases(task)
+        cases = calibration_cases(task, self.calibrate, "int8")
         graph = folded_graph(net, task.example, task.dynamic)
         names = [*map(layer_name, convolutions(graph)), *map(operator_name, operators(graph))]
         check_keep(self.keep, names, "int8")
@@ -116,17 +116,3 @@ class Int8:
             quantized = trained("int8", self.train, begun, task, ladder.bits)
         wanted = Wanted(max_drop=self.max_drop, faster=self.faster, device=self.device, threads=self.threads)
         return finished(quantized, net, task, wanted, "int8")
-
-    def _cases(self, task: Task) -> Sequence[Any]:
-        available = task.data.cases["calibration"]
-        if not available:
-            raise PassError(
-                "int8: there are no calibration cases; set data calibration above 0 (train cases set aside) "
-                "or give cases the split 'calibration' in split.csv"
-            )
-        if self.calibrate is not None and self.calibrate > len(available):
-            raise PassError(
-                f"int8: calibrate is {self.calibrate}, but the data sets only {len(available)} cases aside; "
-                "lower it or raise data calibration"
-            )
-        return available[: self.calibrate]

@@ -24,7 +24,7 @@ from compress.editing.named_layers import check_keep
 from compress.errors import PassError
 from export.capture import folded_graph
 from export.graph import CONVS, convolutions, fused_end, groups_of, layer_name, weight_of
-from export.modules import Precision, precision_of
+from export.modules import IN_WORDS, Precision, precision_of
 from export.quantization.carriers import source_of
 from export.quantization.learnt import Grid
 from export.quantization.range_estimators import least_squared_error
@@ -63,8 +63,10 @@ class LowBit:
             PassError: if there are too few calibration cases, `keep` names no layer, no layer is left for few bits, or
                 the network is quantized already.
         """
-        if precision_of(net) == "integers":
-            raise PassError("low_bit: the network is in integers already; give low_bit in the place of int8")
+        if (precision := precision_of(net)) != "float":
+            raise PassError(
+                f"low_bit: the network is in {IN_WORDS[precision]} already; give low_bit in the place of int8 or half"
+            )
         cases = calibration_cases(task, self.calibrate, "low_bit")
         graph = folded_graph(net, task.example, task.dynamic)
         check_keep(self.keep, [layer_name(node) for node in convolutions(graph)], "low_bit")

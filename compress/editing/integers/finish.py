@@ -28,7 +28,7 @@ def finished(quantized: Quantized, net: nn.Module, task: Task, wanted: Wanted | 
     """
     if wanted is not None and (wanted.max_drop is not None or wanted.faster):
         quantized = chosen(quantized, task, wanted)
-    quantized = with_exact(quantized, not_coarser(quantized, task))
+    quantized = with_exact(quantized, not_coarser(quantized, task, word))
     for line in _about_concatenations(quantized, word):
         task.note(line)
     quantized.description = description_of(quantized, net, task)
