@@ -41,6 +41,47 @@ def rewritten(model: onnx.ModelProto, answers: Answers) -> onnx.ModelProto:
     return copy
 
 
+def in_float32(model: onnx.ModelProto, operator: str) -> tuple[onnx.ModelProto, list[str]]:
+    """A copy in which this operator computes in float32 what it has in bfloat16, between casts; and those nodes' names.
+
+    bfloat16 is rounded float32: what is cast there and back is what it was.
+    """
+    named = {
+        value.name: value.type.tensor_type.elem_type
+        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    named |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    found = [
+        node.name
+        for node in model.graph.node
+        if node.op_type == operator and named.get(node.input[1]) == TensorProto.BFLOAT16
+    ]
+    if not found:
+        return model, []
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    nodes = [between for node in copy.graph.node for between in _between_casts(node, node.name in found)]
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    return copy, found
+
+
+def _between_casts(node: onnx.NodeProto, wanted: bool) -> list[onnx.NodeProto]:
+    if not wanted:
+        return [node]
+    wide = onnx.NodeProto()
+    wide.CopyFrom(node)
+    wide.output[0] = f"{node.output[0]}_in_float32"
+    casts = []
+    for index, name in enumerate(node.input):
+        wide.input[index] = f"{node.name}_{name}_in_float32"
+        casts.append(
+            helper.make_node("Cast", [name], [wide.input[index]], name=wide.input[index], to=TensorProto.FLOAT)
+        )
+    back = helper.make_node("Cast", [wide.output[0]], [node.output[0]], name=wide.output[0], to=TensorProto.BFLOAT16)
+    return [*casts, wide, back]
+
+
 def _wanted(node: onnx.NodeProto) -> bool:
     if node.op_type == "Resize":
         return bool(attribute(node, "antialias", 0))

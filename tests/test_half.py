@@ -30,6 +30,7 @@ from export.backends.reference import Reference
 from export.backends.tensorrt import TensorRt
 from export.capture import folded_graph
 from export.devices.rtx_40 import RTX_40
+from export.engines.module import is_rtx
 from export.graph import bias_of, convolutions, weight_of
 from export.half.formats import FORMATS
 from export.half.network import Half, plain
@@ -37,6 +38,8 @@ from export.half.reasons import Reasons
 from export.half.statistics import statistics
 from export.instruction_set import cpu_flags
 from export.modules import precision_of
+from export.rewrites import in_float32
+from export.sessions.tensorrt import python_module
 from export.to_onnx import Style, to_onnx
 
 Network = Callable[[Tensor], Tensor]
@@ -139,6 +142,41 @@ def test_an_engine_is_built_from_it(reaching_far: nn.Module, task: Task, tmp_pat
     engine = TensorRt(device=RTX_40).build(artifact, tmp_path)
     assert engine.made["flags"]["strongly_typed"]
     assert engine.path != float32.path
+
+
+def test_an_engine_in_bfloat16_has_its_transposed_convolutions_in_float32(tmp_path: Path) -> None:
+    """TensorRT-RTX refuses them in bfloat16, so that no U-Net could be built."""
+    try:
+        TensorRt.check_installed()
+    except MissingExtra as error:
+        pytest.skip(str(error))
+    module = python_module()
+    if module is None or not is_rtx(module):
+        pytest.skip("an RTX card's engines are built on any host by TensorRT-RTX alone")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ConvTranspose2d(8, 8, 2, 2), nn.Conv2d(8, 2, 1)).eval()
+    images = [torch.randn(1, 1, 16, 16)]
+    artifact = written(in_half(net, images, word="bfloat16"), images[0], tmp_path / "bfloat16.onnx")
+    engine = TensorRt(device=RTX_40).build(artifact, tmp_path)
+    (reason,) = engine.made["half"]["float32"].values()
+    assert "no transposed convolution in bfloat16" in reason
+    assert engine.made["onnx_sha256"] == artifact.made["sha256"]
+
+
+@pytest.mark.parametrize("operator", ["ConvTranspose", "Conv"])
+def test_an_operator_is_taken_out_of_bfloat16_with_its_types_right(operator: str, tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ConvTranspose2d(4, 2, 2, 2, bias=False)).eval()
+    images = [torch.randn(1, 1, 8, 8)]
+    artifact = written(in_half(net, images, word="bfloat16"), images[0], tmp_path / "bfloat16.onnx")
+    model, found = in_float32(onnx.load(artifact.path), operator)
+    onnx.checker.check_model(model, full_check=True)
+    typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    types = {value.name: value.type.tensor_type.elem_type for value in typed.graph.value_info}
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "ConvTranspose"):
+            wide = types[node.output[0]] == onnx.TensorProto.FLOAT
+            assert wide == (node.op_type == operator) == (node.name in found)
+    assert in_float32(model, operator) == (model, [])
 
 
 @pytest.mark.parametrize("name", FAST)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from export.errors import BackendError, MissingExtra, NotHere
 from export.files import write_bytes
 from export.profile import Profile
 from export.quantization.rules import Rules
+from export.rewrites import in_float32
 
 # The parser takes only symmetric int8 activations. It fuses Quantize on a convolution's inputs, not its output;
 # on a residual addition's skip, not its branch; and wants one scale for all of a concatenation. A transposed
@@ -75,11 +77,13 @@ class TensorRt:
         """
         sessions = _sessions()
         trt = sessions.python_module()
-        if trt is None or "rtx" not in trt.__name__ or self.device.compute_capability is None:
+        is_rtx = trt is not None and "rtx" in trt.__name__
+        if not is_rtx or self.device.compute_capability is None:
             self.device.check_here()
         capability = self.device.compute_capability or cuda_capabilities()[0]
         wanted = replace(self.wanted(onnx), compute_capability=capability)
-        built = sessions.built(onnx.path, wanted)
+        with _as_rtx_takes_it(onnx) if is_rtx else nullcontext(onnx) as taken:
+            onnx, built = taken, sessions.built(taken.path, wanted)
         core = f".{self.device.processor}" if self.device.kind == "dla" else ""
         path = folder / f"{onnx.path.stem}.sm_{capability.replace('.', '')}{core}.engine"
         return self.kept(onnx, path, built.engine, "\n".join(built.log), built.made)
@@ -162,6 +166,22 @@ def _sessions() -> Any:
         carrier = str(error) if "libraries" in str(error) else "TensorRT"
         raise MissingExtra(carrier, "tensorrt-rtx") from None
     return tensorrt
+
+
+@contextmanager
+def _as_rtx_takes_it(onnx: Artifact) -> Iterator[Artifact]:
+    """The file with transposed convolutions in float32 where they were in bfloat16: TensorRT-RTX (1.7) has none."""
+    model, found = in_float32(onnx_format.load(onnx.path), "ConvTranspose")
+    if not found:
+        yield onnx
+        return
+    half = onnx.made.get("half", {})
+    why = dict.fromkeys(found, "TensorRT-RTX has no transposed convolution in bfloat16")
+    made = {**onnx.made, "half": {**half, "float32": {**half.get("float32", {}), **why}}}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / onnx.path.name
+        write_bytes(path, model.SerializeToString(deterministic=True))
+        yield replace(onnx, path=path, made=made)
 
 
 def _two_of_four(graph: onnx_format.GraphProto) -> int:
