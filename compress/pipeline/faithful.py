@@ -119,4 +119,7 @@ def fault_of_integers(
         return None
     if layer is None:
         return None
-    return f"{word} computes another network: of {layer}; keep it in float (int8: keep) or write it another way"
+    return (
+        f"{word} computes another network: of {layer}; keep it in float ({net.meta['assigned_by']}: keep) or write it "
+        "another way"
+    )
