@@ -128,8 +128,9 @@ def _fitting(weight: Tensor, sized: bool) -> tuple[Coding, Tensor] | None:
         return SIGNS_AND_ZEROS if zeros else SIGNS, size_O
     if weight.dtype is not torch.int8 or weight.dim() < 2 or not weight.numel():
         return None
-    found = set(weight.unique().tolist())
-    coding = next((each for each in CODINGS if found <= set(each.integers)), None)
+    # A coding has every integer between its ends but perhaps zero.
+    ends = {int(end) for end in weight.aminmax()} | ({0} if bool((weight == 0).any()) else set())
+    coding = next((each for each in CODINGS if ends <= set(each.integers)), None)
     return None if coding is None else (coding, torch.ones(len(weight)))
 
 
