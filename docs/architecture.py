@@ -35,6 +35,8 @@ class Import:
     lazy: bool
     """Done when something is called, or only for the type checker."""
     line: int
+    by_word: bool = False
+    """Of a folder, one of whose files is asked for by its word."""
 
 
 def files() -> list[Path]:
@@ -65,7 +67,13 @@ def imports_of(source: str, by: str) -> Iterator[Import]:
     eager = {id(node) for node in tree.body}
     for node in ast.walk(tree):
         for what in named_by(node):
-            yield Import(by=by, what=what, lazy=id(node) not in eager, line=getattr(node, "lineno", 0))
+            yield Import(
+                by=by,
+                what=what,
+                lazy=id(node) not in eager,
+                line=getattr(node, "lineno", 0),
+                by_word=isinstance(node, ast.Call),
+            )
 
 
 def named_by(node: ast.AST) -> list[str]:
@@ -105,8 +113,20 @@ def arrows() -> Arrows:
     return {room: frozenset(whats) for room, whats in found.items()}
 
 
+def arrows_between_files() -> Arrows:
+    """Which module imports which, wherever in its file the import stands, or only for the type checker.
+
+    Who asks for a file of a folder by its word imports all of them.
+    """
+    found: dict[str, set[str]] = {name: set() for name in modules()}
+    for each in imports():
+        inside = {name for name in modules() if name.rpartition(".")[0] == each.what and each.by_word}
+        found[each.by] |= ({each.what} & modules() | inside) - {each.by}
+    return {name: frozenset(whats) for name, whats in found.items()}
+
+
 def circles(drawn: Arrows) -> list[str]:
-    """Rooms that import each other in a loop."""
+    """Rooms, or modules, that import each other in a loop: one such loop, its first again at its end."""
     try:
         TopologicalSorter(drawn).prepare()
     except CycleError as error:

@@ -20,7 +20,6 @@ from onnx import helper, numpy_helper
 
 from export.artifact import Port
 from export.errors import BackendError
-from export.packed import bits_of, unpacked
 from export.profile import Profile
 
 Shape = tuple[int, ...]
@@ -97,7 +96,7 @@ def layers_of(path: Path, shape: Shape) -> list[Layer]:
     """
     try:
         model = onnx.load(path)
-        model = _inferred(unpacked(model), shape)
+        model = _inferred(model, shape)
     except (OSError, ValueError, DecodeError, onnx.shape_inference.InferenceError) as error:
         raise BackendError(
             f"{path}: not an ONNX file that can be read ({' '.join(str(error).split())[:200]})"
@@ -204,10 +203,10 @@ class _Reading:
 
     def _bits(self, node: Any, tensor: Any) -> int:
         """Of a stored weight; several of them share a byte where they are stored in bits."""
-        if tensor.doc_string:
-            return bits_of(tensor)
         values = math.prod(self._weight_shape(node) or tensor.dims)
-        return round(8 * numpy_helper.to_array(tensor).nbytes / max(values, 1))
+        # Two values of ONNX's 4-bit types are one byte in the file, and two when read.
+        size = len(tensor.raw_data) or numpy_helper.to_array(tensor).nbytes
+        return round(8 * size / max(values, 1))
 
     def _params(self, names: Iterable[str]) -> int:
         """Values of the stored floats (and integer weights) among these inputs."""

@@ -12,7 +12,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,9 @@ from export.files import write_bytes
 from export.functional import as_translated, in_functions
 from export.graph import Dynamic
 from export.layers import port_of
-from export.packed import INT4_SINCE, pack
+from export.packed import store_packed
 from export.quantization.qdq import TRANSLATION, store_integers
 from export.quantization.saturation import pair_sums
-from export.quantization.stored_bits import store_bits
 
 INPUT, OUTPUT = "image", "logits"
 OPSETS = range(18, 24)
@@ -51,9 +50,6 @@ class Style:
     opset: int = 20
     dynamic: tuple[Dynamic, ...] = ()
     """Axes whose length the file leaves open; none makes the fastest engines."""
-    integers_in_bits: bool = True
-    """Whether integer weights of two or three values are stored in bits, as float ones are
-    (export/quantization/stored_bits.py)."""
 
 
 def to_onnx(
@@ -71,9 +67,6 @@ def to_onnx(
     """
     if style.opset not in OPSETS:
         raise ExportError(f"opset {style.opset} cannot be written; choose {OPSETS[0]} to {OPSETS[-1]}")
-    packs = getattr(net, "meta", {}).get("packs")
-    if packs == "int4":
-        style = replace(style, opset=max(style.opset, INT4_SINCE))
     model = _translated(net, example, style)
     store_integers(model)
     _check_size(model, type(net).__name__)
@@ -84,9 +77,7 @@ def to_onnx(
     proto = ir.to_proto(model)
     # Before weights are bits: what is proven of the integers holds for their signs.
     sums = pair_sums(proto)
-    if packs is not None:
-        pack(proto, as_bytes=packs == "bytes")
-    in_bits = store_bits(proto, integers=style.integers_in_bits)
+    in_bits = store_packed(proto, integers=getattr(net, "meta", {}).get("integers_in_bits", True))
     try:
         onnx.checker.check_model(proto, full_check=True)
         # Every runtime infers the shapes between layers again; in a small network they are a fifth of the file.

@@ -220,7 +220,7 @@ def test_openvino_takes_open_axes_as_exactly(tmp_path: Path) -> None:
     open_axes: tuple[Dynamic, ...] = ("batch", "size")
     graph = folded_graph(made("pyramid"), image(), open_axes)
     ranges = calibrated(graph, [image(1)], None, 1)
-    placed = Quantized(graph, ranges, ()).placed(openvino.RULES)
+    placed = Quantized(graph, ranges).placed(openvino.RULES)
     source = to_onnx(placed, image(), tmp_path / "open.onnx", Style(dynamic=open_axes))
     artifact = OpenVino().build(source, tmp_path)
     with OpenVino().open(artifact) as infer, torch.no_grad():

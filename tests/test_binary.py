@@ -38,7 +38,7 @@ from export.capture import folded_graph
 from export.graph import convolutions, layer_name, reads_signs
 from export.layers import layers_of
 from export.modules import copy_of
-from export.quantization.bits import bits_of, packed
+from export.packed import SIGNS, SIGNS_AND_ZEROS, bits_of, packed
 from export.to_onnx import parity, to_onnx
 
 STEP = Distill(steps=1, rate=1e-3, augment="none")
@@ -88,7 +88,7 @@ both = pytest.mark.parametrize("which", [(32, False), (1, True)], ids=["weights"
 def test_what_is_packed_comes_back_to_the_last_bit(shape: tuple[int, ...], zeros: bool) -> None:
     weight = signs(*shape, zeros=zeros)
     found = packed(weight)
-    assert found is not None and found.zeros == zeros
+    assert found is not None and found.coding is (SIGNS_AND_ZEROS if zeros else SIGNS)
     assert np.array_equal(found.values(), weight.numpy())
     assert found.codes.nbytes == -(-weight.numel() // (5 if zeros else 8))
     stored = in_bits({"x.weight": weight, "y": torch.ones(3)})
@@ -115,7 +115,7 @@ def test_a_channel_of_zeros_alone_takes_no_third_value() -> None:
     weight = signs(4, 3, 3, 3)
     weight[1] = 0
     found = packed(weight)
-    assert found is not None and not found.zeros and np.array_equal(found.values(), weight.numpy())
+    assert found is not None and found.coding is SIGNS and np.array_equal(found.values(), weight.numpy())
 
 
 @pytest.mark.parametrize("part", ["bits", "size", "shape"])

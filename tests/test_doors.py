@@ -150,7 +150,7 @@ def test_it_goes_to_integers_and_out_to_onnx(word: str, here: Path) -> None:
         np.testing.assert_allclose(infer(image().numpy()), ours, rtol=1e-3, atol=1e-3)
         graph = folded_graph(net, image(), ())
         ranges = calibrated(graph, [image(seed=1), image()], None, 2)
-        integers = Quantized(graph, ranges, ())(image()).numpy()
+        integers = Quantized(graph, ranges)(image()).numpy()
     assert np.abs(integers - ours).mean() < 0.2 * np.abs(ours).mean() + 0.05
 
 

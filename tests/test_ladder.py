@@ -14,7 +14,7 @@ import torch
 from conftest import write_recipe
 from onnx import TensorProto
 from torch import Tensor, nn
-from zoo import C, body, conv, example, image, made, quantized
+from zoo import C, body, conv, example, image, made, written
 
 from compress.editing.calibration import calibrated
 from compress.editing.integers.effort import with_weights
@@ -32,12 +32,13 @@ from compress.storage.description import Description
 from compress.storage.weights import load_net, save_net
 from compress.task import Task
 from compress.train.learned_steps import SAFE, LearnedSteps
+from export.artifact import Artifact
 from export.backends import onnxruntime, openvino, tensorrt
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
 from export.capture import folded_graph
 from export.graph import CONVS, TRANSPOSED, convolutions
-from export.packed import unpacked
+from export.packed import packed_in
 from export.quantization.carriers import source_of
 from export.quantization.learnt import Learnt, weight_path
 from export.quantization.observers import Channels
@@ -91,7 +92,7 @@ def test_a_loud_channel_is_brought_down_and_costs_no_more() -> None:
 
     @torch.no_grad()
     def error(of: Any) -> float:
-        found = Quantized(of, calibrated(of, [image(1)], None, 1), ()).placed(openvino.RULES)
+        found = Quantized(of, calibrated(of, [image(1)], None, 1)).placed(openvino.RULES)
         return float((found(image(1)) - graph(image(1))).square().mean())
 
     assert error(after) < 0.05 * error(graph)
@@ -122,7 +123,7 @@ def test_learnt_rounding_of_4_bits_is_better_than_the_nearest_points(name: str) 
     graph, ranges, _ = calibration(name)
     layers = integer_layers(graph, ())
     grids = weight_grids(graph, layers, ranges, lambda _: 4, openvino.RULES)
-    before = Quantized(graph, ranges, (), learnt=Learnt(grids=grids))
+    before = Quantized(graph, ranges, learnt=Learnt(grids=grids))
     simulated = Simulated(graph, layers, ranges, openvino.RULES)
     learn, held = [image(seed) for seed in (1, 2, 3)], [image(4)]
     after = with_weights(before, grids, rounded(simulated, grids, learn, held, Rounding(steps=150, seed=0)))
@@ -142,7 +143,7 @@ def test_8_bit_weights_that_were_rounded_leave_no_sum_outside_16_bits(tmp_path: 
     grids = weight_grids(graph, layers, ranges, lambda _: 8, onnxruntime.RULES)
     simulated = Simulated(graph, layers, ranges, onnxruntime.RULES)
     fitted = rounded(simulated, grids, [image(1), image(2)], [image(3)], Rounding(steps=10, seed=0))
-    after = with_weights(Quantized(graph, ranges, ()), grids, fitted)
+    after = with_weights(Quantized(graph, ranges), grids, fitted)
     artifact = to_onnx(after.placed(onnxruntime.RULES), image(), tmp_path / "net.onnx")
     sums = pair_sums(onnx.load(artifact.path))
     assert sums is not None and sums.layers > 0 and not sums.unsafe
@@ -157,7 +158,7 @@ def test_a_corrected_bias_takes_back_what_rounding_adds_on_average() -> None:
     channels = Channels({source_of(node.args[0]).name for node in convolutions(graph)}, 2)
     ranges = calibrated(graph, images, None, 2, channels)
     grids = weight_grids(graph, integer_layers(graph, ()), ranges, lambda _: 4, openvino.RULES)
-    plain = Quantized(graph, ranges, (), learnt=Learnt(grids=grids))
+    plain = Quantized(graph, ranges, learnt=Learnt(grids=grids))
     corrected = plain.changed(learnt=Learnt(grids=grids, means=channels.means))
 
     def bias(of: Quantized) -> float:
@@ -196,37 +197,46 @@ def test_a_rung_that_does_not_help_is_left_out_and_said_so(task: Task, monkeypat
     assert net(task.example).abs().max() > 0.1
 
 
-@pytest.mark.parametrize(("bits", "opset"), [(4, 18), (4, 21), (2, 21)])
-def test_a_file_with_weights_of_few_bits_opens_everywhere_and_is_smaller(bits: int, opset: int, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def eight_bits(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """Bytes of the integers of a file with weights of 8 bits."""
+    whole = written("unet", tmp_path_factory.mktemp("whole") / "whole.onnx", openvino.RULES)
+    return bytes_of_integers(whole)
+
+
+def bytes_of_integers(artifact: Artifact) -> int:
+    return sum(tensor.ByteSize() for tensor in onnx.load(artifact.path).graph.initializer if "int" in tensor.name)
+
+
+@pytest.mark.parametrize(("bits", "opset"), [(4, 18), (2, 21)])
+def test_a_file_with_weights_of_few_bits_opens_everywhere_and_is_smaller(
+    bits: int, opset: int, eight_bits: int, tmp_path: Path
+) -> None:
     graph, ranges, _ = calibration("unet")
     grids = weight_grids(graph, integer_layers(graph, ()), ranges, lambda _: bits, openvino.RULES)
-    net = Quantized(graph, ranges, (), learnt=Learnt(grids=grids))
-    types = {}
+    net = Quantized(graph, ranges, learnt=Learnt(grids=grids))
     for rules, runtime in ((onnxruntime.RULES, OnnxRuntime(threads=1)), (openvino.RULES, OpenVino(threads=1))):
         placed = net.placed(rules)
         artifact = to_onnx(placed, image(), tmp_path / "few.onnx", Style(opset=opset))
-        with runtime.open(runtime.build(artifact, tmp_path)) as infer:
+        built = runtime.build(artifact, tmp_path)
+        with runtime.open(built) as infer:
             flipped = infer(image(3).numpy()).argmax(1) != placed(image(3)).argmax(1).numpy()
         assert flipped.mean() < 0.01
-        types[runtime.__class__.__name__] = {tensor.data_type for tensor in onnx.load(artifact.path).graph.initializer}
-        codes = [each for each in unpacked(onnx.load(artifact.path)).graph.initializer if each.name.endswith("int8")]
-        assert codes and all(each.doc_string in (str(bits), "2") for each in codes)
-    whole = to_onnx(quantized("unet").placed(openvino.RULES), image(), tmp_path / "whole.onnx", Style(opset=opset))
-    stored = sum(tensor.ByteSize() for tensor in onnx.load(artifact.path).graph.initializer if "int" in tensor.name)
-    eight = sum(tensor.ByteSize() for tensor in onnx.load(whole.path).graph.initializer if "int" in tensor.name)
-    assert stored < 0.75 * eight
-    assert (TensorProto.INT4 in types["OnnxRuntime"]) == (bits == 4 and opset == 21)
-    # OpenVINO expands bytes in every inference, and computes the layer in float.
-    assert TensorProto.INT4 in types["OpenVino"]
+        layers = net.layers(rules)
+        ran = runtime.executed_precisions(built)
+        assert (ran["INT8"], ran.get("FP32", 0)) == (layers["integer"], layers["float"])
+        assert {each.coding.bits for each in packed_in(onnx.load(artifact.path).graph).values()} == {bits}
+    assert bytes_of_integers(artifact) < 0.75 * eight_bits
+    assert artifact.made["opset"] == opset
 
 
 def test_tensorrt_gets_weights_of_few_bits_as_int8(tmp_path: Path) -> None:
     graph, ranges, _ = calibration("unet")
     grids = weight_grids(graph, integer_layers(graph, ()), ranges, lambda _: 4, openvino.RULES)
-    net = Quantized(graph, ranges, (), learnt=Learnt(grids=grids))
+    net = Quantized(graph, ranges, learnt=Learnt(grids=grids))
     artifact = to_onnx(net.placed(tensorrt.RULES), image(), tmp_path / "few.onnx", Style(opset=21))
-    types = {tensor.data_type for tensor in onnx.load(artifact.path).graph.initializer}
-    assert TensorProto.INT8 in types and TensorProto.INT4 not in types
+    model = onnx.load(artifact.path)
+    assert not packed_in(model.graph) and TensorProto.INT8 in {each.data_type for each in model.graph.initializer}
 
 
 def test_low_bit_keeps_8_bits_in_the_first_layer_and_the_logits(tmp_path: Path, task: Task) -> None:
@@ -253,7 +263,7 @@ def test_learned_steps_begin_where_calibration_ended_and_reach_their_gradients(n
     grids = weight_grids(graph, integer_layers(graph, ()), ranges, lambda _: 4, onnxruntime.RULES)
     steps = LearnedSteps(graph, grids, ranges, onnxruntime.RULES)
     x = example(name, 3)
-    simulated = Quantized(graph, ranges, (), learnt=Learnt(grids=grids))
+    simulated = Quantized(graph, ranges, learnt=Learnt(grids=grids))
     assert agree(steps, simulated.placed(onnxruntime.RULES), x) > 0.97
     steps(x).square().mean().backward()
     assert all(parameter.grad is not None for parameter in steps.parameters())
@@ -261,7 +271,7 @@ def test_learned_steps_begin_where_calibration_ended_and_reach_their_gradients(n
     with torch.no_grad():
         steps.factors += 0.1
     learnt, found, spans = steps.learnt(ranges)
-    after = Quantized(learnt, spans, (), learnt=Learnt(grids=found)).placed(onnxruntime.RULES)
+    after = Quantized(learnt, spans, learnt=Learnt(grids=found)).placed(onnxruntime.RULES)
     assert agree(steps, after, x) > 0.97
 
 
@@ -276,7 +286,7 @@ def test_8_bit_weights_with_learned_steps_fit_16_bits() -> None:
         scale = found[weight_path(node)].scale_O.reshape(*((1, -1) if node.target in TRANSPOSED else (-1, 1)), *ones)
         codes = weight / scale
         assert float((codes - codes.round()).abs().max()) < 1e-3 and float(codes.abs().max()) <= SAFE + 1e-3
-    coarser = Quantized(learnt, ranges, (), learnt=Learnt(grids=found)).coarser(onnxruntime.RULES)
+    coarser = Quantized(learnt, ranges, learnt=Learnt(grids=found)).coarser(onnxruntime.RULES)
     assert not coarser
 
 
@@ -297,7 +307,7 @@ def test_weights_of_few_bits_count_as_few_bit_operations() -> None:
     counted = []
     for bits in (8, 4, 2):
         grids = weight_grids(graph, integer_layers(graph, ()), ranges, lambda _, bits=bits: bits, openvino.RULES)
-        net = Quantized(graph, ranges, (), learnt=Learnt(grids=grids))
+        net = Quantized(graph, ranges, learnt=Learnt(grids=grids))
         counted.append(bit_operations(net.placed(openvino.RULES), image()))
     assert counted[0] == 2 * counted[1] == 4 * counted[2]
 

@@ -64,9 +64,9 @@ def test_the_layers_that_integers_hurt_stay_in_float(task: Task) -> None:
     assert lost(plain, task) > 0.05
     mixed = Int8(method="min_max", max_drop=0.01, device="cpu", threads=1)(task.net, task)
     assert isinstance(mixed, Quantized)
-    assert mixed.keep_float == () and set(mixed.assigned) >= {"onnxruntime", "openvino"}
+    assert mixed.assignment.keep_float == () and set(mixed.assignment.by_runtime) >= {"onnxruntime", "openvino"}
     for rules in (onnxruntime.RULES, openvino.RULES):
-        chosen = mixed.assigned[rules.runtime]
+        chosen = mixed.assignment.by_runtime[rules.runtime]
         assert set(chosen.values()) == {"float32"} and "decoder.1.3" in chosen
         assert mixed.layers(rules)["integer"] > 0, "\n".join(notes)
         assert lost(mixed.placed(rules), task) < 0.02
@@ -80,7 +80,7 @@ def test_where_integers_cost_nothing_all_layers_are_in_integers(tmp_path: Path, 
     task = dataclasses.replace(load(write_recipe(tmp_path, recipe)).task(), note=notes.append)
     net = Int8(method="min_max", max_drop=0.05)(task.net, task)
     assert isinstance(net, Quantized)
-    assert net.keep_float == ()
+    assert net.assignment.keep_float == ()
     assert any("all layers in integers" in note for note in notes)
 
 
@@ -94,7 +94,7 @@ def test_more_layers_in_float_are_added_to_those_that_were(task: Task) -> None:
     net = Int8(method="min_max", keep=("head",))(task.net, task)
     assert isinstance(net, Quantized)
     more = with_float(with_exact(net, ("decoder.1.0",)), ("encoder.0.0",))
-    assert (more.keep_float, more.exact) == (("head", "encoder.0.0"), ("decoder.1.0",))
+    assert (more.assignment.keep_float, more.assignment.exact) == (("head", "encoder.0.0"), ("decoder.1.0",))
 
 
 def test_coarser_steps_that_cost_nothing_are_told_and_kept(tmp_path: Path, recipe: dict[str, Any]) -> None:
@@ -102,7 +102,7 @@ def test_coarser_steps_that_cost_nothing_are_told_and_kept(tmp_path: Path, recip
     task = dataclasses.replace(load(write_recipe(tmp_path, recipe)).task(), note=notes.append)
     net = Int8(method="min_max")(task.net, task)
     assert isinstance(net, Quantized)
-    assert net.exact == ()
+    assert net.assignment.exact == ()
     coarser = net.coarser(onnxruntime.RULES)
     assert net.coarser(dataclasses.replace(onnxruntime.RULES, pairs_in_16_bits=False)) == {}
     (note,) = (line for line in notes if "coarser steps" in line)
@@ -117,13 +117,15 @@ def test_layers_that_bear_no_coarser_step_are_in_float_only_where_16_bits_must_d
     # Every disturbance is suspect, and as if Dice fell while a layer is coarser that is named here.
     monkeypatch.setattr(mixed_precision, "SUSPECT", 0.0)
     monkeypatch.setattr(mixed_precision, "dice_of", lambda net, *_: net.meta.get("coarser", {}))
-    monkeypatch.setattr(mixed_precision, "lost", lambda before, after: 0.01 if after.get("encoder.0.0") else 0.0)
+    monkeypatch.setattr(mixed_precision, "lost", lambda before, after, word: 0.01 if after.get("encoder.0.0") else 0.0)
     monkeypatch.setattr(mixed_precision, "_sure", lambda before, after: True)
     net = Int8(method="min_max")(task.net, task)
-    assert isinstance(net, Quantized) and net.exact
-    assert "stay in float instead" in notes[-1] and all(layer in notes[-1] for layer in net.exact)
-    whole = with_exact(Quantized(net.graph, _ranges(net), ()), ())
-    assert net.layers(onnxruntime.RULES)["float"] == whole.layers(onnxruntime.RULES)["float"] + len(net.exact)
+    assert isinstance(net, Quantized) and net.assignment.exact
+    assert "stay in float instead" in notes[-1] and all(layer in notes[-1] for layer in net.assignment.exact)
+    whole = with_exact(Quantized(net.graph, _ranges(net)), ())
+    assert net.layers(onnxruntime.RULES)["float"] == whole.layers(onnxruntime.RULES)["float"] + len(
+        net.assignment.exact
+    )
     assert net.layers(tensorrt.RULES) == whole.layers(tensorrt.RULES)
     description = Description(
         network=net.description,
@@ -133,7 +135,7 @@ def test_layers_that_bear_no_coarser_step_are_in_float_only_where_16_bits_must_d
     )
     save_net(net, description, tmp_path / "net.safetensors")
     again = load_net(tmp_path / "net.safetensors")
-    assert isinstance(again, Quantized) and again.exact == net.exact
+    assert isinstance(again, Quantized) and again.assignment.exact == net.assignment.exact
 
 
 def test_a_drop_is_told_from_chance() -> None:

@@ -14,6 +14,9 @@ from torch import nn
 from zoo import image, made
 
 from compress.commands.inspect import Where, inspect
+from compress.passes.int8 import Int8
+from compress.passes.low_bit import LowBit
+from compress.passes.sparsify import Sparsify
 from compress.pipeline import foreseen
 from compress.pipeline.bounds import floor, floors, foreseen_floor, many_zeros, work_of
 from compress.pipeline.build import Build
@@ -208,8 +211,9 @@ def test_a_latency_that_needs_a_smaller_network_is_a_warning_with_the_factor(
 
 def test_sparse_weights_are_allowed_to_be_twice_as_fast() -> None:
     device, work = find_device("orin_nano"), Work(macs=10**11, weights=1, values=1)
-    plain, sure = foreseen_floor(device, work, [("int8", None)])  # type: ignore[list-item]
-    sparse, _ = foreseen_floor(device, work, [("sparsify", None)])  # type: ignore[list-item]
+    plain, sure = foreseen_floor(device, work, [("int8", Int8())])
+    sparse, _ = foreseen_floor(device, work, [("sparsify", Sparsify())])
+    assert foreseen_floor(device, work, [("low_bit", LowBit())]) == (plain, sure)
     assert sure and plain is not None and sparse is not None and sparse.ms == pytest.approx(plain.ms / 2, rel=0.01)
 
 

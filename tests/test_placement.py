@@ -14,6 +14,7 @@ from compress.editing.calibration import calibrated
 from export.backends import onnxruntime, openvino, tensorrt
 from export.capture import folded_graph
 from export.graph import LAYERS, TRANSPOSED, aten, constant, convolutions, layer_name
+from export.quantization.assignment import Assignment
 from export.quantization.placement import candidates, operator_name, operators
 from export.quantization.qdq import PAIR, STRETCHED
 from export.quantization.quantized import Quantized
@@ -34,7 +35,7 @@ every_rules = pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
 
 def of(net: nn.Module, *keep_float: str) -> Quantized:
     graph = folded_graph(net.eval(), image(), ())
-    return Quantized(graph, calibrated(graph, [image(1)], None, 1), keep_float)
+    return Quantized(graph, calibrated(graph, [image(1)], None, 1), Assignment(keep_float=keep_float))
 
 
 def pairs(graph: fx.GraphModule) -> list[fx.Node]:
@@ -137,7 +138,7 @@ def test_padding_beyond_a_kernel_of_one_channel_is_computed_in_float_for_openvin
     net = nn.Sequential(nn.Conv2d(inside, 8, 3, padding=padding), nn.ReLU(), nn.Conv2d(8, 2, 1)).eval()
     seen = torch.randn(1, inside, 16, 16)
     graph = folded_graph(net, seen, ())
-    found = Quantized(graph, calibrated(graph, [seen], None, 1), ())
+    found = Quantized(graph, calibrated(graph, [seen], None, 1))
     beyond = inside == 1 and padding >= 3
     assert ("0" in in_integers(found.placed(openvino.RULES))) is not beyond
     assert "0" in in_integers(found.placed(tensorrt.RULES)) or inside < tensorrt.RULES.least_channels
@@ -158,7 +159,7 @@ def test_an_even_kernel_over_few_channels_is_computed_in_float_for_openvino(
     net = nn.Sequential(nn.Conv2d(inside, 16, kernel, stride=stride), nn.ReLU(), nn.Conv2d(16, 2, 1)).eval()
     seen = torch.randn(1, inside, 32, 32)
     graph = folded_graph(net, seen, ())
-    found = Quantized(graph, calibrated(graph, [seen], None, 1), ())
+    found = Quantized(graph, calibrated(graph, [seen], None, 1))
     placed = found.placed(openvino.RULES)
     assert ("0" in in_integers(placed)) is not (inside < 64 and kernel in (4, 8))
     assert "0" in in_integers(found.placed(tensorrt.RULES)) and "0" in in_integers(found.placed(onnxruntime.RULES))
@@ -175,7 +176,7 @@ def test_a_padded_grouped_convolution_of_volumes_is_computed_in_float_for_openvi
     for convolution, kept in ((nn.Conv3d(8, 8, 3, padding=1, groups=4), True), (nn.Conv3d(8, 8, 3, groups=4), False)):
         net = nn.Sequential(convolution, nn.ReLU(), nn.Conv3d(8, 2, 1)).eval()
         graph = folded_graph(net, seen, ())
-        found = Quantized(graph, calibrated(graph, [seen], None, 1), ())
+        found = Quantized(graph, calibrated(graph, [seen], None, 1))
         assert ("0" in in_integers(found.placed(openvino.RULES))) is not kept
         assert "0" in in_integers(found.placed(onnxruntime.RULES))
         placed, backend = found.placed(openvino.RULES), openvino.OpenVino()
@@ -193,7 +194,7 @@ def test_a_transposed_convolution_of_ragged_channels_is_rewritten_for_openvino()
             nn.Conv2d(seen.shape[1], channels, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(channels, 4, 2, stride=2)
         ).eval()
         graph = folded_graph(net, seen, ())
-        found = Quantized(graph, calibrated(graph, [seen], None, 1), ())
+        found = Quantized(graph, calibrated(graph, [seen], None, 1))
         placed = found.placed(openvino.RULES)
         assert any(map(_up, placed.graph.nodes)) is as_it_is
         assert found.layers(openvino.RULES)["float"] == 0
@@ -259,7 +260,7 @@ def test_whoever_reads_only_the_shape_reads_no_integers(rules: Rules) -> None:
     net = quantized("bilinear").graph
     graph = folded_graph(ZOO["bilinear"]().eval(), image(), ("batch", "size"))
     ranges = calibrated(graph, [image(1)], None, 1)
-    placed = Quantized(graph, ranges, ()).placed(rules)
+    placed = Quantized(graph, ranges).placed(rules)
     assert not [user for pair in pairs(placed) for user in pair.users if user.target is aten.sym_size.int]
     assert isinstance(net, fx.GraphModule)
 
@@ -340,7 +341,7 @@ def test_what_reads_a_largest_value_over_axes_is_computed_in_float_for_openvino(
     seen = torch.randn(1, 1, 16, 16)
     net = Pooled(reduce, inside).eval()
     graph = folded_graph(net, seen, ())
-    found = Quantized(graph, calibrated(graph, [seen], None, 1), ())
+    found = Quantized(graph, calibrated(graph, [seen], None, 1))
     placed = found.placed(openvino.RULES)
     assert ("behind" in in_integers(placed)) is not kept
     assert ("behind" in dict(found.in_float(openvino.RULES))) is kept
@@ -373,7 +374,7 @@ def test_an_operator_that_stays_in_float_reads_what_nothing_rounded(kind: str, r
     graph = folded_graph(Gated().eval(), seen, ())
     ranges = calibrated(graph, [seen], None, 1)
     (name,) = (name for name in map(operator_name, operators(graph)) if kind in name)
-    found = Quantized(graph, ranges, (), (), {rules.runtime: {name: "float32"}})
+    found = Quantized(graph, ranges, Assignment(by_runtime={rules.runtime: {name: "float32"}}))
     placed = found.placed(rules)
     (node,) = (node for node in placed.graph.nodes if f"operator:{node.name}" == name)
     assert not any(source.target is PAIR for source in node.all_input_nodes)

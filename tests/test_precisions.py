@@ -90,7 +90,7 @@ def joined() -> Quantized:
     torch.manual_seed(0)
     seen = torch.randn(1, 1, 16, 16)
     graph = folded_graph(Joined().eval(), seen, ())
-    return Quantized(graph, calibrated(graph, [seen], None, 1), ())
+    return Quantized(graph, calibrated(graph, [seen], None, 1))
 
 
 def units(quantized: Quantized) -> Units:
@@ -199,6 +199,6 @@ def test_what_was_chosen_for_a_runtime_is_saved_and_built_again(
     described = Description(network=net.description, classes=task.data.class_names)
     save_net(net, described, tmp_path / "net.safetensors")
     again = load_net(tmp_path / "net.safetensors")
-    assert isinstance(again, Quantized) and again.assigned == chosen
+    assert isinstance(again, Quantized) and again.assignment.by_runtime == chosen
     assert "decoder.0.0" in dict(again.in_float(openvino.RULES))
     assert "decoder.0.0" not in dict(again.in_float(onnxruntime.RULES))

@@ -86,7 +86,7 @@ def test_an_integer_file_is_a_quarter_of_a_float_one(tmp_path: Path) -> None:
     graph = folded_graph(net, image(), ())
     ranges = calibrated(graph, [image(1)], None, 1)
     whole = to_onnx(net, image(), tmp_path / "float.onnx").size_mb
-    small = to_onnx(Quantized(graph, ranges, ()).placed(tensorrt.RULES), image(), tmp_path / "int8.onnx").size_mb
+    small = to_onnx(Quantized(graph, ranges).placed(tensorrt.RULES), image(), tmp_path / "int8.onnx").size_mb
     assert small <= 0.27 * whole
 
 
@@ -97,7 +97,7 @@ def test_a_channel_of_zeros_stays_zero() -> None:
         net[2].bias[3] = 0
     graph = folded_graph(net, image(), ())
     ranges = calibrated(graph, [image(1)], None, 1)
-    placed = Quantized(graph, ranges, ()).placed(onnxruntime.RULES)
+    placed = Quantized(graph, ranges).placed(onnxruntime.RULES)
     assert torch.isfinite(placed(image())).all()
 
 
@@ -108,4 +108,4 @@ def test_a_network_that_puts_out_nothing_can_be_quantized() -> None:
             parameter.zero_()
     graph = folded_graph(net, image(), ())
     ranges = calibrated(graph, [image(1)], least_squared_error, 1)
-    assert not Quantized(graph, ranges, ()).placed(onnxruntime.RULES)(image()).any()
+    assert not Quantized(graph, ranges).placed(onnxruntime.RULES)(image()).any()

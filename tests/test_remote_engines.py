@@ -167,7 +167,7 @@ def test_a_file_that_is_refused_there_names_the_node(tower: Server, onnx: Artifa
     refused = Artifact(path=tmp_path / "bad.onnx", format="onnx", input=onnx.input, output=onnx.output)
     refused.path.write_bytes(b"refused")
     with pytest.raises(BackendError, match=r"^tower: TensorRT 10.3.0 refuses bad.onnx: node head \(Einsum\): "):
-        built_there(remote, Backend(), "tensorrt", refused, tmp_path)
+        built_there(remote.remote, Backend(), "tensorrt", refused, tmp_path)
     assert not list(tmp_path.glob("*.engine"))
 
 
@@ -175,7 +175,7 @@ def test_a_build_ends_with_the_link(tower: Server, onnx: Artifact, tmp_path: Pat
     remote = target(with_trtexec(tmp_path))
     slow = replace(onnx, path=tmp_path / "slow.onnx")
     slow.path.write_bytes(b"slow")
-    request = {"do": "build", **remote.opening("tensorrt", slow), "wanted": {"input": "image"}}
+    request = {"do": "build", **remote.remote.opening("tensorrt", slow), "wanted": {"input": "image"}}
     errors: list[BaseException] = []
 
     def ask() -> None:

@@ -17,6 +17,7 @@ from compress.editing.calibration import calibrated
 from export.backends import onnxruntime, openvino, tensorrt
 from export.backends.onnxruntime import OnnxRuntime
 from export.capture import folded_graph
+from export.quantization.assignment import Assignment
 from export.quantization.quantized import Quantized
 from export.quantization.rules import Rules
 from export.quantization.saturation import LARGEST_CODE, LARGEST_SUM, largest_pairs, pair_sums, safe_scale
@@ -201,7 +202,7 @@ def test_a_shared_weight_fits_the_largest_codes_of_all_its_layers(tmp_path: Path
     ranges = calibrated(graph, [seen], None, 1)
     (gate,) = (name for name in ranges if "sigmoid" in name)
     # As if the gate lay on a grid twice as wide, of which it needs half of the codes.
-    found = Quantized(graph, {**ranges, gate: (0.0, 2.0)}, ())
+    found = Quantized(graph, {**ranges, gate: (0.0, 2.0)})
     artifact = to_onnx(found.placed(onnxruntime.RULES), seen, tmp_path / "net.onnx")
     assert artifact.made["pair_sums"]["unsafe"] == {}
 
@@ -226,7 +227,7 @@ def hostile(rules: Rules, path: Path) -> tuple[OnnxRuntime, Tensor, np.ndarray, 
     torch.manual_seed(0)
     net, seen = Hostile().eval(), torch.rand(1, 4, 16, 16) * 0.2 + 0.8
     graph = folded_graph(net, seen, ())
-    found = Quantized(graph, calibrated(graph, [seen], None, 1), ("head",))
+    found = Quantized(graph, calibrated(graph, [seen], None, 1), Assignment(keep_float=("head",)))
     with torch.no_grad():
         return OnnxRuntime(), seen, net(seen).numpy(), to_onnx(found.placed(rules), seen, path)
 

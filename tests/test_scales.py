@@ -68,7 +68,7 @@ def with_dead_channels() -> EveryLayer:
 def calibrated_with_dead_channels() -> tuple[EveryLayer, Quantized]:
     net, example, x = with_dead_channels(), image(0, 1, 3, 8, 8), image(1, 1, 3, 8, 8)
     graph = folded_graph(net, example, ())
-    return net, Quantized(graph, calibrated(graph, [x], None, 1), ())
+    return net, Quantized(graph, calibrated(graph, [x], None, 1))
 
 
 @pytest.mark.parametrize(("rules", "backend"), RUNTIMES.values(), ids=RUNTIMES)

@@ -203,7 +203,7 @@ def test_integers_are_refused() -> None:
     graph = folded_graph(net, image(0, 1, 1, 32, 32), ())
     ranges = calibrated(graph, [image(0, 1, 1, 32, 32)], None, 1)
     with pytest.raises(PassError, match=r"in 8-bit integers already; give sparsify before int8"):
-        sparse(Quantized(graph, ranges, ()))
+        sparse(Quantized(graph, ranges))
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def exported(net: nn.Module, path: Path, rules: Any = None) -> Artifact:
     if rules is not None:
         graph = folded_graph(net, X, ())
         ranges = calibrated(graph, [image(seed, 1, 1, 32, 32) for seed in (1, 2)], None, 2)
-        net = Quantized(graph, ranges, ()).placed(rules)
+        net = Quantized(graph, ranges).placed(rules)
     return to_onnx(net, X, path)
 
 

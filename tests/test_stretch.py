@@ -99,7 +99,7 @@ def of(net: nn.Module) -> tuple[Quantized, Tensor]:
     torch.manual_seed(0)
     net.eval()(x)
     graph = folded_graph(net, x, ())
-    return Quantized(graph, calibrated(graph, [x], None, 1), ()), x
+    return Quantized(graph, calibrated(graph, [x], None, 1)), x
 
 
 def relative(answer: Tensor | np.ndarray, wanted: Tensor) -> float:

@@ -39,7 +39,7 @@ def sha256(artifact: Artifact) -> str:
 def integer(name: str, dynamic: tuple[Dynamic, ...]) -> nn.Module:
     graph = folded_graph(made(name), example(name), dynamic)
     ranges = calibrated(graph, [image(1), image(2)], None, 2)
-    return Quantized(graph, ranges, ()).placed(RULES)
+    return Quantized(graph, ranges).placed(RULES)
 
 
 @pytest.mark.parametrize(("dynamic", "bits"), FILES)

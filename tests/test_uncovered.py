@@ -23,6 +23,7 @@ from compress.report.tables import uncovered_tables
 from export.backends import openvino
 from export.capture import folded_graph
 from export.devices.cpu import CPU
+from export.quantization.assignment import Assignment
 from export.quantization.quantized import Quantized
 from export.quantization.rules import Rules
 from export.registry import find_backend
@@ -50,7 +51,8 @@ def net() -> Quantized:
     seen = torch.randn(1, 1, 16, 16)
     graph = folded_graph(Attending().eval(), seen, ())
     ranges = calibrated(graph, [seen], None, 1)
-    return Quantized(graph, ranges, ("kept",), (), {"openvino": {"behind": "float32"}}).eval()
+    assignment = Assignment(keep_float=("kept",), by_runtime={"openvino": {"behind": "float32"}})
+    return Quantized(graph, ranges, assignment).eval()
 
 
 def found(net: Quantized, word: str, rules: Rules, folder: Path) -> dict[str, tuple[str, str]]:

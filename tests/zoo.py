@@ -16,6 +16,7 @@ from compress.editing.calibration import calibrated
 from compress.networks.unet import UNet
 from export.artifact import Artifact
 from export.capture import folded_graph
+from export.quantization.assignment import Assignment
 from export.quantization.quantized import Quantized
 from export.quantization.rules import Rules
 from export.to_onnx import to_onnx
@@ -54,7 +55,7 @@ def quantized(name: str, keep_float: tuple[str, ...] = ()) -> Quantized:
     """The network of this name in 8-bit integers, calibrated on three random images."""
     graph = folded_graph(made(name), example(name), ())
     ranges = calibrated(graph, (example(name, seed) for seed in (1, 2, 3)), None, 3)
-    return Quantized(graph, ranges, keep_float)
+    return Quantized(graph, ranges, Assignment(keep_float=keep_float))
 
 
 @cache

@@ -30,6 +30,7 @@ def calibrated(
     estimator: RangeEstimator | None,
     count: int,
     channels: Channels | None = None,
+    word: str = "calibration",
 ) -> dict[str, Range]:
     """The range of every activation that some runtime may quantize.
 
@@ -40,6 +41,7 @@ def calibrated(
         estimator: how a range is taken from a histogram; None: all values.
         count: how many images there are, for the progress bar.
         channels: is shown the same activations.
+        word: of the pass that asks.
 
     Raises:
         PassError: if an activation is not finite on some image.
@@ -50,7 +52,7 @@ def calibrated(
     ranges = extremes.ranges
     for name, extreme in ranges.items():
         if not np.isfinite(extreme).all():
-            raise PassError(f"int8: the activation {name} is not finite on the calibration cases; check the weights")
+            raise PassError(f"{word}: the activation {name} is not finite on the calibration cases; check the weights")
     if isinstance(extremes, Histograms) and estimator is not None:
         # A range of one value has nothing to be estimated.
         return {

@@ -20,6 +20,7 @@ from compress.errors import PassError
 from compress.measure.macs import macs_of
 from export.errors import REFUSALS, first_line
 from export.modules import IN_WORDS, copy_of, precision_of, put
+from export.quantization.quantized import Quantized
 
 Kinds = tuple[type[nn.Module], ...]
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -217,6 +218,6 @@ def copied(net: nn.Module, word: str) -> nn.Module:
         PassError: if the network is in integers already: its layers are no longer there to change.
     """
     if (precision := precision_of(net)) != "float":
-        maker = "int8" if precision == "integers" else precision
+        maker = net.assignment.word if isinstance(net, Quantized) else precision
         raise PassError(f"{word}: the network is in {IN_WORDS[precision]} already; give {word} before {maker}")
     return copy_of(net).eval()

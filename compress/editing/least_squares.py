@@ -6,7 +6,7 @@ Legend: B batch, C channels, R rows (one for each pixel of each case), I inputs,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -81,16 +81,20 @@ def refit_pruned(
         if (reason := not_plain(site, net, (*CONVS, *TRANSPOSED, nn.Linear)) or _unfit(layer)) is not None:
             kept.add(site.name, reason)
             continue
-        axis = -1 if isinstance(layer, nn.Linear) else 1
-        made = 1 if isinstance(layer, TRANSPOSED) else 0
-        gone = {channel for name in site.names for channel in lost.get((f"{name}.weight", made), ())}
-        stay = torch.tensor([channel for channel in range(_outside(before)) if channel not in gone])
+        axis, stay = -1 if isinstance(layer, nn.Linear) else 1, _left(site, before, lost)
         seen = reconstruction_pairs(net, original, site, inputs)
         pairs = ((into, wanted.index_select(axis, stay)) for into, wanted in seen)
         most = max(LEAST, PLENTY * _unknowns(layer))
         fit_layer(layer, pairs, site.name, "prune", math.ceil(most / cases))
         fitted.append(site.name)
     return fitted, kept
+
+
+def _left(site: Site, before: Any, lost: Mapping[tuple[str, int], Collection[int]]) -> Tensor:
+    """The numbers of the output channels that a layer still has of those that it had."""
+    made = 1 if isinstance(before, TRANSPOSED) else 0
+    gone = {channel for name in site.names for channel in lost.get((f"{name}.weight", made), ())}
+    return torch.tensor([channel for channel in range(_outside(before)) if channel not in gone])
 
 
 def _inside(layer: Any) -> int:
@@ -148,12 +152,7 @@ def fit_layer(layer: Any, pairs: Iterable[Pair], name: str, word: str, most: int
     # The offset of a transposed convolution is one for all the pixels that it writes: it stays.
     free = layer.bias is not None and not transposed
     fit, check = (LeastSquares(*start_IO.shape, offset=free) for _ in range(2))
-    columns, draw = _columns(layer), torch.Generator().manual_seed(0)
-    for case, (into, wanted) in enumerate(pairs):
-        z_RI, y_RO = columns(into), _untiled(wanted, layer) if transposed else rows(wanted, layer)
-        if most is not None and len(z_RI) > most:
-            some = torch.randperm(len(z_RI), generator=draw)[:most]
-            z_RI, y_RO = z_RI[some], y_RO[some]
+    for case, (z_RI, y_RO) in enumerate(_rows_of(layer, pairs, most)):
         (check if case % CHECKED == 1 else fit).add(z_RI, y_RO)
     if not (fit.finite() and check.finite()):
         raise PassError(f"{word}: what {name} sees is not finite on the calibration cases; check the weights")
@@ -164,6 +163,17 @@ def fit_layer(layer: Any, pairs: Iterable[Pair], name: str, word: str, most: int
     if free:
         layer.bias.copy_(offset_O)
     return fit
+
+
+def _rows_of(layer: Any, pairs: Iterable[Pair], most: int | None) -> Iterator[Pair]:
+    """What the layer's flattened weight is multiplied with and should give (RI, RO), of each (input, wanted output)."""
+    columns, draw = _columns(layer), torch.Generator().manual_seed(0)
+    for into, wanted in pairs:
+        z_RI, y_RO = columns(into), _untiled(wanted, layer) if isinstance(layer, TRANSPOSED) else rows(wanted, layer)
+        if most is not None and len(z_RI) > most:
+            some = torch.randperm(len(z_RI), generator=draw)[:most]
+            z_RI, y_RO = z_RI[some], y_RO[some]
+        yield z_RI, y_RO
 
 
 def _best_pull(fit: LeastSquares, check: LeastSquares, start_IO: Tensor) -> float:

@@ -65,7 +65,7 @@ def not_coarser(quantized: Quantized, task: Task, word: str) -> tuple[str, ...]:
         return dice_of(with_exact(quantized, kept).placed(safe), task, "calibration")
 
     all_coarser_NK = with_these(())
-    whole = lost(before_NK, all_coarser_NK)
+    whole = lost(before_NK, all_coarser_NK, word)
     if whole <= COSTS or not _sure(before_NK, all_coarser_NK):
         task.note(f"{done}, and {percent(max(whole, 0.0))} of Dice is lost by it on {len(before_NK)} calibration cases")
         return ()
@@ -75,7 +75,7 @@ def not_coarser(quantized: Quantized, task: Task, word: str) -> tuple[str, ...]:
             for layer in bar(list(coarser), "looking for layers that need 8 bits", len(coarser))
         }
     ranked = sorted(coarser, key=errors.__getitem__)
-    kept = ranked[: _fewest(lambda few: lost(before_NK, with_these(ranked[:few])) <= COSTS, len(ranked))]
+    kept = ranked[: _fewest(lambda few: lost(before_NK, with_these(ranked[:few]), word) <= COSTS, len(ranked))]
     task.note(
         f"{done}, and {percent(whole)} of Dice would be lost by it on {len(before_NK)} calibration cases: "
         f"{', '.join(kept)} stay in float instead, where the CPU is not known to have VNNI"
@@ -94,12 +94,14 @@ def _fewest(enough: Callable[[int], bool], most: int) -> int:
 
 def with_exact(quantized: Quantized, exact: Sequence[str]) -> Quantized:
     """The same network with more layers in float wherever sums must fit 16 bits."""
-    return quantized.changed(exact=(*quantized.exact, *exact))
+    given = quantized.assignment
+    return quantized.changed(assignment=replace(given, exact=(*given.exact, *exact)))
 
 
 def with_float(quantized: Quantized, kept: Sequence[str]) -> Quantized:
     """The same network with more layers in float."""
-    return quantized.changed(keep_float=(*quantized.keep_float, *kept))
+    given = quantized.assignment
+    return quantized.changed(assignment=replace(given, keep_float=(*given.keep_float, *kept)))
 
 
 def _sure(before_NK: np.ndarray, after_NK: np.ndarray) -> bool:

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from compress.measure.macs import macs_of
 from export.half.network import Half
 from export.modules import copy_of
-from export.quantization.bits import bits_of
+from export.packed import bits_of
 from export.quantization.qdq import PAIR
 
 _CONVOLUTIONS = (torch.ops.aten.convolution, torch.ops.aten._convolution)
@@ -64,7 +64,7 @@ def dead_parameters(net: nn.Module, example: Tensor) -> dict[str, int]:
 
 def bit_operations(net: nn.Module, example: Tensor) -> int:
     """Each multiply-accumulate of one image times the bits its weight is stored in: 32, 16 in half, 8 to 2 in integers,
-    1 or 2 where it is stored in bits (export/quantization/bits.py).
+    1 or 2 where it is stored in bits (export/packed.py).
 
     A matrix product without weights (attention) counts its second operand. The measure is that of
     bit operations in the quantization literature (Uhlich et al. 2020, arXiv 1905.11452), with the weight's
@@ -129,20 +129,21 @@ class _Counter(TorchDispatchMode):
         # addmm and baddbmm take the bias first.
         place = 2 if func._overloadpacket in (torch.ops.aten.addmm, torch.ops.aten.baddbmm) else 1
         weight: Tensor = args[place]
-        plain = self.integers.get(weight.untyped_storage().data_ptr(), 8 * weight.itemsize)
-        # A transposed one has its output channels second, and is never stored in bits.
-        in_bits = func._overloadpacket in _CONVOLUTIONS and not args[6] and bits_of(weight)
-        return in_bits or plain
+        integer = self.integers.get(weight.untyped_storage().data_ptr())
+        # A transposed one has its output channels second, and in float is never stored in few bits.
+        few = integer is None and func._overloadpacket in _CONVOLUTIONS and not args[6] and bits_of(weight)
+        return integer or few or 8 * weight.itemsize
 
 
 def _stored_bits(x: Tensor, scale: Tensor, zero: Tensor, axis: int) -> int:
-    """Of each integer of a pair's: fewer than 8 where every code of a weight fits in 4 or 2 (export/packed.py)."""
+    """Of each integer of a pair's, as a file stores it (export/packed.py)."""
     if scale.dim() == 0:
         return 8 * zero.itemsize
     shape = [1] * x.dim()
     shape[axis] = -1
-    largest = float((x / scale.reshape(shape)).round().abs().max())
-    return 2 if largest <= 1 else 4 if largest <= 7 else 8
+    limits = torch.iinfo(zero.dtype)
+    codes = (x / scale.reshape(shape)).round().clamp(limits.min, limits.max).to(zero.dtype)
+    return bits_of(codes, sized=axis == 0) or 8 * zero.itemsize
 
 
 def _pointers(values: Iterable[Any]) -> set[int]:

@@ -1,9 +1,9 @@
 """Convolutions in one bit: weights of one sign and one size a channel, and, if asked for, signs of activations too.
 
 Weights alone keep every activation a real number; with both, a convolution's sums are counts of bits (Bi-Real Net,
-ReActNet: compress/networks/blocks/signed_conv.py). Training is in two stages, activations first (Martinez et al. 2020,
-arXiv 2003.11535), both with the uncompressed network as teacher. With `zero`, weights have a third value: a network
-of signs alone loses most where it segments (Masked Binary U-Net 2026, arXiv 2601.11660).
+ReActNet: compress/networks/blocks/signed_conv.py), and there are two trainings, activations first (Martinez et al.
+2020, arXiv 2003.11535), both with the uncompressed network as teacher. With `zero`, weights have a third value: a
+network of signs alone loses most where it segments (Masked Binary U-Net 2026, arXiv 2601.11660).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Binary:
     keep: tuple[str, ...] = ()
     """Layers that stay as they are: names (`head`), modules (`decoder.3`) or patterns (`encoder.*.0`)."""
     recover: Distill = Distill()
-    """The training, in each stage: the options of `distill`."""
+    """Each of the trainings: the options of `distill`."""
 
     @property
     def makes_signs(self) -> bool:
@@ -81,7 +81,7 @@ class Binary:
         if chosen.signed:
             _put_signs(net, chosen, task)
             if chosen.signed:
-                task.note("binary: first stage, activations as signs and weights as real numbers")
+                task.note("binary: first training, activations as signs and weights as real numbers")
                 net = self.recover(net, task)
         self._learn(net, chosen.names)
         net = self.recover(net, task)

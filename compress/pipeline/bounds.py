@@ -22,8 +22,11 @@ from export.layers import Layer
 from export.modules import Precision
 from export.registry import find_device, words
 
-KEEPING = ("int8", "half", "distill", "sparsify")
+KEEPING = ("int8", "low_bit", "half", "distill", "sparsify")
 """Passes that leave every multiplication in its place; behind any other, nothing is certain of how many are left."""
+
+BITS: Mapping[Precision, Bits] = {"float": 32, "half": 16, "integers": 8}
+"""Of the operands that a network's products have at the fewest."""
 
 
 def floor(build: Build) -> dict[str, Any] | None:
@@ -48,8 +51,7 @@ def floor(build: Build) -> dict[str, Any] | None:
 
 def _bits(build: Build) -> Bits:
     """Of its narrowest weights."""
-    by: Mapping[Precision, Bits] = {"float": 32, "half": 16, "integers": 8}
-    return by[build.stage.precision]
+    return BITS[build.stage.precision]
 
 
 def work_of(net: nn.Module, shape: Sequence[int]) -> Work:
@@ -70,7 +72,7 @@ def foreseen_floor(device: Device, work: Work, passes: Sequence[tuple[str, Pass]
     beat it either, which is certain only where they leave every multiplication in its place.
     """
     words = {word for word, _ in passes}
-    bits: Bits = 8 if "int8" in words else 16 if "half" in words else 32
+    bits: Bits = min((BITS[each.ensures] for _, each in passes), default=BITS["float"])
     after = replace(work, bits=bits, sparse="sparsify" in words)
     return floor_of(device.peaks, after), words <= set(KEEPING)
 

@@ -67,7 +67,7 @@ class Builder:
         return [build for build in builds if build is not None]
 
     def build(self, stage: Stage, at: Deployment) -> Build | None:
-        """The stage's network on this deployment; None where there is nothing to build.
+        """The stage on this deployment; None where there is nothing to build.
 
         A network in integers or 16 bits has no artifact for a runtime that takes none, such as torch, which would only
         simulate them in float.

@@ -122,7 +122,6 @@ def written(
         as_placed: what `placed` gives, where it is known already.
     """
     as_placed = placed(net, rules) if as_placed is None else as_placed
-    style = replace(style, integers_in_bits=rules is None or rules.reads_bits)
     if not isinstance(net, Half):
         return to_onnx(as_placed, example, to, style, metadata)
     style = replace(style, opset=max(style.opset, net.format.least_opset))

@@ -108,7 +108,7 @@ class Exports:
 
 
 def has_artifact(stage: Stage, at: Deployment) -> bool:
-    """Whether a stage's network has one on this deployment.
+    """Whether a stage has one on this deployment.
 
     Torch would only simulate integers and 16 bits in float; a runtime that is there for convolutions of signs has
     nothing to do where there are none.

@@ -20,7 +20,6 @@ from export.artifact import Artifact
 from export.backend import Backend, Tap
 from export.deviation import of_floats, of_integers
 from export.modules import has_signs
-from export.packed import unpacked
 from export.to_onnx import Parity
 
 FAITHFUL = 1e-2
@@ -111,7 +110,7 @@ def fault_of_integers(
     """
     if not isinstance(backend, Tap) or (apart.relative_error <= FAITHFUL and not backend.quick_to_tap):
         return None
-    model = unpacked(onnx.load(artifact.path.with_suffix(".onnx")))
+    model = onnx.load(artifact.path.with_suffix(".onnx"))
     values = partial(backend.values, artifact, image_BCHW)
     try:
         layer = of_integers(net, model, torch.from_numpy(image_BCHW), values)
@@ -120,4 +119,7 @@ def fault_of_integers(
         return None
     if layer is None:
         return None
-    return f"{word} computes another network: of {layer}; keep it in float (int8: keep) or write it another way"
+    return (
+        f"{word} computes another network: of {layer}; keep it in float ({net.meta['assigned_by']}: keep) or write it "
+        "another way"
+    )

@@ -64,7 +64,7 @@ class Stage:
 
 
 def baseline(task: Task, key: str, cache: Cache, log: Log) -> Stage:
-    """The network as it came, saved like every other step, with what was found out about it."""
+    """The network as it came, saved as that of every step is, with what was found out about it."""
 
     def came(task: Task) -> nn.Module:
         for line in notes_of(task.net):

@@ -47,7 +47,7 @@ def to_html(report: Mapping[str, Any], overlays: Sequence[Overlay]) -> str:
         reach=reach,
         longest=longest,
     )
-    gates, steps, notes, stages, classes, *rest = tables(report)
+    gates, steps, notes, devices, classes, *rest = tables(report)
     names = recorded.class_names(report)
     return pages.get_template("report.html.j2").render(
         report=report,
@@ -57,7 +57,7 @@ def to_html(report: Mapping[str, Any], overlays: Sequence[Overlay]) -> str:
         many_measured=sum(line.measured for line in compared.last_step(report)) > 1,
         many=len(compared.steps(report)) > 3,
         compared=any(step.compared for step in compared.steps(report)),
-        tables={"gates": gates, "steps": steps, "notes": notes, "stages": stages, "classes": classes, "rest": rest},
+        tables={"gates": gates, "steps": steps, "notes": notes, "devices": devices, "classes": classes, "rest": rest},
         plots=plots(report),
         places=legend_of_steps(report),
         legend=[(name, _color(index), _dash(index)) for index, name in enumerate(names)],

@@ -174,7 +174,7 @@ def stage_table(report: Json) -> Table:
         "Parity is with torch: the relative error of the logits, and the share of pixels whose class flipped."
     )
     head, align, _ = zip(*columns, strict=True)
-    return Table(title="Stage by stage", head=head, align="".join(align), rows=rows, note=note)
+    return Table(title="Each step on each device", head=head, align="".join(align), rows=rows, note=note)
 
 
 def status(line: Line) -> str:

@@ -20,7 +20,7 @@ _STYLES = {"holds": "green", "fails": "bold red", "inconclusive": "yellow", "not
 
 def show(report: Mapping[str, Any], console: Console) -> None:
     """Print the report; it needs 100 columns, and wraps notes and reasons in fewer."""
-    console.print(_stages(report))
+    console.print(_lines(report))
     console.print()
     console.print(_steps(report))
     console.print()
@@ -42,7 +42,7 @@ def show_gates(report: Mapping[str, Any], console: Console) -> None:
     console.print(Text(verdict.sentence, _STYLES[verdict.word]))
 
 
-def _stages(report: Json) -> Table:
+def _lines(report: Json) -> Table:
     table = Table(
         title=Text(report["name"], "bold"), title_justify="left", header_style="bold", box=None, pad_edge=False
     )

@@ -1,7 +1,7 @@
 """Weights in a safetensors file as bits: three small tensors in the place of one, and back to the last bit.
 
 `x.weight` becomes `x.weight.bits` (or `.trits`, where there are zeros), `x.weight.size`, one for each output channel,
-and `x.weight.shape` (export/quantization/bits.py).
+and `x.weight.shape` (export/packed.py).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from compress.errors import WeightsError
-from export.quantization.bits import Packed, packed, table
+from export.packed import SIGNS, SIGNS_AND_ZEROS, Coding, Packed, packed
 
-_CODES = {False: ".bits", True: ".trits"}
+_CODES = {SIGNS: ".bits", SIGNS_AND_ZEROS: ".trits"}
 
 
 def in_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -29,7 +29,7 @@ def in_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _parts(name: str, found: Packed) -> dict[str, Tensor]:
     return {
-        f"{name}{_CODES[found.zeros]}": torch.from_numpy(found.codes),
+        f"{name}{_CODES[found.coding]}": torch.from_numpy(found.codes),
         f"{name}.size": torch.from_numpy(found.size),
         f"{name}.shape": torch.tensor(found.shape, dtype=torch.int32),
     }
@@ -42,29 +42,28 @@ def out_of_bits(stored: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         WeightsError: if parts of a weight are missing, or do not belong together.
     """
     tensors = dict(stored)
-    for name, zeros in _names(stored):
-        parts = [tensors.pop(f"{name}{part}", None) for part in (_CODES[zeros], ".size", ".shape")]
-        weight = _weight(parts, zeros)
+    for name, coding in _names(stored):
+        parts = [tensors.pop(f"{name}{part}", None) for part in (_CODES[coding], ".size", ".shape")]
+        weight = _weight(parts, coding)
         if weight is None:
             raise WeightsError(f"{path}: what is stored of {name} in bits does not belong together; save it again")
         tensors[name] = weight
     return tensors
 
 
-def _names(stored: Mapping[str, Tensor]) -> Iterator[tuple[str, bool]]:
+def _names(stored: Mapping[str, Tensor]) -> Iterator[tuple[str, Coding]]:
     for name, tensor in stored.items():
-        for zeros, ending in _CODES.items():
+        for coding, ending in _CODES.items():
             if name.endswith(ending) and tensor.dtype is torch.uint8 and f"{name.removesuffix(ending)}.size" in stored:
-                yield name.removesuffix(ending), zeros
+                yield name.removesuffix(ending), coding
 
 
-def _weight(parts: list[Tensor | None], zeros: bool) -> Tensor | None:
+def _weight(parts: list[Tensor | None], coding: Coding) -> Tensor | None:
     codes, size, shape = parts
     if codes is None or size is None or shape is None:
         return None
     sides = tuple(shape.tolist())
-    each = table(zeros)
-    fits = min(sides, default=0) > 0 and len(codes) == -(-torch.Size(sides).numel() // each.shape[1])
-    if not fits or size.shape != sides[:1] or int(codes.max()) >= len(each):
+    fits = min(sides, default=0) > 0 and len(codes) == -(-torch.Size(sides).numel() // coding.per_byte)
+    if not fits or size.shape != sides[:1] or int(codes.max()) >= len(coding.table):
         return None
-    return torch.from_numpy(Packed(codes=codes.numpy(), size=size.numpy(), shape=sides, zeros=zeros).values())
+    return torch.from_numpy(Packed(coding=coding, codes=codes.numpy(), size=size.numpy(), shape=sides).values())

@@ -56,7 +56,6 @@ RULES = Rules(
     padded_groups_of_volumes=False,
     channels_under_even_kernels=64,
     extremes=False,
-    packs="int4",
 )
 
 

@@ -37,7 +37,6 @@ RULES = Rules(
     adds="skip",
     one_scale_concat=True,
     transposed_as_convolution=True,
-    packs=None,
     least_channels=16,
     # Integers of 8 bits may only be constants in front of their DequantizeLinear.
     reads_bits=False,

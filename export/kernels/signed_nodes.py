@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from export.layers import attribute
-from export.quantization.stored_bits import signs_read
+from export.packed import SIGNS, SIGNS_AND_ZEROS, packed_in
 
 DOMAIN, OPERATOR = "segpress", "SignedConv"
 _AXES = ("depth", "height", "width")
@@ -70,7 +70,7 @@ class _Reading:
 
     def __init__(self, graph: Any) -> None:
         self.stored = {tensor.name: tensor for tensor in graph.initializer}
-        self.makers = {name: node for node in graph.node for name in node.output}
+        self.packed = packed_in(graph)
         self.readers: dict[str, list[Any]] = {}
         for node in graph.node:
             for name in node.input:
@@ -86,7 +86,7 @@ class _Reading:
                 return None
             nodes.append(readers[0])
         _, where, conv, scale, bias = nodes
-        signs = signs_read(conv.input[1], self.makers, self.stored)
+        signs = self._signs(conv.input[1])
         behind = [self._beside(node, before) for node, before in ((scale, conv), (bias, scale))]
         if signs is None or any(each is None for each in behind) or not self._is_plain(where, conv, signs):
             return None
@@ -101,6 +101,11 @@ class _Reading:
         return _Found(
             nodes=nodes, image=compare.input[0], threshold_C=threshold_C, signs=signs, scale_O=scale_O, bias_O=bias_O
         )
+
+    def _signs(self, weight: str) -> NDArray[np.int8] | None:
+        """The signs of a weight that are times nothing; None if it has others, or other values."""
+        found = self.packed.get(weight)
+        return None if found is None or found.coding not in (SIGNS, SIGNS_AND_ZEROS) else found.integers()
 
     def _constant(self, node: Any, place: int) -> NDArray[Any] | None:
         tensor = self.stored.get(node.input[place])

@@ -61,30 +61,41 @@ def _quantize_weight(
         readings: of every layer that shares the weight.
         code: the largest of the layer's input, where sums of pairs must stay within 16 bits.
     """
-    source, axis = _weight_key(node)
+    key = _weight_key(node)
     before_OCT = by_output(graph, node)
-    if (source, axis) not in pairs:
-        weight_OCT = before_OCT
-        scale = learnt_scale(node, weight_OCT, readings, code)
-        if scale is not None:
-            # A grid of few bits may end before the largest weight.
-            ends = per_weight(node, scale, weight_of(graph, node)) * largest_code(node)
-            set_constant(graph, node, 1, weight_of(graph, node).clamp(-ends, ends))
-        else:
-            scale = weight_scale(weight_OCT, readings)
-            if code is not None:
-                finest, scale = scale, safe_scale(weight_OCT, scale, code)
-                graph.meta.setdefault("coarser", {})[layer_name(node)] = int((scale > finest).sum())
-        with graph.graph.inserting_after(source):
-            pair = graph.graph.call_function(PAIR)
-        with graph.graph.inserting_before(pair):
-            constants = grid_constants(graph, str(source.target), scale, torch.zeros_like(scale, dtype=torch.int8))
-        pair.args = (source, *constants, axis)
-        pairs[source, axis] = pair
-    pair = pairs[source, axis]
+    if key not in pairs:
+        pairs[key] = _pair(graph, *key, _scale(graph, node, readings, code))
+    pair = pairs[key]
     step = min(each.input_scale for each in readings)
     correct_bias(graph, node, before_OCT, source_of(pair.args[1]), step)
     node.update_arg(1, pair)
+
+
+def _scale(graph: fx.GraphModule, node: fx.Node, readings: Sequence[Reading], code: int | None) -> Tensor:
+    """The scales (O) of a layer's weight, which is cut off where its grid ends."""
+    weight_OCT = by_output(graph, node)
+    learnt = learnt_scale(node, weight_OCT, readings, code)
+    if learnt is not None:
+        # A grid of few bits may end before the largest weight.
+        ends = per_weight(node, learnt, weight_of(graph, node)) * largest_code(node)
+        set_constant(graph, node, 1, weight_of(graph, node).clamp(-ends, ends))
+        return learnt
+    finest = weight_scale(weight_OCT, readings)
+    if code is None:
+        return finest
+    safe = safe_scale(weight_OCT, finest, code)
+    graph.meta.setdefault("coarser", {})[layer_name(node)] = int((safe > finest).sum())
+    return safe
+
+
+def _pair(graph: fx.GraphModule, source: fx.Node, axis: int, scale_O: Tensor) -> fx.Node:
+    """A pair behind a weight."""
+    with graph.graph.inserting_after(source):
+        pair = graph.graph.call_function(PAIR)
+    with graph.graph.inserting_before(pair):
+        constants = grid_constants(graph, str(source.target), scale_O, torch.zeros_like(scale_O, dtype=torch.int8))
+    pair.args = (source, *constants, axis)
+    return pair
 
 
 def learnt_scale(node: fx.Node, weight_OCT: Tensor, readings: Sequence[Reading], code: int | None) -> Tensor | None:

@@ -96,8 +96,7 @@ def place(
             _quantize_tensor(graph, name, span, rules)
     read_stretched(graph)
     clean(graph)
-    if any(grid.bits < 8 for grid in learnt.grids.values()):
-        graph.meta["packs"] = rules.packs
+    graph.meta["integers_in_bits"] = rules.reads_bits
     return graph
 
 

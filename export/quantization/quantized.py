@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx, nn
 
 from export.graph import convolutions, layer_name, reads_signs
 from export.modules import Precision
+from export.quantization.assignment import ALL_INTEGERS, Assignment
 from export.quantization.learnt import NOTHING, Grid, Learnt
 from export.quantization.placement import float_layers, place
 from export.quantization.rules import Rules
 from export.quantization.scales import Range
 from export.quantization.stretch import Narrow, narrow_inputs
-
-PrecisionName = Literal["int8", "float16", "float32"]
-"""What a layer computes in."""
-Assigned = Mapping[str, Mapping[str, PrecisionName]]
-"""By the runtime's word, the layers and operators that were not put in integers for it."""
 
 # What every runtime has in common: integers into each convolution. For looking at the effect in torch only.
 _SIMULATION = Rules(
@@ -35,11 +30,7 @@ _SIMULATION = Rules(
 
 
 class Quantized(nn.Module):
-    """A folded graph, the range of each of its activations, and the layers that stay in float.
-
-    `exact` are layers that stay in float only where sums of pairs must fit 16 bits: they bear no coarser step.
-    `assigned` is what was chosen for one runtime alone, by its word: the layers and operators that are not in
-    integers there, and the precision that each is in instead.
+    """A folded graph, the range of each of its activations, and what is not in integers.
 
     Called, it simulates integers in float; what counts is the artifact made from `placed(rules)`.
     """
@@ -52,18 +43,14 @@ class Quantized(nn.Module):
         self,
         graph: fx.GraphModule,
         ranges: Mapping[str, Range],
-        keep_float: tuple[str, ...],
-        exact: tuple[str, ...] = (),
-        assigned: Assigned = MappingProxyType({}),
+        assignment: Assignment = ALL_INTEGERS,
         learnt: Learnt = NOTHING,
     ) -> None:
         super().__init__()
         self.graph = graph
         self.reads_signs = any(map(reads_signs, convolutions(graph)))
         self.names = tuple(ranges)
-        self.keep_float = keep_float
-        self.exact = exact
-        self.assigned = assigned
+        self.assignment = assignment
         self.ranges: Tensor
         self.register_buffer("ranges", torch.tensor(list(ranges.values()), dtype=torch.float64).reshape(-1, 2))
         self._bits = {path: grid.bits for path, grid in learnt.grids.items()}
@@ -82,26 +69,20 @@ class Quantized(nn.Module):
             means=dict(zip(self._averaged, self.means.buffers(), strict=True)),
         )
 
-    def changed(
-        self,
-        keep_float: tuple[str, ...] | None = None,
-        exact: tuple[str, ...] | None = None,
-        assigned: Assigned | None = None,
-        learnt: Learnt | None = None,
-    ) -> Quantized:
+    def changed(self, *, assignment: Assignment | None = None, learnt: Learnt | None = None) -> Quantized:
         """The same network with other layers in float, or having learnt something else."""
         return Quantized(
             self.graph,
             self.spans(),
-            self.keep_float if keep_float is None else keep_float,
-            self.exact if exact is None else exact,
-            self.assigned if assigned is None else assigned,
+            self.assignment if assignment is None else assignment,
             self.learnt if learnt is None else learnt,
         ).eval()
 
     def placed(self, rules: Rules) -> fx.GraphModule:
         """The graph with Quantize-Dequantize pairs where a runtime fuses them."""
-        return place(self.graph, self.spans(), self._kept(rules), rules, self.learnt)
+        graph = place(self.graph, self.spans(), self.assignment.in_float(rules), rules, self.learnt)
+        graph.meta["assigned_by"] = self.assignment.word
+        return graph
 
     def layers(self, rules: Rules) -> dict[str, int]:
         """How many convolutions and linear layers run in integers and in float under these rules."""
@@ -110,10 +91,10 @@ class Quantized(nn.Module):
 
     def in_float(self, rules: Rules) -> list[tuple[str, str]]:
         """The layers that are in float under these rules, each with why."""
-        return float_layers(self.graph, self.spans(), self._kept(rules), rules)
+        return float_layers(self.graph, self.spans(), self.assignment.in_float(rules), rules)
 
     def layer_names(self) -> list[str]:
-        """The names of layers that `keep_float` can use."""
+        """The names of layers that an assignment can use."""
         return [layer_name(node) for node in convolutions(self.graph)]
 
     def coarser(self, rules: Rules) -> dict[str, int]:
@@ -126,15 +107,6 @@ class Quantized(nn.Module):
         # Whether one is stretched depends on the grids of what reads it.
         self.learnt.mark(self.graph)
         return narrow_inputs(self.graph, self.spans())
-
-    def _kept(self, rules: Rules) -> dict[str, str]:
-        """What stays in float under these rules, whatever they say, and why."""
-        chosen = self.assigned.get(rules.runtime, {})
-        return {
-            **dict.fromkeys(self.exact if rules.pairs_in_16_bits else (), "it bears no coarser step than 8 bits allow"),
-            **dict.fromkeys(chosen, "mixed precision chose float for this runtime (see what the step says)"),
-            **dict.fromkeys(self.keep_float, "the recipe keeps it in float (int8: keep)"),
-        }
 
     def spans(self) -> dict[str, Range]:
         """The range of every activation that some runtime may quantize, by its name."""

@@ -43,10 +43,7 @@ class Rules:
     pairs_in_16_bits: bool = False
     """On some processors the runtime adds products of two neighbours in 16 bits: weights then get steps with which
     no such sum is cut off (export/quantization/saturation.py)."""
-    packs: Literal["bytes", "int4"] | None = "bytes"
-    """How weights of few bits are stored so that the runtime expands them once, when it opens the file, and not in
-    every inference (export/packed.py): None as int8, `int4` in ONNX's type of 4 bits alone, `bytes` also as bytes."""
     least_channels: int = 0
     """Convolutions with fewer input or output channels stay in float."""
     reads_bits: bool = True
-    """Whether it takes integer weights that the file unpacks from bits."""
+    """Whether it takes integer weights that the file unpacks from few bits (export/packed.py); else they are int8."""

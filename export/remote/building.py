@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from export.artifact import Artifact
 from export.device import Device
@@ -14,9 +14,7 @@ from export.engines.wanted import Wanted
 from export.errors import SurroundingsError
 from export.remote import answers
 from export.remote.answers import Facts
-
-if TYPE_CHECKING:
-    from export.remote.target import RemoteTarget
+from export.remote.device import RemoteDevice
 
 SHARE_OF_MEMORY = 4
 """A layer may use this part of a board's memory: the GPU has no other, and the rest is for everything else."""
@@ -37,7 +35,7 @@ class Builder(Protocol):
         ...
 
 
-def built_there(target: RemoteTarget, backend: Builder, word: str, onnx: Artifact, folder: Path) -> Artifact:
+def built_there(remote: RemoteDevice, backend: Builder, word: str, onnx: Artifact, folder: Path) -> Artifact:
     """The engine of an ONNX file, built on the device.
 
     Raises:
@@ -45,19 +43,19 @@ def built_there(target: RemoteTarget, backend: Builder, word: str, onnx: Artifac
         NotHere: if what it needs is not there, such as a DLA core.
         SurroundingsError: if the link is lost.
     """
-    told, wanted = target._told, backend.wanted(onnx)
+    told, wanted = remote.told, backend.wanted(onnx)
     if told.board is not None and told.memory_mb is not None:
         wanted = replace(wanted, workspace_mb=told.memory_mb // SHARE_OF_MEMORY)
-    request = {"do": "build", **target.opening(word, onnx), "wanted": asdict(wanted)}
-    answer, _ = target._conversation.ask(answers.BuiltThere, request)
-    engine, log = (_got(target, sha256) for sha256 in (answer.artifact, answer.log))
+    request = {"do": "build", **remote.opening(word, onnx), "wanted": asdict(wanted)}
+    answer, _ = remote.conversation.ask(answers.BuiltThere, request)
+    engine, log = (_got(remote, sha256) for sha256 in (answer.artifact, answer.log))
     made = {**answer.made.model_dump(exclude_none=True), "device": _identity(backend.device, told)}
     path = folder / f"{onnx.path.stem}.{backend.device.name}.engine"
     return backend.kept(onnx, path, engine, log.decode("utf-8", "replace"), made)
 
 
-def _got(target: RemoteTarget, sha256: str) -> bytes:
-    answer, data = target._conversation.ask(answers.Got, {"do": "get", "sha256": sha256})
+def _got(remote: RemoteDevice, sha256: str) -> bytes:
+    answer, data = remote.conversation.ask(answers.Got, {"do": "get", "sha256": sha256})
     if answer.got != sha256 or hashlib.sha256(data).hexdigest() != sha256:
         raise SurroundingsError("what was built on the device arrived damaged (its SHA-256 differs)")
     return data

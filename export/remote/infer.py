@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,9 @@ from export.clock import Turn
 from export.errors import SurroundingsError
 from export.remote import answers
 from export.remote.conversation import Conversation
+from export.remote.device import RemoteDevice
 from export.remote.runner.packing import unpacked
 from export.remote.runner.wire import MOST_BYTES
-
-if TYPE_CHECKING:
-    from export.remote.target import RemoteTarget
 
 SLACK_MS = 50.0
 """What a clock there may tell more than the whole request took by the clock here."""
@@ -33,7 +31,7 @@ SLACK_MS = 50.0
 class RemoteInfer:
     """An artifact that is open on a device: logits_BKHW = infer(image_BCHW), computed there."""
 
-    target: RemoteTarget
+    remote: RemoteDevice
     word: str
     artifact: Artifact
     _opened: tuple[object, int] | None = None
@@ -53,7 +51,7 @@ class RemoteInfer:
         labels_BHW = self._answered("choose", answers.Chosen, image_BCHW, np.dtype(np.uint8))
         classes = max(2, self.artifact.output.shape[1])  # A sigmoid's one logit chooses between two.
         if labels_BHW.shape[0] != image_BCHW.shape[0] or labels_BHW.max(initial=0) >= classes:
-            raise SurroundingsError(f"{self._host}: answered labels of {classes} classes that cannot be")
+            raise SurroundingsError(f"{self.remote.host}: answered labels of {classes} classes that cannot be")
         return labels_BHW
 
     def _answered(
@@ -65,16 +63,20 @@ class RemoteInfer:
         request = {"do": do, "handle": handle, "input": sha256, "shape": list(image_BCHW.shape)}
         told, payload = self._conversation.ask(kind, request)
         if (told.handle, told.input) != (handle, sha256):
-            raise SurroundingsError(f"{self._host}: answered for another artifact, or another input")
+            raise SurroundingsError(f"{self.remote.host}: answered for another artifact, or another input")
         size = dtype.itemsize * math.prod(told.shape)
         if size > MOST_BYTES:
-            raise SurroundingsError(f"{self._host}: answered a shape that cannot be: {told.shape}")
+            raise SurroundingsError(f"{self.remote.host}: answered a shape that cannot be: {told.shape}")
         try:
             data = unpacked(payload, size, dtype.itemsize) if told.packed else payload
         except ValueError as error:
-            raise SurroundingsError(f"{self._host}: {error}; the same command goes on from what is done") from None
+            raise SurroundingsError(
+                f"{self.remote.host}: {error}; the same command goes on from what is done"
+            ) from None
         if len(data) != size:
-            raise SurroundingsError(f"{self._host}: answered {len(data):,} bytes for an answer of shape {told.shape}")
+            raise SurroundingsError(
+                f"{self.remote.host}: answered {len(data):,} bytes for an answer of shape {told.shape}"
+            )
         return np.frombuffer(data, dtype).reshape(told.shape)
 
     def time(self, images: Sequence[NDArray[np.float32]], turn: Turn) -> list[float]:
@@ -92,10 +94,13 @@ class RemoteInfer:
         told, _ = self._conversation.ask(answers.Times, request)
         took_ms = (time.perf_counter() - begun) * 1000
         if told.handle != given["handle"] or len(told.ms) > turn.count:
-            raise SurroundingsError(f"{self._host}: answered times of another artifact, or more than were asked for")
+            raise SurroundingsError(
+                f"{self.remote.host}: answered times of another artifact, or more than were asked for"
+            )
         if sum(told.ms) > took_ms + SLACK_MS:
             raise SurroundingsError(
-                f"{self._host}: answered times of {sum(told.ms):.0f} ms, within {took_ms:.0f} ms: its clock is wrong"
+                f"{self.remote.host}: answered times of {sum(told.ms):.0f} ms, within {took_ms:.0f} ms: "
+                "its clock is wrong"
             )
         return told.ms
 
@@ -104,12 +109,12 @@ class RemoteInfer:
         given = self._given(images)
         begun = time.perf_counter()
         told, _ = self._conversation.ask(
-            answers.WatchedThere, {"do": "watch", **given, "soak": soak, "kind": self.target.device.kind}
+            answers.WatchedThere, {"do": "watch", **given, "soak": soak, "kind": self.remote.device.kind}
         )
         took = time.perf_counter() - begun + SLACK_MS / 1000
         if told.handle != given["handle"] or (told.watched is not None and told.watched.seconds > took):
             raise SurroundingsError(
-                f"{self._host}: answered what it saw of another artifact, or of a time that was not"
+                f"{self.remote.host}: answered what it saw of another artifact, or of a time that was not"
             )
         return answers.seen(told)
 
@@ -124,20 +129,22 @@ class RemoteInfer:
     def opened(self) -> int:
         """The number that it is open under; opened again where the conversation is another one."""
         if self._opened is None or self._opened[0] is not self._conversation.begun:
-            request = {"do": "open", **self.target.opening(self.word, self.artifact)}
+            request = {"do": "open", **self.remote.opening(self.word, self.artifact)}
             told, _ = self._conversation.ask(answers.Opened, request)
             if told.sha256 != request["files"][self.artifact.path.name]:
-                raise SurroundingsError(f"{self._host}: opened another artifact than the one that was sent")
+                raise SurroundingsError(f"{self.remote.host}: opened another artifact than the one that was sent")
             self._check_version(told.version)
             self._opened = self._conversation.begun, told.handle
         return self._opened[1]
 
     def _check_version(self, now: str) -> None:
         """What is said of the runtime must be so of what is measured."""
-        was = self.target._told.runtimes[self.word]
+        was = self.remote.told.runtimes[self.word]
         if now != was:
             self._conversation.close()
-            raise SurroundingsError(f"{self._host}: {self.word} was {was} and is {now}: it was changed while this ran")
+            raise SurroundingsError(
+                f"{self.remote.host}: {self.word} was {was} and is {now}: it was changed while this ran"
+            )
 
     def close(self) -> None:
         """Let go of it there; where the conversation is over, it has let go."""
@@ -147,19 +154,15 @@ class RemoteInfer:
                 self._conversation.ask(answers.Closed, {"do": "close", "handle": self._opened[1]})
         self._opened = None
 
+    @property
+    def _conversation(self) -> Conversation:
+        return self.remote.conversation
+
     def _hash(self, image_BCHW: NDArray[np.float32]) -> str:
         known = self._hashes.get(id(image_BCHW))
         if known is None:
             known = self._hashes[id(image_BCHW)] = (image_BCHW, content(image_BCHW))
         return known[1]
-
-    @property
-    def _host(self) -> str:
-        return self.target._host
-
-    @property
-    def _conversation(self) -> Conversation:
-        return self.target._conversation
 
 
 def content(image_BCHW: NDArray[np.float32]) -> str:

@@ -18,14 +18,14 @@ from export.clock import Turn
 from export.device import Device, Kind
 from export.engines.wanted import times_of_trtexec
 from export.errors import NotHere
-from export.files import sha256
 from export.instruction_set import InstructionSet, family, widest
 from export.profile import NodeTime, Profile
 from export.quantization.rules import Rules
 from export.registry import backends_of, find_backend, is_for_signs
 from export.remote import answers
 from export.remote.building import built_there
-from export.remote.conversation import Conversation, with_runner
+from export.remote.conversation import Conversation
+from export.remote.device import RemoteDevice
 from export.remote.infer import RemoteInfer, content, content_bytes
 from export.remote.watchers import Watcher, WatcherThere
 
@@ -49,11 +49,11 @@ class RemoteTarget:
 
     @property
     def threads(self) -> int:
-        return self.given_threads or self._told.cpus
+        return self.remote.threads
 
     @property
     def machine(self) -> str:
-        return self._told.boot_id or self._host
+        return self._told.boot_id or self.remote.host
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -64,7 +64,7 @@ class RemoteTarget:
         """See `Target`."""
         fault = _another(self.device, self._told)
         if fault is not None:
-            raise NotHere(f"{self._host}{fault}")
+            raise NotHere(f"{self.remote.host}{fault}")
 
     def build(self, word: str, onnx: Artifact, folder: Path) -> Artifact:
         """See `Target`; a runtime whose files run on every machine builds them here."""
@@ -72,19 +72,20 @@ class RemoteTarget:
         if not backend.builds_on_device:
             return cast(Artifact, backend.build(onnx, folder))
         self.open(word)
-        return built_there(self, backend, word, onnx, folder)
+        return built_there(self.remote, backend, word, onnx, folder)
 
     def open(self, word: str) -> Backend:
         """See `Target`."""
         self.check_here()
         if self.device.kind not in self._kind(word).runs_on:
             raise NotHere(f"{word} does not run on {self.device.title}")
-        if word not in self._told.runtimes:
-            python = f"{self._told.executable} (Python {self._told.python})"
-            if word in self._told.broken:
-                raise NotHere(f"{self._host}: {word} of {python} cannot be used ({self._told.broken[word]})")
-            has = ", ".join(self._told.runtimes) or "no runtime"
-            raise NotHere(f"{self._host}: {python} has no {word}; it has {has}; name another: python: or --python PATH")
+        told, host = self._told, self.remote.host
+        if word not in told.runtimes:
+            python = f"{told.executable} (Python {told.python})"
+            if word in told.broken:
+                raise NotHere(f"{host}: {word} of {python} cannot be used ({told.broken[word]})")
+            has = ", ".join(told.runtimes) or "no runtime"
+            raise NotHere(f"{host}: {python} has no {word}; it has {has}; name another: python: or --python PATH")
         return cast(Backend, RemoteBackend(word=word, target=self))
 
     def time(self, infer: Infer, images: Sequence[NDArray[np.float32]], turn: Turn) -> list[float]:
@@ -101,7 +102,8 @@ class RemoteTarget:
         self.open(word)
 
         def ask() -> float:
-            told, _ = self._conversation.ask(answers.PeakMemory, {"do": "peak_memory", **self.opening(word, artifact)})
+            request = {"do": "peak_memory", **self.remote.opening(word, artifact)}
+            told, _ = self._conversation.ask(answers.PeakMemory, request)
             return float(told.peak_memory_mb)
 
         return ask
@@ -110,7 +112,7 @@ class RemoteTarget:
         """See `Target`."""
         told = self._told
         plain = ("cpu", "cpus", "os", "machine", "isa", "board", "hostname", "memory_mb", "python", "l4t")
-        return {**{name: getattr(told, name) for name in plain}, "threads": self.threads, "at": self._host}
+        return {**{name: getattr(told, name) for name in plain}, "threads": self.threads, "at": self.remote.host}
 
     def conditions(self) -> dict[str, Any]:
         """See `Target`."""
@@ -142,31 +144,18 @@ class RemoteTarget:
         """What travelled back in this run: labels, or logits where labels do not say enough, and engines."""
         return self._conversation.answered_bytes
 
-    def opening(self, word: str, artifact: Artifact) -> dict[str, Any]:
-        """What the runner is told to open, whose files are there then."""
-        files = {file.name: sha256(file) for file in artifact.files}
-        self._conversation.send({files[file.name]: file.read_bytes for file in artifact.files})
-        return {
-            "runtime": word,
-            "files": files,
-            "file": artifact.path.name,
-            "threads": self.threads,
-            "kind": self.device.processor,
-            "shape": list(artifact.input.shape),
-        }
-
     @property
-    def _host(self) -> str:
-        assert self.device.reach.at is not None
-        return self.device.reach.at
-
-    @property
-    def _conversation(self) -> Conversation:
-        return with_runner(self._host, self.device.reach.python)
+    def remote(self) -> RemoteDevice:
+        """The device, for whatever asks something of it."""
+        return RemoteDevice(device=self.device, given_threads=self.given_threads)
 
     @property
     def _told(self) -> answers.Facts:
-        return self._conversation.facts()
+        return self.remote.told
+
+    @property
+    def _conversation(self) -> Conversation:
+        return self.remote.conversation
 
     @staticmethod
     def _kind(word: str) -> Any:
@@ -179,6 +168,10 @@ class RemoteBackend:
 
     word: str
     target: RemoteTarget
+
+    @property
+    def _remote(self) -> RemoteDevice:
+        return self.target.remote
 
     @property
     def device(self) -> Device:
@@ -220,7 +213,7 @@ class RemoteBackend:
     def open(self, artifact: Artifact) -> Iterator[Infer]:
         """The artifact, sent where it is not there yet, and opened there."""
         artifact.verify()
-        infer = RemoteInfer(target=self.target, word=self.word, artifact=artifact)
+        infer = RemoteInfer(remote=self._remote, word=self.word, artifact=artifact)
         try:
             infer.opened()
         except NotHere as error:
@@ -235,18 +228,18 @@ class RemoteBackend:
         kind: Any = find_backend(self.word)
         return {
             **kind(device=self.device, threads=self.threads).flags(),
-            "version": self.target._told.runtimes[self.word],
+            "version": self._remote.told.runtimes[self.word],
         }
 
     def profile(self, artifact: Artifact, image_BCHW: NDArray[np.float32], runs: int = 20) -> Profile:
         """How long each node takes there, by the runtime's own counters."""
         artifact.verify()
-        conversation = self.target._conversation
+        conversation = self._remote.conversation
         image = content(image_BCHW)
         conversation.send({image: partial(content_bytes, image_BCHW)})
         request = {
             "do": "profile",
-            **self.target.opening(self.word, artifact),
+            **self._remote.opening(self.word, artifact),
             "input": image,
             "input_shape": list(image_BCHW.shape),
             "runs": runs,
@@ -261,15 +254,15 @@ class RemoteBackend:
     def fallback(self, artifact: Artifact) -> Mapping[str, Any]:
         """Which nodes the runtime there left to another processor."""
         artifact.verify()
-        request = {"do": "fallback", **self.target.opening(self.word, artifact)}
-        told = self.target._conversation.ask(answers.FallbackThere, request)[0].fallback
+        request = {"do": "fallback", **self._remote.opening(self.word, artifact)}
+        told = self._remote.conversation.ask(answers.FallbackThere, request)[0].fallback
         return told.model_dump(exclude_none=True)
 
     def executed_precisions(self, artifact: Artifact) -> Mapping[str, int]:
         """How many convolutions run in each precision, as the runtime there tells."""
         artifact.verify()
-        request = {"do": "executed", **self.target.opening(self.word, artifact)}
-        return self.target._conversation.ask(answers.Executed, request)[0].executed
+        request = {"do": "executed", **self._remote.opening(self.word, artifact)}
+        return self._remote.conversation.ask(answers.Executed, request)[0].executed
 
 
 def _another(device: Device, told: answers.Facts) -> str | None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from export.quantization.bits import bits_of
+from export.packed import bits_of
 
 SMALL = 0.7
 """Of the mean absolute weight of an output channel: what is smaller becomes zero, where there are zeros."""

@@ -17,6 +17,7 @@ from compress.editing.integers.rounding import Rounding, rounded
 from compress.editing.integers.simulated import Simulated
 from compress.editing.mixed_precision import on_cpus
 from export.graph import CONVS, TRANSPOSED, convolutions, layer_name, set_constant
+from export.quantization.assignment import Assignment
 from export.quantization.carriers import source_of
 from export.quantization.learnt import Grid, Learnt, weight_path
 from export.quantization.observers import Channels
@@ -92,9 +93,10 @@ class Ladder:
 
     def _quantized(self, graph: fx.GraphModule, channels: Channels | None) -> Quantized:
         ranges = calibrated(
-            graph, told_images(self.task, self.cases, self.word), self.estimator, len(self.cases), channels
+            graph, told_images(self.task, self.cases, self.word), self.estimator, len(self.cases), channels, self.word
         )
-        return Quantized(graph, ranges, self.keep, learnt=self._nearest(graph, ranges)).eval()
+        assignment = Assignment(word=self.word, keep_float=self.keep)
+        return Quantized(graph, ranges, assignment, self._nearest(graph, ranges)).eval()
 
     def _nearest(self, graph: fx.GraphModule, ranges: Mapping[str, tuple[float, float]]) -> Learnt:
         """Grids of fewer than 8 bits; those of 8 are each runtime's own."""
@@ -154,7 +156,7 @@ def with_weights(quantized: Quantized, grids: Mapping[str, Grid], weights: Mappi
     """The network with weights that lie on their grids, and biases, by their paths."""
     learnt = Learnt(grids=grids, means=quantized.learnt.means)
     graph = copy.deepcopy(quantized.graph)
-    changed = Quantized(graph, quantized.spans(), quantized.keep_float, quantized.exact, learnt=learnt).eval()
+    changed = Quantized(graph, quantized.spans(), quantized.assignment, learnt).eval()
     for node in convolutions(changed.graph):
         if weight_path(node) in grids:
             set_constant(changed.graph, node, 1, weights[weight_path(node)])

@@ -73,7 +73,7 @@ def _trained(
     from compress.train.teacher import Taught, Teacher, Terms
 
     rules, ranges = on_cpus()[0], quantized.spans()
-    layers = integer_layers(quantized.graph, quantized.keep_float)
+    layers = integer_layers(quantized.graph, quantized.assignment.keep_float)
     grids = weight_grids(quantized.graph, layers, ranges, bits, rules)
     grids |= {path: grid for path, grid in quantized.learnt.grids.items() if grid.bits < 8}
     steps = LearnedSteps(quantized.graph, grids, ranges, rules)
@@ -105,5 +105,4 @@ def _trained(
         f"{word}: learned steps took validation Dice of the simulated integers from {outcome.started:.4f} to "
         f"{outcome.best:.4f} (epoch {outcome.best_epoch} of {outcome.epochs})"
     )
-    learnt = Learnt(grids=learnt_grids)
-    return Quantized(graph, learnt_ranges, quantized.keep_float, quantized.exact, learnt=learnt).eval()
+    return Quantized(graph, learnt_ranges, quantized.assignment, Learnt(grids=learnt_grids)).eval()

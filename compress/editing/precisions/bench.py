@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from compress.storage.weights import load_net
 from export.artifact import Artifact, Infer
 from export.backend import Profiler
 from export.layers import Layer, layers_of, with_times
+from export.quantization.assignment import ByRuntime
 from export.quantization.quantized import Quantized
 from export.quantization.rules import Rules
 from export.registry import find_device
@@ -87,12 +88,14 @@ class Bench:
 
 def with_units(quantized: Quantized, rules: Rules, in_float: Names) -> Quantized:
     """The same network with these units in float for one runtime."""
-    return assigned(quantized, {**quantized.assigned, rules.runtime: dict.fromkeys(sorted(in_float), "float32")})
+    return assigned(
+        quantized, {**quantized.assignment.by_runtime, rules.runtime: dict.fromkeys(sorted(in_float), "float32")}
+    )
 
 
-def assigned(quantized: Quantized, chosen: Mapping[str, Mapping[str, str]]) -> Quantized:
+def assigned(quantized: Quantized, chosen: ByRuntime) -> Quantized:
     """The same network with what was chosen for each runtime."""
-    return quantized.changed(assigned=chosen)  # type: ignore[arg-type]
+    return quantized.changed(assignment=replace(quantized.assignment, by_runtime=chosen))
 
 
 def target_on(device: str, threads: int | None) -> Target:

@@ -20,7 +20,8 @@ from compress.editing.precisions.units import Units, units_of
 from compress.errors import PassError
 from compress.measure.row import NOISE
 from export.errors import MissingExtra, NotHere, SurroundingsError
-from export.quantization.quantized import PrecisionName, Quantized
+from export.quantization.assignment import ByRuntime, PrecisionName
+from export.quantization.quantized import Quantized
 from export.quantization.rules import Rules
 from export.registry import find_backend, words
 
@@ -58,8 +59,8 @@ def chosen(quantized: Quantized, task: Task, wanted: Wanted) -> Quantized:
     """
     if wanted.max_drop is not None and not task.data.cases["val"]:
         raise PassError(
-            "int8: max_drop is measured on validation cases and there are none: give cases the split 'val', set data "
-            "val above 0, or leave max_drop out"
+            f"{quantized.assignment.word}: max_drop is measured on validation cases and there are none: give cases the "
+            "split 'val', set data val above 0, or leave max_drop out"
         )
     before_NK = None if wanted.max_drop is None else dice_of(quantized.graph, task)
     with TemporaryDirectory() as scratch:
@@ -76,7 +77,7 @@ def chosen(quantized: Quantized, task: Task, wanted: Wanted) -> Quantized:
         ]
         found = {each.rules.runtime: each.found() for each in searches}
     _refuse_only_float(searches, found)
-    kept = {word: dict.fromkeys(sorted(names), "float32") for word, names in found.items() if names}
+    kept: ByRuntime = {word: dict.fromkeys(sorted(names), "float32") for word, names in found.items() if names}
     return assigned(quantized, kept)
 
 
@@ -106,7 +107,7 @@ def _refuse_only_float(searches: Sequence[Search], found: Mapping[str, Names]) -
     if hurt and all(found[each.rules.runtime] == each.every for each in searches):
         worst = max(hurt, key=lambda each: each.drop(NOWHERE))
         raise PassError(
-            f"int8: Dice falls by {worst.drop(NOWHERE):.4f} on the validation cases, and with any layer "
+            f"{worst.word}: Dice falls by {worst.drop(NOWHERE):.4f} on the validation cases, and with any layer "
             f"in integers by over max_drop ({worst.wanted.max_drop:g}); train the network further, or allow more"
         )
 
@@ -139,6 +140,11 @@ class Search:
         return units_of(self.quantized, self.rules, self.task.example)
 
     @property
+    def word(self) -> str:
+        """Of the pass that asks, for what is told."""
+        return self.quantized.assignment.word
+
+    @property
     def every(self) -> Names:
         return frozenset(self.units.names)
 
@@ -152,7 +158,7 @@ class Search:
             return 0.0
         if in_float not in self._drops:
             net = with_units(self.quantized, self.rules, in_float).placed(self.rules)
-            self._drops[in_float] = lost(self.before_NK, dice_of(net, self.task))
+            self._drops[in_float] = lost(self.before_NK, dice_of(net, self.task), self.word)
         return self._drops[in_float]
 
     @cached_property
@@ -223,7 +229,6 @@ class Search:
 
     def say(self, in_float: Names, more: str) -> None:
         """Tell what became of the layers, in the step's notes."""
-        word = self.rules.runtime
         known = (
             "" if self.before_NK is None else f"{percent(self.drop(NOWHERE))} of Dice lost on {len(self.before_NK)} "
         )
@@ -236,7 +241,7 @@ class Search:
             )
         else:
             parts.append("all layers in integers" if self.before_NK is None else "")
-        self.task.note(f"int8 for {word}: " + "; ".join(part for part in (*parts, more) if part))
+        self.task.note(f"{self.word} for {self.rules.runtime}: " + "; ".join(part for part in (*parts, more) if part))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,7 +275,7 @@ def tried(bench: Bench, search: Search, choice: Names, table: Table) -> Trial:
     drop = None
     if search.before_NK is not None:
         with bench.opened(choice) as infer:
-            drop = lost(search.before_NK, dice_of(infer, search.task))
+            drop = lost(search.before_NK, dice_of(infer, search.task), search.word)
     return Trial(
         choice=choice,
         ms=ms,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import lil_array
 
-from export.quantization.quantized import PrecisionName
+from export.quantization.assignment import PrecisionName
 
 Choice = Mapping[str, PrecisionName]
 """The precision of every unit."""

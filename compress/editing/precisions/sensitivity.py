@@ -76,16 +76,23 @@ def squared_error(net: Callable[[Tensor], Tensor], images: Sequence[Tensor], wan
 def dice_of(net: nn.Module | Infer, task: Task, role: Role = "val") -> np.ndarray:
     """The Dice of every case of a role and class (NK); NaN where there is nothing of the class."""
     infer, cases = infer_from_module(net) if isinstance(net, nn.Module) else net, task.data.cases[role]
-    tried = bar(cases, "int8: Dice of a choice of layers", len(cases))
+    tried = bar(cases, "Dice of a choice of layers", len(cases))
     return np.stack([task.score(infer, case, surfaces=False)[0][:, DICE] for case in tried])
 
 
-def lost(before_NK: np.ndarray, after_NK: np.ndarray) -> float:
-    """The mean drop of the class that loses most, over the cases in which both have it."""
+def lost(before_NK: np.ndarray, after_NK: np.ndarray, word: str) -> float:
+    """The mean drop of the class that loses most, over the cases in which both have it.
+
+    Args:
+        word: of the pass that asks.
+
+    Raises:
+        PassError: if there is no such case.
+    """
     drops = [each[np.isfinite(each)] for each in (before_NK - after_NK).T]
     means = [float(each.mean()) for each in drops if each.size]
     if not means:
-        raise PassError("int8: no case holds anything of any class, so that no drop can be measured")
+        raise PassError(f"{word}: no case holds anything of any class, so that no drop can be measured")
     return max(means)
 
 

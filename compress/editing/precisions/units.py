@@ -53,7 +53,9 @@ def units_of(quantized: Quantized, rules: Rules, example: Tensor) -> Units:
     layers = {node: layer_name(node) for node in convolutions(graph) if layer_name(node) not in settled}
     reading = _reading_integers(quantized.placed(rules))
     kept = [
-        node for node in operators(graph) if node.name in reading and operator_name(node) not in quantized.keep_float
+        node
+        for node in operators(graph)
+        if node.name in reading and operator_name(node) not in quantized.assignment.keep_float
     ]
     names = layers | {node: operator_name(node) for node in kept}
     values = _values(graph, example)
