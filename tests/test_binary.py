@@ -11,10 +11,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import write_recipe
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from compress.editing.binarization.places import Places, why_real
+from compress.editing.layer_replacement import Site
 from compress.errors import PassError, WeightsError
 from compress.measure.complexity import bit_operations, cost_of
 from compress.networks.blocks.signed_conv import SignedConv
@@ -178,6 +181,37 @@ def test_what_reads_a_concatenation_keeps_real_activations(made: Made) -> None:
         "decoder.1.3",
     }
     assert any("kept decoder.0.0, decoder.1.0: it reads a concatenation" in line for line in said)
+
+
+class Asking(nn.Module):
+    """Where the answers of `asked` are largest goes back to where they were; what `free` answers is only pooled."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.first, self.asked, self.free, self.last = (
+            nn.Conv2d(before, after, 3, padding=1) for before, after in ((1, 8), (8, 8), (8, 8), (8, 2))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.asked(F.relu(self.first(x)))
+        if self.how == "pooling":
+            x = F.max_unpool2d(*F.max_pool2d(F.relu(x), 2, return_indices=True), 2)
+        elif self.how == "comparison":
+            x = torch.where(x[:, :, ::2] >= x[:, :, 1::2], x[:, :, ::2], 0.0).repeat_interleave(2, 2)
+        else:
+            x = x * x.argmax(1, keepdim=True)
+        return self.last(F.interpolate(F.max_pool2d(self.free(x), 2), scale_factor=2))
+
+
+@pytest.mark.parametrize("how", ["pooling", "comparison", "argmax"])
+def test_what_is_asked_where_it_is_largest_keeps_real_activations(how: str, task: Task) -> None:
+    torch.manual_seed(0)
+    places = Places.of(Asking(how).eval(), task)
+    assert places.compared == {"asked"}
+    site = Site(names=("asked",), module=nn.Conv2d(8, 8, 3), inputs=(torch.Size((1, 8, 32, 32)),))
+    assert "sums of signs are often equal" in (why_real(site, places, open_size=False) or "")
+    assert why_real(replace(site, names=("free",)), places, open_size=False) is None
 
 
 @both
