@@ -358,3 +358,33 @@ def test_an_unchanged_network_is_stored_as_before(weights: Path) -> None:
     net = build_net({"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2}})
     assert set(in_bits(dict(net.state_dict()))) == set(net.state_dict())
     assert not any(name.endswith(".bits") for name in load_net(weights).state_dict())
+
+
+class Shared(nn.Module):
+    """One convolution that is called twice, as what every frame or every branch shares."""
+
+    def __init__(self, conv: type[nn.Conv2d | nn.Conv3d], zeros: bool) -> None:
+        super().__init__()
+        self.first, self.shared = conv(1, 8, 1), conv(8, 8, 3, padding=1)
+        self.shared.weight = nn.Parameter(signs(*self.shared.weight.shape, zeros=zeros))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shared(F.relu(self.shared(F.relu(self.first(x)))))
+
+
+@pytest.mark.parametrize(("conv", "zeros"), [(nn.Conv2d, False), (nn.Conv2d, True), (nn.Conv3d, False)])
+def test_a_weight_that_several_convolutions_share_is_in_bits_once(
+    conv: type[nn.Conv2d | nn.Conv3d], zeros: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    net, shape = Shared(conv, zeros).eval(), (1, 1, *[8] * (conv(1, 1, 1).weight.dim() - 2))
+    artifact = to_onnx(net, torch.zeros(shape), tmp_path / "net.onnx")
+    assert artifact.made["weights_in_bits"] == 1
+    assert [layer.bits for layer in layers_of(artifact.path, shape)] == [32, 1 + zeros, 1 + zeros]
+    assert not any(
+        tuple(each.dims) == tuple(net.shared.weight.shape) for each in onnx.load(artifact.path).graph.initializer
+    )
+    x = torch.randn(shape)
+    for backend in (OnnxRuntime(), OpenVino()):
+        with backend.open(backend.build(artifact, tmp_path)) as infer, torch.no_grad():
+            np.testing.assert_allclose(infer(x.numpy()), net(x).numpy(), rtol=1e-3, atol=1e-4)

@@ -40,13 +40,18 @@ def store_bits(model: onnx.ModelProto, *, integers: bool = True) -> list[str]:
     for node in graph.node:
         place = _weight_place(node, stored) if integers or node.op_type == "Conv" else None
         name = node.input[place] if place is not None else ""
-        found = None if place is None or readers[name] > 1 else _in_bits(stored[name])
+        # The size of an integer weight is in one reader's scale; in float, convolutions that share one share its bits.
+        alone = readers[name] == 1 or node.op_type == "Conv"
+        found = None if place is None or name in done or not alone else _in_bits(stored[name])
         if place is not None and found is not None:
-            done[name] = SUFFIX[found.zeros]
             new += _unpacked(graph, node, place, found, stored)
+            done[name] = node.input[place]
+        elif name in done:
+            node.input[1] = done[name]
         new.append(node)
     if done:
-        kept = [tensor for tensor in graph.initializer if tensor.name not in done]
+        left = {name for node in new for name in node.input}
+        kept = [tensor for tensor in graph.initializer if tensor.name not in done or tensor.name in left]
         del graph.initializer[:], graph.node[:]
         graph.initializer.extend(kept)
         graph.node.extend(new)
