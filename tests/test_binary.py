@@ -11,13 +11,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import write_recipe
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from compress.editing.binarization.places import Places, why_real
-from compress.editing.layer_replacement import Site
 from compress.errors import PassError, WeightsError
 from compress.measure.complexity import bit_operations, cost_of
 from compress.networks.blocks.signed_conv import SignedConv
@@ -183,37 +180,6 @@ def test_what_reads_a_concatenation_keeps_real_activations(made: Made) -> None:
     assert any("kept decoder.0.0, decoder.1.0: it reads a concatenation" in line for line in said)
 
 
-class Asking(nn.Module):
-    """Where the answers of `asked` are largest goes back to where they were; what `free` answers is only pooled."""
-
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.how = how
-        self.first, self.asked, self.free, self.last = (
-            nn.Conv2d(before, after, 3, padding=1) for before, after in ((1, 8), (8, 8), (8, 8), (8, 2))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.asked(F.relu(self.first(x)))
-        if self.how == "pooling":
-            x = F.max_unpool2d(*F.max_pool2d(F.relu(x), 2, return_indices=True), 2)
-        elif self.how == "comparison":
-            x = torch.where(x[:, :, ::2] >= x[:, :, 1::2], x[:, :, ::2], 0.0).repeat_interleave(2, 2)
-        else:
-            x = x * x.argmax(1, keepdim=True)
-        return self.last(F.interpolate(F.max_pool2d(self.free(x), 2), scale_factor=2))
-
-
-@pytest.mark.parametrize("how", ["pooling", "comparison", "argmax"])
-def test_what_is_asked_where_it_is_largest_keeps_real_activations(how: str, task: Task) -> None:
-    torch.manual_seed(0)
-    places = Places.of(Asking(how).eval(), task)
-    assert places.compared == {"asked"}
-    site = Site(names=("asked",), module=nn.Conv2d(8, 8, 3), inputs=(torch.Size((1, 8, 32, 32)),))
-    assert "sums of signs are often equal" in (why_real(site, places, open_size=False) or "")
-    assert why_real(replace(site, names=("free",)), places, open_size=False) is None
-
-
 @both
 def test_saved_it_is_small_and_loaded_it_is_the_same(which: tuple[int, bool], made: Made, tmp_path: Path) -> None:
     net, _ = made[which]
@@ -358,33 +324,3 @@ def test_an_unchanged_network_is_stored_as_before(weights: Path) -> None:
     net = build_net({"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2}})
     assert set(in_bits(dict(net.state_dict()))) == set(net.state_dict())
     assert not any(name.endswith(".bits") for name in load_net(weights).state_dict())
-
-
-class Shared(nn.Module):
-    """One convolution that is called twice, as what every frame or every branch shares."""
-
-    def __init__(self, conv: type[nn.Conv2d | nn.Conv3d], zeros: bool) -> None:
-        super().__init__()
-        self.first, self.shared = conv(1, 8, 1), conv(8, 8, 3, padding=1)
-        self.shared.weight = nn.Parameter(signs(*self.shared.weight.shape, zeros=zeros))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.shared(F.relu(self.shared(F.relu(self.first(x)))))
-
-
-@pytest.mark.parametrize(("conv", "zeros"), [(nn.Conv2d, False), (nn.Conv2d, True), (nn.Conv3d, False)])
-def test_a_weight_that_several_convolutions_share_is_in_bits_once(
-    conv: type[nn.Conv2d | nn.Conv3d], zeros: bool, tmp_path: Path
-) -> None:
-    torch.manual_seed(0)
-    net, shape = Shared(conv, zeros).eval(), (1, 1, *[8] * (conv(1, 1, 1).weight.dim() - 2))
-    artifact = to_onnx(net, torch.zeros(shape), tmp_path / "net.onnx")
-    assert artifact.made["weights_in_bits"] == 1
-    assert [layer.bits for layer in layers_of(artifact.path, shape)] == [32, 1 + zeros, 1 + zeros]
-    assert not any(
-        tuple(each.dims) == tuple(net.shared.weight.shape) for each in onnx.load(artifact.path).graph.initializer
-    )
-    x = torch.randn(shape)
-    for backend in (OnnxRuntime(), OpenVino()):
-        with backend.open(backend.build(artifact, tmp_path)) as infer, torch.no_grad():
-            np.testing.assert_allclose(infer(x.numpy()), net(x).numpy(), rtol=1e-3, atol=1e-4)
