@@ -7,6 +7,7 @@ quantized, however its Python is written.
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import io
 import logging
@@ -71,7 +72,7 @@ def exported(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) -
         # torch.export takes a length of 1 as fixed.
         example = example.expand(2, *example.shape[1:]).contiguous()
     try:
-        with quiet():
+        with quiet(), _keeping(net):
             program = torch.export.export(
                 net.eval(), (example,), dynamic_shapes=(axes,) if axes else None, strict=False
             )
@@ -79,6 +80,28 @@ def exported(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) -
         raise ExportError(f"{name} cannot be captured by torch.export: {_reason(error)}") from error
     _check_output(program, name, example.dim())
     return program
+
+
+@contextlib.contextmanager
+def _keeping(net: nn.Module) -> Iterator[None]:
+    """What modules keep in lists and dictionaries, put back where it was.
+
+    torch.export leaves a copy in each module: those that share one, as MONAI's DynUNet its heads, no longer would.
+    """
+    own = vars(nn.Module()).keys()
+    kept = [
+        (module, name, value, copy.copy(value))
+        for module in net.modules()
+        for name, value in vars(module).items()
+        if type(value) in (list, dict) and name not in own
+    ]
+    try:
+        yield
+    finally:
+        for module, name, value, before in kept:
+            value.clear()
+            value.extend(before) if isinstance(value, list) else value.update(before)
+            vars(module)[name] = value
 
 
 @contextlib.contextmanager

@@ -221,7 +221,8 @@ class _Writing:
             return None
         by_channel = node.op_type == "Conv" or (_axis(node) == 0 and len(self.stored[node.input[1]].dims) == 1)
         weight = torch.from_numpy(numpy_helper.to_array(tensor).copy())
-        return packed(weight, sized=by_channel and readers == 1)
+        # The size of an integer weight is in one reader's scale; convolutions that share one in float share what expands it.
+        return packed(weight, sized=by_channel and (readers == 1 or node.op_type == "Conv"))
 
     def unpack(self, node: Any, weight: str, found: Packed) -> str:
         """Write the nodes that expand a weight, before `node`; returns what is read instead of it."""

@@ -20,6 +20,7 @@ from export.graph import (
     transposed_as_convolution,
     weight_of,
 )
+from export.modules import copy_of
 
 
 def close(ours: Tensor, theirs: Tensor) -> bool:
@@ -257,3 +258,29 @@ def test_a_folded_weight_keeps_its_type() -> None:
     graph = capture(body(conv(C, C), nn.BatchNorm2d(C)).double().eval(), image().double())
     fold_batch_norm(graph)
     assert {weight_of(graph, node).dtype for node in convolutions(graph)} == {torch.float64}
+
+
+class Keeping(nn.Module):
+    """Leaves what it answers where others look for it, as MONAI's DynUNet its heads."""
+
+    def __init__(self, place: list[Tensor] | dict[int, Tensor]) -> None:
+        super().__init__()
+        self.place, self.conv = place, nn.Conv2d(1, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.place[0] = self.conv(x)
+        return self.place[0]
+
+
+@pytest.mark.parametrize("place", [[torch.rand(1)], {0: torch.rand(1)}], ids=["list", "dictionary"])
+def test_what_modules_share_is_still_shared_when_a_network_was_captured(
+    place: list[Tensor] | dict[int, Tensor],
+) -> None:
+    net = nn.Sequential(Keeping(place), nn.Conv2d(2, 1, 1)).eval()
+    net.place, before = place, place[0]  # type: ignore[assignment]
+    capture(net, torch.zeros(1, 1, 8, 8))
+    assert net.place is net[0].place is place
+    assert place[0] is before
+    copied = copy_of(net)
+    copied(torch.zeros(2, 1, 8, 8))
+    assert len(copied.place[0]) == 2  # type: ignore[index]

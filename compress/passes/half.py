@@ -67,7 +67,7 @@ class Half:
 
         Raises:
             PassError: if there are too few calibration cases, `keep` names no layer, the network is in 16 bits or
-                integers already, or its values are not finite.
+                integers already, its values are not finite, or no layer can be in 16 bits.
         """
         if (precision := precision_of(net)) != "float":
             raise PassError(f"half: the network is in {IN_WORDS[precision]} already; give half once, as the last pass")
@@ -80,6 +80,8 @@ class Half:
             raise PassError(f"half: what {place} computes is not finite on the calibration cases; check the weights")
         kept = self._kept(graph) | Reasons(graph=graph, seen=seen, format=format).found()
         half = self._alike(graph, kept, seen, net, lambda: images(task, cases[:COMPARED]))
+        if not half.layers()[self.type]:
+            raise PassError(f"half: no layer is left in {self.type}: {'; '.join(_in_float32(half))}; leave half out")
         for line in told(half, cases):
             task.note(line)
         half.description = {
@@ -137,12 +139,19 @@ def told(half: HalfNetwork, cases: Sequence[Case]) -> list[str]:
         f"half: {counts[word]} of {sum(counts.values())} convolutions and linear layers are in {word} "
         f"({len(cases)} calibration cases)"
     ]
-    alike: dict[str, list[str]] = {}
-    for place, reason in half.reasons().items():
-        alike.setdefault(reason, []).append(place)
-    for reason, places in alike.items():
-        more = f" and {len(places) - TOLD} more" if len(places) > TOLD else ""
-        lines.append(f"half: in float32: {', '.join(places[:TOLD])}{more}: {reason}")
+    lines += [f"half: in float32: {each}" for each in _in_float32(half)]
     if half.format.least_opset > 18:
         lines.append(f"half: the file is of opset {half.format.least_opset} or newer: older ones have no {word} layers")
     return lines
+
+
+def _in_float32(half: HalfNetwork) -> list[str]:
+    """What stays in 32 bits: for each reason the places that have it."""
+    alike: dict[str, list[str]] = {}
+    for place, reason in half.reasons().items():
+        alike.setdefault(reason, []).append(place)
+    told = []
+    for reason, places in alike.items():
+        more = f" and {len(places) - TOLD} more" if len(places) > TOLD else ""
+        told.append(f"{', '.join(places[:TOLD])}{more}: {reason}")
+    return told

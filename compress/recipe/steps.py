@@ -22,6 +22,14 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
 }
 """Options of passes by the names that they had, and the names that they have."""
 
+_BEHIND: Mapping[tuple[str, str], str] = {
+    ("binary", "binary"): "layers have their bits already; give it once",
+    ("binary", "depthwise"): "it leaves layers in bits as they are; give depthwise before binary",
+    ("binary", "lowrank"): "it leaves layers in bits as they are; give lowrank before binary",
+    ("binary", "half"): "half would store 16 bits of each weight that has one; leave one of them out",
+}
+"""Passes that have nothing to do behind another, or undo it, and why."""
+
 _WORDS: Mapping[Precision, str] = {"half": "16-bit float"}
 
 
@@ -36,7 +44,13 @@ def _out_of_order(passes: Mapping[int, tuple[str, Pass]], where: str) -> Iterato
     """A mistake for each pass that does not take what those before it make."""
     precision: Precision = "float"
     maker = ""
+    seen: list[str] = []
     for index, (word, step) in passes.items():
+        undone = next((before for before in seen if (before, word) in _BEHIND), None)
+        if undone is not None:
+            yield f"{where}[{index}] ({word}): behind {undone} {_BEHIND[undone, word]}"
+            return
+        seen.append(word)
         if step.requires != precision:
             last = step.ensures != "float" and word != maker
             right = f"leave one of them out: {word} and {maker} are each the last pass" if last else None

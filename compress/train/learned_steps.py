@@ -25,6 +25,7 @@ from export.quantization.observers import layout_is_free
 from export.quantization.rules import Rules
 from export.quantization.saturation import depthwise
 from export.quantization.scales import Range, grid
+from export.quantization.weight_grids import in_bits
 
 SAFE = 64
 """The largest code of 8-bit weights but depthwise ones: no sum of two products with them leaves 16 bits."""
@@ -40,6 +41,9 @@ class LearnedSteps(nn.Module):
         self.graph = copy.deepcopy(graph)
         for parameter in self.graph.parameters():
             parameter.requires_grad_()
+        for node in convolutions(self.graph):
+            if in_bits(self.graph, node):
+                self.graph.get_parameter(weight_path(node)).requires_grad_(False)
         self.layers = {node.name: weight_path(node) for node in convolutions(self.graph) if weight_path(node) in grids}
         nodes = [node for node in convolutions(self.graph) if node.name in self.layers]
         self.sources = {node.name: source_of(node.args[0]).name for node in nodes}

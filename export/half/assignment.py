@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from torch import fx
 
-from export.half.operations import PRODUCTS, is_floating, stored
+from export.half.operations import PRODUCTS, is_floating, is_part, stored
 
 
 def in_16_bits(graph: fx.GraphModule, kept: Collection[str]) -> frozenset[str]:
@@ -24,6 +24,10 @@ def in_16_bits(graph: fx.GraphModule, kept: Collection[str]) -> frozenset[str]:
     for region in _regions({node for node in halves if node.target not in PRODUCTS}):
         if not any(node in halves for node in _around(region)):
             halves -= region
+    for node in graph.graph.nodes:
+        # One of several tensors is in the type that all of them were made in.
+        if is_part(node) and is_floating(node):
+            (halves.add if node.args[0] in halves else halves.discard)(node)
     return frozenset(node.name for node in halves)
 
 

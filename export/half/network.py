@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from export.graph import aten, clean, constant, convolutions, layer_name
 from export.half.assignment import in_16_bits
 from export.half.formats import FORMATS, Format, Word
-from export.half.operations import MOVES, is_floating, stored
+from export.half.operations import MOVES, is_floating, is_part, stored
 from export.half.reasons import in_32_bits_anyway, place_of
 from export.modules import Precision
 
@@ -150,8 +150,11 @@ def _short_constants(graph: fx.GraphModule, format: Format) -> list[str]:
 
 
 def _computes(node: fx.Node) -> bool:
-    """Whether it computes with floating-point tensors: what only asks for a shape takes them as they are."""
-    return any(map(is_floating, node.all_input_nodes)) and not str(node.target).startswith("aten.sym_")
+    """Whether it computes with floating-point tensors: what only asks for a shape, or is one of several tensors, takes
+    them as they are.
+    """
+    asks = is_part(node) or str(node.target).startswith("aten.sym_")
+    return any(map(is_floating, node.all_input_nodes)) and not asks
 
 
 def _exact(node: fx.Node) -> bool:

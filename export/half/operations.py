@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -49,6 +49,12 @@ RUNNING = _every("cumsum")
 SUMS = MEANS | RUNNING | _every("sum")
 """Add up values."""
 
+ABSENT: Mapping[str, frozenset[Any]] = {
+    "float16": frozenset(),
+    "bfloat16": _every("einsum", "topk", "sort", "hardshrink", "softshrink"),
+}
+"""Operations that ONNX has not in a format, by its word (opset 22: Einsum, TopK, Shrink)."""
+
 SOFTMAX = _every("softmax", "_softmax", "log_softmax", "_log_softmax", "logsumexp")
 """Add up exponentials, of which the largest is 1."""
 
@@ -66,6 +72,11 @@ _POWERS = _every("pow")
 def is_layer(node: fx.Node) -> bool:
     """Whether it is a convolution or linear layer whose weight is stored."""
     return node.target in LAYERS and isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr"
+
+
+def is_part(node: fx.Node) -> bool:
+    """Whether it only takes one out of several tensors."""
+    return node.target is operator.getitem
 
 
 def near_zero(node: fx.Node) -> Iterator[fx.Node]:

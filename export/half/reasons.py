@@ -17,6 +17,7 @@ from torch import Tensor, fx
 from export.graph import constant, layer_name
 from export.half.formats import Format
 from export.half.operations import (
+    ABSENT,
     BATCH_NORMS,
     GROWING,
     MOVES,
@@ -128,8 +129,9 @@ class Reasons:
     def _inside(self, node: fx.Node) -> str | None:
         """What would go wrong within the operation."""
         seen, word = self._seen(node), self.format.word
-        if node.target in POSITIONS:
-            return f"{word} tells too few positions apart"
+        absent = node.target in ABSENT[word]
+        if absent or node.target in POSITIONS:
+            return f"ONNX has no such operation in {word}" if absent else f"{word} tells too few positions apart"
         if seen.sums * HEADROOM > self.format.largest:
             what = "squares" if node.target in (*NORMS, *SQUARES) else "values" if node.target in SUMS else "products"
             return f"it adds up {what} to {seen.sums:.1e}"
@@ -174,11 +176,14 @@ def not_finite(graph: fx.GraphModule, seen: Mapping[str, Seen]) -> str | None:
 
 
 def in_32_bits_anyway(graph: fx.GraphModule) -> Iterator[str]:
-    """Operations that are computed once, as they do not depend on the image, or are told to give 32 bits."""
+    """Operations that are computed once, as they do not depend on the image, or give 32 bits whatever they read: told
+    to, or because nothing that they read is in floating point (`torch.where(x > 0, 1.0, -1.0)`).
+    """
     image = on_the_image(graph)
     for node in graph.graph.nodes:
         told = torch.float32 in (*node.args, *node.kwargs.values())
-        if node.op == "call_function" and (node not in image or told):
+        own = not any(map(is_floating, node.all_input_nodes))
+        if node.op == "call_function" and (node not in image or told or own):
             yield node.name
 
 

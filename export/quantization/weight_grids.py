@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from export.graph import CONVS, bias_of, convolutions, groups_of, layer_name, weight_of
+from export.quantization import bits as packing
 from export.quantization.carriers import source_of
 from export.quantization.integer_weights import by_output
 from export.quantization.learnt import Grid, weight_path
@@ -24,13 +25,22 @@ _SHARES = tuple(share / 50 for share in range(50, 14, -1))
 
 
 def integer_layers(graph: fx.GraphModule, keep_float: tuple[str, ...]) -> list[fx.Node]:
-    """The layers that are not kept in float and whose weight no other layer reads."""
+    """The layers that are not kept in float and whose weight no other layer reads.
+
+    Weights in bits lie on any grid; learnt anew they would need more bits.
+    """
     return [
         node
         for node in convolutions(graph)
         if len(source_of(node.args[1]).users) == 1
+        and not in_bits(graph, node)
         and not any(matches(layer_name(node), pattern) for pattern in keep_float)
     ]
+
+
+def in_bits(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the weight of a layer is stored in bits: each output channel has one size, its signs and zeros."""
+    return node.target in CONVS and packing.bits_of(weight_of(graph, node)) is not None
 
 
 def weight_grids(

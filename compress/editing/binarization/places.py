@@ -7,6 +7,7 @@ ultrasound: Scientific Reports 2023, s41598-023-42000-9).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ class Places:
     first: frozenset[str]
     last: frozenset[str]
     behind_skips: frozenset[str]
+    compared: frozenset[str]
+    """Those of whose answers the network asks where they are largest, as unpooling does."""
 
     @staticmethod
     def of(net: nn.Module, task: Task) -> Places:
@@ -48,6 +51,13 @@ class Places:
             behind_skips=_names(
                 node for node in layers if any(each.target is aten.cat.default for each in sources[node])
             ),
+            compared=_names(
+                source
+                for node in graph.nodes
+                if _asks_where(node)
+                for source in _sources(node)
+                if source.target in LAYERS and _is_stored(source)
+            ),
         )
 
 
@@ -55,13 +65,26 @@ def _is_stored(node: fx.Node) -> bool:
     return isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr"
 
 
+def _asks_where(node: fx.Node) -> bool:
+    """Whether values are compared with each other, for where the larger ones are."""
+    if node.target in _POOLS:
+        return any(user.target is operator.getitem and user.args[1] == 1 for user in node.users)
+    computed = [source for source in node.all_input_nodes if source.op == "call_function"]
+    return node.target in _ORDERS or (node.target in _COMPARES and len(computed) == 2)
+
+
+_POOLS = (aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default)
+_ORDERS = (aten.argmax.default, aten.argmin.default, aten.topk.default, aten.sort.default)
+_COMPARES = (aten.ge.Tensor, aten.gt.Tensor, aten.le.Tensor, aten.lt.Tensor, aten.eq.Tensor)
+
+
 def _names(nodes: Iterable[fx.Node]) -> frozenset[str]:
     return frozenset(map(layer_name, nodes))
 
 
 def _sources(node: fx.Node) -> Iterable[fx.Node]:
-    """What lies before a node, back to the layers that made it."""
-    waiting = [node.args[0] if node.op != "output" else node.all_input_nodes[0]]
+    """What lies before a node, back to the layers that made it; of a layer, before what it reads."""
+    waiting = [node.args[0]] if node.target in LAYERS else list(node.all_input_nodes)
     seen: set[Any] = set()
     while waiting:
         at = waiting.pop()
@@ -107,6 +130,8 @@ def why_real(site: Site, places: Places, *, open_size: bool) -> str | None:
         return "it reads a concatenation, and signs would lose the skip's detail"
     if conv.padding_mode != "zeros":
         return f"it pads by '{conv.padding_mode}', and what is beyond the border would need signs of its own"
+    if set(site.names) & places.compared:
+        return "the network asks where its answers are largest, and sums of signs are often equal"
     if len(set(site.inputs)) > 1:
         return "it is called on inputs of several kinds, which would need thresholds each"
     if open_size and max(conv.stride) > 1:

@@ -29,6 +29,7 @@ from export.graph import (
 )
 from export.quantization.carriers import CARRIERS, tensors_into
 from export.quantization.stretch import SAME
+from export.quantization.weight_grids import in_bits
 
 _MOST = 16.0
 """A channel becomes so many times wider or narrower at most."""
@@ -56,7 +57,7 @@ def equalized(graph: fx.GraphModule, sizes: Mapping[str, Tensor]) -> tuple[fx.Gr
     graph = copy.deepcopy(graph)
     count = 0
     for node in convolutions(graph):
-        readers = list(_readers(node, 0)) if _is_own(node) else []
+        readers = list(_readers(graph, node, 0)) if _is_own(node) else []
         size_C = _size(node, sizes)
         if size_C is None or not readers or not all(isinstance(reader, Reader) for reader in readers):
             continue
@@ -93,20 +94,21 @@ def _size(node: fx.Node, sizes: Mapping[str, Tensor]) -> Tensor | None:
     return sizes[node.name]
 
 
-def _readers(node: fx.Node, first: int, joined: str | None = None) -> Iterator[Reader | None]:
+def _readers(graph: fx.GraphModule, node: fx.Node, first: int, joined: str | None = None) -> Iterator[Reader | None]:
     """All that reads a tensor, whatever moves its values; None stands for what is no convolution that can be scaled."""
     for user in node.users:
         if user.target is aten.sym_size.int:
             continue
         if user.target in (*CONVS, *TRANSPOSED):
             # What is read as a weight, or twice, is no plain input.
-            yield Reader(layer=user, first=first, joined=joined) if user.args[0] is node and _is_own(user) else None
+            plain = user.args[0] is node and _is_own(user) and not in_bits(graph, user)
+            yield Reader(layer=user, first=first, joined=joined) if plain else None
         elif user.target is aten.cat.default and user.args[1:] == (1,) and tensors_into(user).count(node) == 1:
             inputs = tensors_into(user)
             before = sum(int(each.meta["val"].shape[1]) for each in inputs[: inputs.index(node)])
-            yield from _readers(user, first + before, user.name)
+            yield from _readers(graph, user, first + before, user.name)
         elif user.target in SAME or CARRIERS.get(user.target) in ("max_pool", "nearest"):
-            yield from _readers(user, first, joined)
+            yield from _readers(graph, user, first, joined)
         else:
             yield None
 
