@@ -42,6 +42,7 @@ RULES = Rules(
     one_scale_concat=False,
     transposed_as_convolution=True,
     pairs_in_16_bits=True,
+    sums_with_bias=True,
 )
 
 

@@ -43,6 +43,9 @@ class Rules:
     pairs_in_16_bits: bool = False
     """On some processors the runtime adds products of two neighbours in 16 bits: weights then get steps with which
     no such sum is cut off (export/quantization/saturation.py)."""
+    sums_with_bias: bool = False
+    """Whether a layer's bias is rounded to the grid of its sums, to be added up with them in integers; otherwise it is
+    added in float."""
     packs: Literal["bytes", "int4"] | None = "bytes"
     """How weights of few bits are stored so that the runtime expands them once, when it opens the file, and not in
     every inference (export/packed.py): None as int8, `int4` in ONNX's type of 4 bits alone, `bytes` also as bytes."""

@@ -151,7 +151,7 @@ class Search:
         if self.before_NK is None:
             return 0.0
         if in_float not in self._drops:
-            net = with_units(self.quantized, self.rules, in_float).placed(self.rules)
+            net = with_units(self.quantized, self.rules, in_float).simulated(self.rules)
             self._drops[in_float] = lost(self.before_NK, dice_of(net, self.task))
         return self._drops[in_float]
 

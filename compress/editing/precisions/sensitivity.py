@@ -51,7 +51,7 @@ def errors_of(quantized: Quantized, units: Units, rules: Rules, task: Task) -> E
     wanted = [quantized.graph(image) for image in images]
 
     def error(in_float: Sequence[str]) -> float:
-        return squared_error(with_units(quantized, rules, frozenset(in_float)).placed(rules), images, wanted)
+        return squared_error(with_units(quantized, rules, frozenset(in_float)).simulated(rules), images, wanted)
 
     every = units.names
     alone = {
