@@ -33,7 +33,7 @@ from export.functional import as_translated, in_functions
 from export.graph import Dynamic
 from export.layers import port_of
 from export.packed import INT4_SINCE, pack
-from export.quantization.qdq import TRANSLATION, store_integers
+from export.quantization.qdq import TRANSLATION, read_by_channel, store_integers
 from export.quantization.saturation import pair_sums
 from export.quantization.stored_bits import store_bits
 
@@ -76,6 +76,8 @@ def to_onnx(
         style = replace(style, opset=max(style.opset, INT4_SINCE))
     model = _translated(net, example, style)
     store_integers(model)
+    if getattr(net, "meta", {}).get("fills_in"):
+        read_by_channel(model)
     _check_size(model, type(net).__name__)
     # Node metadata holds stack traces with this host's paths: not reproducible, and nobody's business.
     ir_passes.ClearMetadataAndDocStringPass()(model)

@@ -7,19 +7,27 @@ from typing import Any
 
 import pytest
 import torch
-from zoo import example, image, quantized, written
+import torch.nn.functional as F
+from torch import Tensor, nn
+from zoo import C, conv, example, image, quantized, written
 
+from compress.editing.calibration import calibrated
+from compress.networks.blocks.unpooling import pooled, unpooled
 from compress.pipeline.faithful import SAME, fault_of_integers
 from export.backends import onnxruntime, openvino
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
+from export.capture import folded_graph
+from export.graph import aten
+from export.quantization.qdq import PAIR
 from export.quantization.quantized import Quantized
-from export.to_onnx import Parity
+from export.to_onnx import Parity, to_onnx
 
 RUNTIMES: dict[str, Any] = {
     "onnxruntime": (onnxruntime.RULES, OnnxRuntime),
     "openvino": (openvino.RULES, OpenVino),
 }
+FAR = Parity(relative_error=0.5, flipped=0.0, cases=1)
 SAME_CODES = (
     *(("onnxruntime", name) for name in ("unet", "depthwise", "grouped", "residual", "unpool", "pixel shuffle")),
     *(("onnxruntime", name) for name in ("transposed asymmetric", "leaky relu", "volume")),
@@ -65,3 +73,76 @@ def test_an_artifact_that_leaves_its_simulation_is_told_of(flipped: float, tmp_p
     )
     assert bool(told) == (flipped > SAME)
     assert all("pixels change class" in line and "max_drop" in line for line in told)
+
+
+class Kept(nn.Module):
+    """Layers of every kind that ONNX Runtime puts into integers by itself, between others."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.before, self.behind, self.head = conv(3, C), conv(C, C), conv(C, 2, 1)
+        kinds: dict[str, nn.Module] = {
+            "conv": conv(C, C),
+            "grouped": conv(C, C, groups=4),
+            "transposed": nn.ConvTranspose2d(C, C, 2, 2),
+        }
+        self.kept = kinds[kind]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.before(x))
+        return self.head(F.relu(self.behind(F.relu(self.kept(x)))))
+
+
+@pytest.mark.parametrize("kind", ["conv", "grouped", "transposed"])
+def test_a_layer_kept_in_float_between_integers_is_in_float(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    graph = folded_graph(Kept(kind).eval(), image(), ())
+    net = Quantized(graph, calibrated(graph, [image(1)], None, 1), ("kept",))
+    artifact = to_onnx(net.placed(onnxruntime.RULES), image(), tmp_path / "net.onnx")
+    ran = OnnxRuntime(threads=1).executed_precisions(artifact)
+    assert ran == {"INT8": 2, "FP32": 2}
+    assert (
+        fault_of_integers(
+            "onnxruntime", OnnxRuntime(threads=1), artifact, net.placed(onnxruntime.RULES), image(2).numpy(), FAR, print
+        )
+        is None
+    )
+
+
+@pytest.mark.parametrize("word", RUNTIMES)
+@pytest.mark.parametrize("name", ["unpool", "unpool by comparisons"])
+def test_places_are_looked_for_among_values_that_nothing_rounded(name: str, word: str) -> None:
+    rules, _ = RUNTIMES[word]
+    placed = by_comparisons().placed(rules) if "comparisons" in name else quantized(name).placed(rules)
+    looked_at = (aten.max_pool2d_with_indices.default, aten.ge.Tensor, aten.maximum.default)
+    found = [node for node in placed.graph.nodes if node.target in looked_at]
+    assert found
+    for node in found:
+        sources = list(node.all_input_nodes)
+        while sources and sources[0].target is aten.slice.Tensor:
+            sources = list(sources[0].all_input_nodes)
+        assert all(source.target is not PAIR for source in sources)
+
+
+def by_comparisons() -> Quantized:
+    """SegNet's pooling and unpooling, written without indices."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.inside, self.head = conv(3, C), conv(C, C), conv(C, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x, places = pooled(F.relu(self.stem(x)))
+            return self.head(unpooled(F.relu(self.inside(x)), places))
+
+    torch.manual_seed(0)
+    graph = folded_graph(Net().eval(), image(), ())
+    return Quantized(graph, calibrated(graph, [image(1)], None, 1), ())
+
+
+def test_of_what_is_looked_up_onnxruntime_says_why_it_is_in_float() -> None:
+    net = by_comparisons()
+    reasons = dict(net.in_float(onnxruntime.RULES))
+    assert set(reasons) == {"stem", "head"} and "unpooling" in reasons["stem"]
+    assert net.in_float(openvino.RULES) == []

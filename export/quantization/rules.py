@@ -46,6 +46,9 @@ class Rules:
     sums_with_bias: bool = False
     """Whether a layer's bias is rounded to the grid of its sums, to be added up with them in integers; otherwise it is
     added in float."""
+    fills_in: bool = False
+    """Whether the runtime puts a layer in float, between pairs of one scale, into integers by itself: then such a layer
+    reads through a scale for each channel, all alike, which keeps it in float."""
     packs: Literal["bytes", "int4"] | None = "bytes"
     """How weights of few bits are stored so that the runtime expands them once, when it opens the file, and not in
     every inference (export/packed.py): None as int8, `int4` in ONNX's type of 4 bits alone, `bytes` also as bytes."""
