@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -82,11 +83,21 @@ def dice_of(net: nn.Module | Infer, task: Task, role: Role = "val") -> np.ndarra
 
 def lost(before_NK: np.ndarray, after_NK: np.ndarray) -> float:
     """The mean drop of the class that loses most, over the cases in which both have it."""
+    return max(float(each.mean()) for each in _drops(before_NK, after_NK))
+
+
+def feared(before_NK: np.ndarray, after_NK: np.ndarray) -> float:
+    """The same, and a standard error more: what is chosen of many because it loses little has been lucky, too."""
+    return max(
+        float(each.mean() + each.std() / math.sqrt(max(each.size - 1, 1))) for each in _drops(before_NK, after_NK)
+    )
+
+
+def _drops(before_NK: np.ndarray, after_NK: np.ndarray) -> list[np.ndarray]:
     drops = [each[np.isfinite(each)] for each in (before_NK - after_NK).T]
-    means = [float(each.mean()) for each in drops if each.size]
-    if not means:
+    if not any(each.size for each in drops):
         raise PassError("int8: no case holds anything of any class, so that no drop can be measured")
-    return max(means)
+    return [each for each in drops if each.size]
 
 
 def percent(share: float) -> str:
