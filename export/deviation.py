@@ -42,12 +42,13 @@ def of_integers(placed: fx.GraphModule, model: onnx.ModelProto, image: Tensor, v
         BackendError: if the file has other pairs than the network, so that they cannot be told apart.
     """
     makers = {name: node for node in model.graph.node for name in node.output}
-    read = [
-        node.output[0]
-        for node in model.graph.node
+    # What is in float may read the same integers through a node of its own.
+    readers: dict[str, str] = {}
+    for node in model.graph.node:
         # A weight in bits is made by a node too, which unpacks it.
-        if node.op_type == "DequantizeLinear" and _op(makers.get(node.input[0])) == "QuantizeLinear"
-    ]
+        if node.op_type == "DequantizeLinear" and _op(makers.get(node.input[0])) == "QuantizeLinear":
+            readers.setdefault(node.input[0], node.output[0])
+    read = list(readers.values())
     pairs = [node for node in placed.graph.nodes if node.target in (PAIR, STRETCHED) and _moves(node)]
     if len(pairs) != len(read):
         raise BackendError(f"the file has {len(read)} quantized tensors, and the network {len(pairs)}")

@@ -221,7 +221,7 @@ class _Writing:
             return None
         by_channel = node.op_type == "Conv" or (_axis(node) == 0 and len(self.stored[node.input[1]].dims) == 1)
         weight = torch.from_numpy(numpy_helper.to_array(tensor).copy())
-        # The size of an integer weight is in one reader's scale; convolutions that share one in float share what expands it.
+        # The size of an integer weight is in one reader's scale; in float, convolutions share what expands theirs.
         return packed(weight, sized=by_channel and (readers == 1 or node.op_type == "Conv"))
 
     def unpack(self, node: Any, weight: str, found: Packed) -> str:

@@ -33,7 +33,7 @@ from export.functional import as_translated, in_functions
 from export.graph import Dynamic
 from export.layers import port_of
 from export.packed import store_packed
-from export.quantization.qdq import TRANSLATION, store_integers
+from export.quantization.qdq import TRANSLATION, read_by_channel, store_integers
 from export.quantization.saturation import pair_sums
 
 INPUT, OUTPUT = "image", "logits"
@@ -69,6 +69,8 @@ def to_onnx(
         raise ExportError(f"opset {style.opset} cannot be written; choose {OPSETS[0]} to {OPSETS[-1]}")
     model = _translated(net, example, style)
     store_integers(model)
+    if getattr(net, "meta", {}).get("fills_in"):
+        read_by_channel(model)
     _check_size(model, type(net).__name__)
     # Node metadata holds stack traces with this host's paths: not reproducible, and nobody's business.
     ir_passes.ClearMetadataAndDocStringPass()(model)

@@ -19,8 +19,10 @@ from compress.editing.precisions import bench, choice
 from compress.editing.precisions.bench import Bench, Names
 from compress.editing.precisions.choice import NOWHERE, Search, Trial, Wanted
 from compress.editing.precisions.program import Neighbours, Program, Unit
+from compress.editing.precisions.sensitivity import feared, lost
 from compress.editing.precisions.table import by_work, corrected, measured, us_of
 from compress.editing.precisions.units import Units, units_of
+from compress.errors import PassError
 from compress.measure.latency import Timing
 from compress.passes.int8 import Int8
 from compress.recipe import load
@@ -202,3 +204,17 @@ def test_what_was_chosen_for_a_runtime_is_saved_and_built_again(
     assert isinstance(again, Quantized) and again.assignment.by_runtime == chosen
     assert "decoder.0.0" in dict(again.in_float(openvino.RULES))
     assert "decoder.0.0" not in dict(again.in_float(onnxruntime.RULES))
+
+
+def test_of_two_that_lose_the_same_on_average_the_steady_one_is_surer() -> None:
+    before = np.ones((50, 2))
+    steady, lucky = before - 0.002, before - 0.002
+    lucky[::2, 0] -= 0.02
+    lucky[1::2, 0] += 0.02
+    assert math.isclose(lost(before, steady), lost(before, lucky), rel_tol=1e-6)
+    assert math.isclose(feared(before, steady), 0.002, rel_tol=1e-6)
+    assert 0.0045 < feared(before, lucky) < 0.0052
+    # Of one case nothing is known of chance, and no case is no answer.
+    assert math.isclose(feared(before[:1], steady[:1]), 0.002, rel_tol=1e-6)
+    with pytest.raises(PassError, match="no case holds"):
+        feared(before * np.nan, steady)

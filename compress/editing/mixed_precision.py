@@ -50,7 +50,7 @@ def not_coarser(quantized: Quantized, task: Task, word: str) -> tuple[str, ...]:
     images = [torch.from_numpy(image) for image in task.data.images(cases[: LOOKED_AT // 2])]
     with torch.inference_mode():
         wanted = [quantized.graph(image) for image in images]
-        exact, rounded = (squared_error(quantized.placed(rules), images, wanted) for rules in (eight, safe))
+        exact, rounded = (squared_error(quantized.simulated(rules), images, wanted) for rules in (eight, safe))
     ratio = rounded / max(exact, 1e-30)
     done = (
         f"{word}: {sum(coarser.values())} output channels in {len(coarser)} layers have coarser steps than 8 bits "
@@ -59,10 +59,10 @@ def not_coarser(quantized: Quantized, task: Task, word: str) -> tuple[str, ...]:
     if ratio <= SUSPECT:
         task.note(done)
         return ()
-    before_NK = dice_of(quantized.placed(eight), task, "calibration")
+    before_NK = dice_of(quantized.simulated(eight), task, "calibration")
 
     def with_these(kept: Sequence[str]) -> np.ndarray:
-        return dice_of(with_exact(quantized, kept).placed(safe), task, "calibration")
+        return dice_of(with_exact(quantized, kept).simulated(safe), task, "calibration")
 
     all_coarser_NK = with_these(())
     whole = lost(before_NK, all_coarser_NK, word)
@@ -71,7 +71,7 @@ def not_coarser(quantized: Quantized, task: Task, word: str) -> tuple[str, ...]:
         return ()
     with torch.inference_mode():
         errors = {
-            layer: squared_error(with_exact(quantized, [layer]).placed(safe), images, wanted)
+            layer: squared_error(with_exact(quantized, [layer]).simulated(safe), images, wanted)
             for layer in bar(list(coarser), "looking for layers that need 8 bits", len(coarser))
         }
     ranked = sorted(coarser, key=errors.__getitem__)

@@ -42,6 +42,8 @@ RULES = Rules(
     one_scale_concat=False,
     transposed_as_convolution=True,
     pairs_in_16_bits=True,
+    sums_with_bias=True,
+    fills_in=True,
 )
 
 
@@ -147,7 +149,10 @@ class OnnxRuntime:
 
 def _dequantized(codes: NDArray[Any], node: onnx.NodeProto, stored: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     scale, zero = (stored[name] for name in node.input[1:3])
-    return (codes.astype(np.float32) - np.float32(zero)) * scale
+    if scale.ndim:
+        # A scale for each channel.
+        scale, zero = (each.reshape(1, -1, *[1] * (codes.ndim - 2)) for each in (scale, zero))
+    return (codes.astype(np.float32) - zero.astype(np.float32)) * scale
 
 
 def answers(model: bytes, images: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[Any]]:

@@ -42,6 +42,7 @@ from export.quantization.carriers import (
 from export.quantization.extremes import of_extremes
 from export.quantization.integer_weights import grid_constants, quantize_weights
 from export.quantization.learnt import NOTHING, Learnt
+from export.quantization.places import wants_places
 from export.quantization.qdq import PAIR
 from export.quantization.rules import Rules
 from export.quantization.saturation import depthwise
@@ -96,6 +97,7 @@ def place(
             _quantize_tensor(graph, name, span, rules)
     read_stretched(graph)
     clean(graph)
+    graph.meta["fills_in"] = rules.fills_in
     graph.meta["integers_in_bits"] = rules.reads_bits
     return graph
 
@@ -154,6 +156,8 @@ def _why_of_runtime(
     """Why its runtime wants it in float."""
     if rules.outputs and any(_operator_in_float(user, keep_float) for user in fused_end(node).users):
         return "what reads it stays in float: this runtime has integer kernels only for what puts out integers"
+    if rules.outputs and any(map(wants_places, fused_end(node).users)):
+        return "where its largest values lie is looked for (unpooling), and of integers many are equal"
     # Where a convolution runs in integers only between two pairs, that of the logits cannot.
     if rules.outputs and fused_end(node) in _logits(graph):
         return "it puts out the logits: this runtime has integer kernels only for what puts out integers"
@@ -298,6 +302,7 @@ def _quantize_tensor(graph: fx.GraphModule, name: str, span: Range, rules: Rules
         user
         for user in node.users
         if user.op != "output" and user.target is not aten.sym_size.int and IN_FLOAT not in user.meta
+        if not wants_places(user)
     ]
     pair.args = (node, *constants, 0)
     for reader in readers:

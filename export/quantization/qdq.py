@@ -108,3 +108,67 @@ def store_integers(model: ir.Model) -> int:
             model.graph.initializers.pop(weights.name, None)
         stored += 1
     return stored
+
+
+def read_by_channel(model: ir.Model) -> int:
+    """Have layers with weights in float read integers with a scale for each channel, all alike; returns how many.
+
+    ONNX Runtime puts a layer between two pairs into integers by itself, all of its weights with one scale
+    (core/optimizer/qdq_transformer/weight_bias_quantization.cc), but only where what it reads has one scale, too.
+    """
+    found = [node for node in model.graph if _is_float_layer(node) and _leads_to_integers(node)]
+    return sum(_reads_by_channel(model, node) for node in found)
+
+
+def _is_float_layer(node: ir.Node) -> bool:
+    plain = node.op_type in ("Conv", "ConvTranspose", "Gemm")
+    return plain and node.inputs[1] is not None and node.inputs[1].is_initializer()
+
+
+def _leads_to_integers(node: ir.Node) -> bool:
+    readers = [use.node for use in node.outputs[0].uses()]
+    if len(readers) != 1 or node.outputs[0].is_graph_output():
+        return False
+    (reader,) = readers
+    return reader.op_type == "QuantizeLinear" or (reader.op_type in ("Relu", "Clip") and _leads_to_integers(reader))
+
+
+def _reads_by_channel(model: ir.Model, node: ir.Node) -> bool:
+    before = None if node.inputs[0] is None else node.inputs[0].producer()
+    channels = _channels_read(node)
+    if before is None or before.op_type != "DequantizeLinear" or channels < 2:
+        return False
+    codes, scale, zero = before.inputs
+    values = [None if each is None else ir.convenience.get_const_tensor(each) for each in (scale, zero)]
+    stored = [_repeated(model, value.numpy(), channels) for value in values if value is not None]
+    if len(stored) < 2:
+        return False
+    read = ir.node("DequantizeLinear", [codes, *stored], {"axis": 1})
+    read.outputs[0].name, read.name = f"{node.outputs[0].name}.read", f"{node.name}.read"
+    read.outputs[0].shape, read.outputs[0].dtype = before.outputs[0].shape, ir.DataType.FLOAT
+    model.graph.insert_before(node, read)
+    node.replace_input_with(0, read.outputs[0])
+    if not before.outputs[0].uses():
+        model.graph.remove(before, safe=True)
+    return True
+
+
+def _channels_read(node: ir.Node) -> int:
+    assert node.inputs[1] is not None and node.inputs[1].const_value is not None
+    sides = node.inputs[1].const_value.shape
+    if node.op_type == "Conv":
+        return int(sides[1]) * node.attributes.get_int("group", 1)  # type: ignore[arg-type]
+    return int(sides[1 if node.op_type == "Gemm" and node.attributes.get_int("transB", 0) else 0])  # type: ignore[arg-type]
+
+
+def _repeated(model: ir.Model, value: np.ndarray[Any, Any], channels: int) -> ir.Value:
+    number = len(model.graph.initializers)
+    while f"by_channel_{number}" in model.graph.initializers:
+        number += 1
+    name = f"by_channel_{number}"
+    constant = ir.Value(
+        name=name, const_value=ir.tensor(np.full(channels, value.reshape(-1)[0], value.dtype), name=name)
+    )
+    constant.shape, constant.dtype = ir.Shape([channels]), ir.DataType.from_numpy(value.dtype)
+    model.graph.initializers[name] = constant
+    return constant

@@ -15,6 +15,7 @@ from export.quantization.learnt import NOTHING, Grid, Learnt
 from export.quantization.placement import float_layers, place
 from export.quantization.rules import Rules
 from export.quantization.scales import Range
+from export.quantization.simulation import as_computed
 from export.quantization.stretch import Narrow, narrow_inputs
 
 # What every runtime has in common: integers into each convolution. For looking at the effect in torch only.
@@ -84,6 +85,10 @@ class Quantized(nn.Module):
         graph.meta["assigned_by"] = self.assignment.word
         return graph
 
+    def simulated(self, rules: Rules) -> fx.GraphModule:
+        """The network in torch as a runtime computes it: what `placed` is written for, not to be written itself."""
+        return as_computed(self.placed(rules), rules)
+
     def layers(self, rules: Rules) -> dict[str, int]:
         """How many convolutions and linear layers run in integers and in float under these rules."""
         in_float = len(self.in_float(rules))
@@ -115,7 +120,7 @@ class Quantized(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         if self._simulated is None:
             # Not a submodule: its tensors are copies, and must not appear in the state dict.
-            object.__setattr__(self, "_simulated", self.placed(_SIMULATION))
+            object.__setattr__(self, "_simulated", self.simulated(_SIMULATION))
         assert self._simulated is not None
         return self._simulated(image)
 

@@ -43,6 +43,12 @@ class Rules:
     pairs_in_16_bits: bool = False
     """On some processors the runtime adds products of two neighbours in 16 bits: weights then get steps with which
     no such sum is cut off (export/quantization/saturation.py)."""
+    sums_with_bias: bool = False
+    """Whether a layer's bias is rounded to the grid of its sums, to be added up with them in integers; otherwise it is
+    added in float."""
+    fills_in: bool = False
+    """Whether the runtime puts a layer in float, between pairs of one scale, into integers by itself: then such a layer
+    reads through a scale for each channel, all alike, which keeps it in float."""
     least_channels: int = 0
     """Convolutions with fewer input or output channels stay in float."""
     reads_bits: bool = True

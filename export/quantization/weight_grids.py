@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, fx
 
+from export import packed as packing
 from export.graph import CONVS, bias_of, convolutions, groups_of, layer_name, weight_of
-from export.quantization import bits as packing
 from export.quantization.carriers import source_of
 from export.quantization.integer_weights import by_output
 from export.quantization.learnt import Grid, weight_path

@@ -143,9 +143,9 @@ class Ladder:
         wanted = [self.graph(image) for image in self.held_back]
         found = []
         for rules in on_cpus():
-            placed = quantized.placed(rules)
+            simulated = quantized.simulated(rules)
             errors = [
-                float((placed(image) - logits).square().mean())
+                float((simulated(image) - logits).square().mean())
                 for image, logits in zip(self.held_back, wanted, strict=True)
             ]
             found.append(sum(errors))

@@ -14,7 +14,7 @@ import numpy as np
 
 from compress.editing.precisions.bench import Bench, Names, assigned, target_on, with_units
 from compress.editing.precisions.program import Choice, Neighbours, Program, Unit
-from compress.editing.precisions.sensitivity import Errors, dice_of, errors_of, lost, percent
+from compress.editing.precisions.sensitivity import Errors, dice_of, errors_of, feared, lost, percent
 from compress.editing.precisions.table import Table, by_work, corrected, measured, us_of
 from compress.editing.precisions.units import Units, units_of
 from compress.errors import PassError
@@ -154,20 +154,25 @@ class Search:
 
     def drop(self, in_float: Names) -> float:
         """The Dice that is lost on the validation cases, integers simulated in torch as this runtime has them."""
-        if self.before_NK is None:
-            return 0.0
-        if in_float not in self._drops:
-            net = with_units(self.quantized, self.rules, in_float).placed(self.rules)
-            self._drops[in_float] = lost(self.before_NK, dice_of(net, self.task), self.word)
-        return self._drops[in_float]
+        return 0.0 if self.before_NK is None else lost(self.before_NK, self._dice(in_float), self.word)
+
+    def _dice(self, in_float: Names) -> np.ndarray:
+        if in_float not in self._known:
+            net = with_units(self.quantized, self.rules, in_float).simulated(self.rules)
+            self._known[in_float] = dice_of(net, self.task)
+        return self._known[in_float]
 
     @cached_property
-    def _drops(self) -> dict[Names, float]:
+    def _known(self) -> dict[Names, np.ndarray]:
         return {}
 
     def holds(self, in_float: Names, share: float = 1.0) -> bool:
-        """Whether no more is lost than may be, or than a share of that."""
-        return self.wanted.max_drop is None or self.drop(in_float) <= share * self.wanted.max_drop
+        """Whether no more is lost than may be, or than a share of that; of a mixture not by luck either."""
+        if self.wanted.max_drop is None or self.before_NK is None:
+            return True
+        if in_float == NOWHERE:
+            return self.drop(in_float) <= share * self.wanted.max_drop
+        return feared(self.before_NK, self._dice(in_float), self.word) <= share * self.wanted.max_drop
 
     def _built(self, bench: Bench) -> Names:
         """The fastest choice, built: predicted, timed, scored, and searched again where either was wrong."""
@@ -272,10 +277,7 @@ def tried(bench: Bench, search: Search, choice: Names, table: Table) -> Trial:
     integers_ms, float_ms, ms = bench.ms([NOWHERE, search.every, choice])
     at_ends = [us_of(table, search.units, names) / 1000 for names in (NOWHERE, search.every)]
     scale = (integers_ms + float_ms) / max(sum(at_ends), 1e-9)
-    drop = None
-    if search.before_NK is not None:
-        with bench.opened(choice) as infer:
-            drop = lost(search.before_NK, dice_of(infer, search.task), search.word)
+    drop, holds = _lost_as_built(bench, search, choice)
     return Trial(
         choice=choice,
         ms=ms,
@@ -284,8 +286,19 @@ def tried(bench: Bench, search: Search, choice: Names, table: Table) -> Trial:
         float_ms=float_ms,
         scale=scale,
         lost=drop,
-        holds=drop is None or search.wanted.max_drop is None or drop <= search.wanted.max_drop,
+        holds=holds,
     )
+
+
+def _lost_as_built(bench: Bench, search: Search, choice: Names) -> tuple[float | None, bool]:
+    """What the artifact loses on the validation cases, and whether it may; None where it is not asked."""
+    if search.before_NK is None or search.wanted.max_drop is None:
+        return None, True
+    with bench.opened(choice) as infer:
+        after_NK = dice_of(infer, search.task)
+    drop = lost(search.before_NK, after_NK, search.word)
+    most = drop if choice == NOWHERE else feared(search.before_NK, after_NK, search.word)
+    return drop, most <= search.wanted.max_drop
 
 
 def program_of(units: Units, errors: Errors | None, table: Table) -> Program:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ def errors_of(quantized: Quantized, units: Units, rules: Rules, task: Task) -> E
     wanted = [quantized.graph(image) for image in images]
 
     def error(in_float: Sequence[str]) -> float:
-        return squared_error(with_units(quantized, rules, frozenset(in_float)).placed(rules), images, wanted)
+        return squared_error(with_units(quantized, rules, frozenset(in_float)).simulated(rules), images, wanted)
 
     every = units.names
     alone = {
@@ -89,11 +90,21 @@ def lost(before_NK: np.ndarray, after_NK: np.ndarray, word: str) -> float:
     Raises:
         PassError: if there is no such case.
     """
+    return max(float(each.mean()) for each in _drops(before_NK, after_NK, word))
+
+
+def feared(before_NK: np.ndarray, after_NK: np.ndarray, word: str) -> float:
+    """The same, and a standard error more: what is chosen of many because it loses little has been lucky, too."""
+    return max(
+        float(each.mean() + each.std() / math.sqrt(max(each.size - 1, 1))) for each in _drops(before_NK, after_NK, word)
+    )
+
+
+def _drops(before_NK: np.ndarray, after_NK: np.ndarray, word: str) -> list[np.ndarray]:
     drops = [each[np.isfinite(each)] for each in (before_NK - after_NK).T]
-    means = [float(each.mean()) for each in drops if each.size]
-    if not means:
+    if not any(each.size for each in drops):
         raise PassError(f"{word}: no case holds anything of any class, so that no drop can be measured")
-    return max(means)
+    return [each for each in drops if each.size]
 
 
 def percent(share: float) -> str:
