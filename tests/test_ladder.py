@@ -14,9 +14,10 @@ import torch
 from conftest import write_recipe
 from onnx import TensorProto
 from torch import Tensor, nn
-from zoo import C, body, conv, example, image, made, quantized
+from zoo import C, body, conv, example, image, made, written
 
 from compress.editing.calibration import calibrated
+from compress.editing.integers import effort
 from compress.editing.integers.effort import with_weights
 from compress.editing.integers.equalization import equalized, joined
 from compress.editing.integers.regions import MOST_LAYERS, regions
@@ -32,6 +33,7 @@ from compress.storage.description import Description
 from compress.storage.weights import load_net, save_net
 from compress.task import Task
 from compress.train.learned_steps import SAFE, LearnedSteps
+from export.artifact import Artifact
 from export.backends import onnxruntime, openvino, tensorrt
 from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
@@ -166,12 +168,14 @@ def test_a_corrected_bias_takes_back_what_rounding_adds_on_average() -> None:
     assert bias(corrected) < 0.6 * bias(plain)
 
 
-def test_what_was_learnt_is_kept_with_the_network(tmp_path: Path, task: Task) -> None:
+def test_what_was_learnt_is_kept_with_the_network(tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effort, "Rounding", lambda steps, seed: Rounding(steps=20, seed=seed))
     task, notes = noted(task)
     net = Int8(effort="best")(task.net, task)
     assert isinstance(net, Quantized)
     told = [note for note in notes if "cases held back" in note]
     assert len(told) >= 2 and all("times that before" in note for note in told)
+    assert net.learnt.grids, "rounding was learnt"
     save_net(net, Description(network=net.description), tmp_path / "net.safetensors")
     again = load_net(tmp_path / "net.safetensors")
     assert isinstance(again, Quantized)
@@ -180,8 +184,6 @@ def test_what_was_learnt_is_kept_with_the_network(tmp_path: Path, task: Task) ->
 
 
 def test_a_rung_that_does_not_help_is_left_out_and_said_so(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    from compress.editing.integers import effort
-
     def spoiled(*_: Any) -> dict[str, Tensor]:
         graph = folded_graph(task.net, task.example, ())
         return {
@@ -196,8 +198,21 @@ def test_a_rung_that_does_not_help_is_left_out_and_said_so(task: Task, monkeypat
     assert net(task.example).abs().max() > 0.1
 
 
+@pytest.fixture(scope="module")
+def eight_bits(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """Bytes of the integers of a file with weights of 8 bits."""
+    whole = written("unet", tmp_path_factory.mktemp("whole") / "whole.onnx", openvino.RULES)
+    return bytes_of_integers(whole)
+
+
+def bytes_of_integers(artifact: Artifact) -> int:
+    return sum(tensor.ByteSize() for tensor in onnx.load(artifact.path).graph.initializer if "int" in tensor.name)
+
+
 @pytest.mark.parametrize(("bits", "opset"), [(4, 18), (4, 21), (2, 21)])
-def test_a_file_with_weights_of_few_bits_opens_everywhere_and_is_smaller(bits: int, opset: int, tmp_path: Path) -> None:
+def test_a_file_with_weights_of_few_bits_opens_everywhere_and_is_smaller(
+    bits: int, opset: int, eight_bits: int, tmp_path: Path
+) -> None:
     graph, ranges, _ = calibration("unet")
     grids = weight_grids(graph, integer_layers(graph, ()), ranges, lambda _: bits, openvino.RULES)
     net = Quantized(graph, ranges, (), learnt=Learnt(grids=grids))
@@ -211,10 +226,7 @@ def test_a_file_with_weights_of_few_bits_opens_everywhere_and_is_smaller(bits: i
         types[runtime.__class__.__name__] = {tensor.data_type for tensor in onnx.load(artifact.path).graph.initializer}
         codes = [each for each in unpacked(onnx.load(artifact.path)).graph.initializer if each.name.endswith("int8")]
         assert codes and all(each.doc_string in (str(bits), "2") for each in codes)
-    whole = to_onnx(quantized("unet").placed(openvino.RULES), image(), tmp_path / "whole.onnx", Style(opset=opset))
-    stored = sum(tensor.ByteSize() for tensor in onnx.load(artifact.path).graph.initializer if "int" in tensor.name)
-    eight = sum(tensor.ByteSize() for tensor in onnx.load(whole.path).graph.initializer if "int" in tensor.name)
-    assert stored < 0.75 * eight
+    assert bytes_of_integers(artifact) < 0.75 * eight_bits
     assert (TensorProto.INT4 in types["OnnxRuntime"]) == (bits == 4 and opset == 21)
     # OpenVINO expands bytes in every inference, and computes the layer in float.
     assert TensorProto.INT4 in types["OpenVino"]
