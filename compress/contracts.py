@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
-from compress.data.dataset.cases import Role
-from compress.task import Task
-from export.modules import Precision
+    from compress.data.dataset.cases import Role
+    from compress.task import Task
+    from export.modules import Precision
 
 
 class Pass(Protocol):

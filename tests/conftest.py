@@ -24,6 +24,7 @@ from compress.networks.unet import UNet
 from compress.storage.description import Description
 from compress.storage.weights import save_net
 from compress.train.losses.sum import DiceCrossEntropy
+from export.artifact import Artifact
 from export.remote.conversation import close_all
 
 # Tests that run beside each other have a thread each.
@@ -93,6 +94,15 @@ def tower(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("SEGPRESS_SSH", server.ssh)
     yield server
     close_all()
+
+
+@pytest.fixture(scope="session")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A U-Net of one class as ONNX."""
+    # Only here: it imports what few tests need.
+    from zoo import written
+
+    return written("unet of one class", tmp_path_factory.mktemp("onnx") / "net.onnx").sealed()
 
 
 def blob(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

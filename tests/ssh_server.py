@@ -127,18 +127,23 @@ class Server:
 
 @contextmanager
 def served(folder: Path, environment: Mapping[str, str] | None = None, lines: tuple[str, ...] = ()) -> Iterator[Server]:
-    """A server that runs as long as this is open."""
+    """A server that runs as long as this is open; a Python there has no OpenVINO unless PYTHONPATH is taken away."""
     if os.geteuid() == 0:
         # It separates privileges where it has any.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     cache = folder / "cache there"
+    # Each runner imports the runtimes that it finds, to tell of them, and this one takes longest.
+    few = folder / "few"
+    few.mkdir()
+    (few / "openvino.py").write_text("raise ModuleNotFoundError(\"No module named 'openvino'\")\n")
     server = Server(
         folder=folder,
         port=_free_port(),
         home=cache / "segpress",
         environment={
             "XDG_CACHE_HOME": str(cache),
+            "PYTHONPATH": str(few),
             # Tests that run beside each other have servers of their own, and would wait for each other.
             "SEGPRESS_LOCKS": str(folder),
             **lesser_cpu(),

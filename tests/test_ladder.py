@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zoo import C, body, conv, example, image, made, written
 
 from compress.editing.calibration import calibrated
+from compress.editing.integers import effort
 from compress.editing.integers.effort import with_weights
 from compress.editing.integers.equalization import equalized, joined
 from compress.editing.integers.regions import MOST_LAYERS, regions
@@ -167,12 +168,14 @@ def test_a_corrected_bias_takes_back_what_rounding_adds_on_average() -> None:
     assert bias(corrected) < 0.6 * bias(plain)
 
 
-def test_what_was_learnt_is_kept_with_the_network(tmp_path: Path, task: Task) -> None:
+def test_what_was_learnt_is_kept_with_the_network(tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effort, "Rounding", lambda steps, seed: Rounding(steps=20, seed=seed))
     task, notes = noted(task)
     net = Int8(effort="best")(task.net, task)
     assert isinstance(net, Quantized)
     told = [note for note in notes if "cases held back" in note]
     assert len(told) >= 2 and all("times that before" in note for note in told)
+    assert net.learnt.grids, "rounding was learnt"
     save_net(net, Description(network=net.description), tmp_path / "net.safetensors")
     again = load_net(tmp_path / "net.safetensors")
     assert isinstance(again, Quantized)
@@ -181,8 +184,6 @@ def test_what_was_learnt_is_kept_with_the_network(tmp_path: Path, task: Task) ->
 
 
 def test_a_rung_that_does_not_help_is_left_out_and_said_so(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    from compress.editing.integers import effort
-
     def spoiled(*_: Any) -> dict[str, Tensor]:
         graph = folded_graph(task.net, task.example, ())
         return {

@@ -55,6 +55,7 @@ def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times of toys decide nothing here."""
     monkeypatch.setattr(bench, "TIMING", Timing(samples=10, seconds=0.2, warm_up=0.0))
     monkeypatch.setattr(choice, "ROUNDS", 3)
+    monkeypatch.setattr(choice, "REBUILT", 1)
 
 
 def test_the_layers_that_integers_hurt_stay_in_float(task: Task) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import ssh_server
+from over_ssh import ends, is_running
 from ssh_server import Server
-from test_remote import ends, is_running
 from test_trtexec import FAKES, fake_trtexec
 
 from compress.measure.row import Row

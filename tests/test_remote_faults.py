@@ -18,8 +18,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from over_ssh import LIAR, is_running, python_with, script, target
 from ssh_server import Server
-from test_remote import LIAR, is_running, python_with, script, target
 
 from compress.cache import Cache
 from compress.errors import SurroundingsError

@@ -11,8 +11,9 @@ from compress.measure.segmentation import Scoring
 from compress.recipe.entries import Entries
 from compress.recipe.network import read_data, read_network
 from compress.recipe.options import nearest
-from compress.recipe.recipe import KEYS, OPSETS, Recipe, other_dims
+from compress.recipe.recipe import OPSETS, Recipe, other_dims
 from compress.recipe.steps import read_compare, read_gates, read_passes, read_postprocess
+from compress.recipe.yaml_file import KEYS
 from compress.storage.description import shape_of
 from compress.train.training import Training
 from export.device import Device

@@ -30,22 +30,6 @@ from export.device import Device
 from export.devices.cpu import CPU
 from export.graph import Dynamic
 
-KEYS = (
-    "name",
-    "seed",
-    "network",
-    "data",
-    "passes",
-    "compare",
-    "postprocess",
-    "opset",
-    "dynamic",
-    "devices",
-    "gates",
-    "scoring",
-    "latency",
-    "train",
-)
 OPSETS = range(18, 24)
 
 

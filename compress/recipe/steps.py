@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from compress.contracts import Pass
 from compress.gates.judging.gate import Gate
-from compress.postprocess.applying.chain import out_of_order
 from compress.recipe.entries import Entries
 from compress.recipe.options import option_names
-from export.modules import Precision
 from export.reach import word_of
 from export.registry import named, words
+
+if TYPE_CHECKING:
+    from compress.contracts import Pass
+    from export.modules import Precision
 
 RENAMED: Mapping[str, Mapping[str, str]] = {
     "int8": {"keep_float": "keep", "most_drop": "max_drop"},
@@ -64,6 +65,9 @@ def _out_of_order(passes: Mapping[int, tuple[str, Pass]], where: str) -> Iterato
 
 def read_postprocess(entries: Entries, text: dict[str, Any]) -> list[tuple[str, Any]]:
     """What is done to answers before they are scored, each step with its word."""
+    # Only here: it applies the steps with torch, without which gates are read.
+    from compress.postprocess.applying.chain import out_of_order
+
     made = _made(entries, entries.listed("postprocess", text), "postprocess", "compress.postprocess", "step")
     entries.mistakes += out_of_order(made)
     return list(made.values())

@@ -9,7 +9,23 @@ from typing import Any
 import yaml
 
 from compress.errors import RecipeError
-from compress.recipe.recipe import KEYS
+
+KEYS = (
+    "name",
+    "seed",
+    "network",
+    "data",
+    "passes",
+    "compare",
+    "postprocess",
+    "opset",
+    "dynamic",
+    "devices",
+    "gates",
+    "scoring",
+    "latency",
+    "train",
+)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
