@@ -213,10 +213,10 @@ def test_of_two_that_lose_the_same_on_average_the_steady_one_is_surer() -> None:
     steady, lucky = before - 0.002, before - 0.002
     lucky[::2, 0] -= 0.02
     lucky[1::2, 0] += 0.02
-    assert math.isclose(lost(before, steady), lost(before, lucky), rel_tol=1e-6)
-    assert math.isclose(feared(before, steady), 0.002, rel_tol=1e-6)
-    assert 0.0045 < feared(before, lucky) < 0.0052
+    assert math.isclose(lost(before, steady, "int8"), lost(before, lucky, "int8"), rel_tol=1e-6)
+    assert math.isclose(feared(before, steady, "int8"), 0.002, rel_tol=1e-6)
+    assert 0.0045 < feared(before, lucky, "int8") < 0.0052
     # Of one case nothing is known of chance, and no case is no answer.
-    assert math.isclose(feared(before[:1], steady[:1]), 0.002, rel_tol=1e-6)
+    assert math.isclose(feared(before[:1], steady[:1], "int8"), 0.002, rel_tol=1e-6)
     with pytest.raises(PassError, match="no case holds"):
-        feared(before * np.nan, steady)
+        feared(before * np.nan, steady, "int8")
