@@ -188,9 +188,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data") / "blobs", counts)
 
 
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-level U-Net of width 8 that has learnt the blobs, as safetensors with its description."""
+def shared(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
+    """A place that is the same for every process that tests run in."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+
+
+def trained() -> torch.nn.Module:
+    """A two-level U-Net of width 8 that has learnt the blobs."""
     torch.manual_seed(0)
     net = UNet(classes=3, width=8, depth=2)()
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
@@ -203,18 +208,23 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    network = {"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2}}
-    save_net(
-        net.eval(),
-        Description(
-            network=network,
-            classes=("background", "square", "disc"),
-            normalization=Normalization(mean=(0.45,), std=(0.2,)),
-            size=(SIZE, SIZE),
-        ),
-        path,
-    )
+    return net.eval()
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small trained U-Net as safetensors with its description, the same for every process that tests run in."""
+    path = shared(tmp_path_factory, "weights") / "tiny.safetensors"
+    with FileLock(f"{path.parent}.lock"):
+        if not path.with_suffix(".json").is_file():
+            path.parent.mkdir(exist_ok=True)
+            description = Description(
+                network={"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2}},
+                classes=("background", "square", "disc"),
+                normalization=Normalization(mean=(0.45,), std=(0.2,)),
+                size=(SIZE, SIZE),
+            )
+            save_net(trained(), description, path)
     return path
 
 
@@ -224,8 +234,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, folder: Path, weights: Path) 
     # Only here: it imports what few tests need.
     from whole_run import finished
 
-    base = tmp_path_factory.getbasetemp()
-    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    place = shared(tmp_path_factory, "finished")
     with FileLock(f"{place}.lock"):
         if not (place / "out" / "manifest.json").is_file():
             place.mkdir(exist_ok=True)
