@@ -27,8 +27,22 @@ from compress.train.losses.sum import DiceCrossEntropy
 from export.artifact import Artifact
 from export.remote.conversation import close_all
 
+
+def on_a_processor_of_its_own(worker: str) -> None:
+    """Keep a worker of pytest-xdist, and what it starts, on one processor.
+
+    A runtime takes a thread for each processor that its process may use, and threads that wait for one another spin:
+    of workers that share their processors, each would spend them on waiting for the others.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        processors = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw")) % len(processors)]})
+
+
 # Tests that run beside each other have a thread each.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    on_a_processor_of_its_own(os.environ["PYTEST_XDIST_WORKER"])
 
 # What torch and its exporter hold for good is millions of objects, which every collection would look through.
 gc.freeze()
@@ -174,9 +188,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data") / "blobs", counts)
 
 
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-level U-Net of width 8 that has learnt the blobs, as safetensors with its description."""
+def shared(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
+    """A place that is the same for every process that tests run in."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+
+
+def trained() -> torch.nn.Module:
+    """A two-level U-Net of width 8 that has learnt the blobs."""
     torch.manual_seed(0)
     net = UNet(classes=3, width=8, depth=2)()
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
@@ -189,18 +208,23 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    network = {"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2}}
-    save_net(
-        net.eval(),
-        Description(
-            network=network,
-            classes=("background", "square", "disc"),
-            normalization=Normalization(mean=(0.45,), std=(0.2,)),
-            size=(SIZE, SIZE),
-        ),
-        path,
-    )
+    return net.eval()
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small trained U-Net as safetensors with its description, the same for every process that tests run in."""
+    path = shared(tmp_path_factory, "weights") / "tiny.safetensors"
+    with FileLock(f"{path.parent}.lock"):
+        if not path.with_suffix(".json").is_file():
+            path.parent.mkdir(exist_ok=True)
+            description = Description(
+                network={"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2}},
+                classes=("background", "square", "disc"),
+                normalization=Normalization(mean=(0.45,), std=(0.2,)),
+                size=(SIZE, SIZE),
+            )
+            save_net(trained(), description, path)
     return path
 
 
@@ -210,8 +234,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, folder: Path, weights: Path) 
     # Only here: it imports what few tests need.
     from whole_run import finished
 
-    base = tmp_path_factory.getbasetemp()
-    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    place = shared(tmp_path_factory, "finished")
     with FileLock(f"{place}.lock"):
         if not (place / "out" / "manifest.json").is_file():
             place.mkdir(exist_ok=True)
@@ -226,7 +249,7 @@ def recipe(tmp_path: Path, folder: Path, weights: Path) -> dict[str, object]:
         "name": "tiny",
         "network": {"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2, "weights": str(weights)}},
         "data": {"folder": {"root": str(folder), "size": [SIZE, SIZE]}},
-        "passes": [{"int8": {"calibrate": 8, "method": "min_max"}}],
+        "passes": [{"int8": {"calibrate": 8, "effort": "fast"}}],
         "latency": {"samples": 10, "seconds": 0.2, "warm_up": 0, "threads": 1},
     }
 
