@@ -170,8 +170,8 @@ def _page(found: Mapping[str, Mapping[str, Measured]], worst: str, bench: Bench)
                 "",
                 f"## What {worst} loses, and what brings it back",
                 "",
-                f"`train: {{{options}}}`. The last column is the share of what `fast` loses that `train` does not; over "
-                "100 % where training improved the network itself, which learns from the masks, too.",
+                f"`train: {{{options}}}`. The last column is the share of what `fast` loses that `train` does not; "
+                "over 100 % where training improved the network itself, which learns from the masks, too.",
                 "",
                 "| runtime | `fast` | `normal` | `train` | brought back |",
                 "|---|---|---|---|---|",
