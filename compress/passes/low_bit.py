@@ -29,6 +29,7 @@ from export.quantization.carriers import source_of
 from export.quantization.learnt import Grid
 from export.quantization.range_estimators import least_squared_error
 from export.quantization.saturation import depthwise
+from export.quantization.weight_grids import integer_layers
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -71,6 +72,8 @@ class LowBit:
         graph = folded_graph(net, task.example, task.dynamic)
         check_keep(self.keep, [layer_name(node) for node in convolutions(graph)], "low_bit")
         wide = _wide(graph)
+        if not any(layer_name(node) not in wide for node in integer_layers(graph, self.keep)):
+            raise PassError(f"low_bit: no layer is left whose weights could have {self.bits} bits; name fewer in keep")
         ladder = Ladder(
             word="low_bit",
             graph=graph,
@@ -82,8 +85,6 @@ class LowBit:
             steps=self.steps,
         )
         quantized = ladder.climbed("best")
-        if not any(grid.bits == self.bits for grid in quantized.learnt.grids.values()):
-            raise PassError(f"low_bit: no layer is left whose weights could have {self.bits} bits; name fewer in keep")
         if self.train is not None:
             quantized = trained("low_bit", self.train, quantized, task, ladder.bits)
         task.note(_told(quantized.learnt.grids.values(), self.bits, wide))
