@@ -19,6 +19,7 @@ from export.backends.onnxruntime import OnnxRuntime
 from export.backends.openvino import OpenVino
 from export.capture import folded_graph
 from export.graph import aten
+from export.quantization.assignment import Assignment
 from export.quantization.qdq import PAIR
 from export.quantization.quantized import Quantized
 from export.to_onnx import Parity, to_onnx
@@ -97,7 +98,7 @@ class Kept(nn.Module):
 def test_a_layer_kept_in_float_between_integers_is_in_float(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     graph = folded_graph(Kept(kind).eval(), image(), ())
-    net = Quantized(graph, calibrated(graph, [image(1)], None, 1), ("kept",))
+    net = Quantized(graph, calibrated(graph, [image(1)], None, 1), Assignment(keep_float=("kept",)))
     artifact = to_onnx(net.placed(onnxruntime.RULES), image(), tmp_path / "net.onnx")
     ran = OnnxRuntime(threads=1).executed_precisions(artifact)
     assert ran == {"INT8": 2, "FP32": 2}
@@ -138,7 +139,7 @@ def by_comparisons() -> Quantized:
 
     torch.manual_seed(0)
     graph = folded_graph(Net().eval(), image(), ())
-    return Quantized(graph, calibrated(graph, [image(1)], None, 1), ())
+    return Quantized(graph, calibrated(graph, [image(1)], None, 1))
 
 
 def test_of_what_is_looked_up_onnxruntime_says_why_it_is_in_float() -> None:
