@@ -1,0 +1,200 @@
+"""Blocks that learn, each apart, to answer as the stretch that they may replace.
+
+Blockwise distillation: Li et al. 2020, DNA (arXiv 1911.13053); Molchanov et al. 2022, LANA (arXiv 2107.10624).
+
+A block begins with random features and a last convolution that is fitted to them by least squares; then all of its
+layers are trained. What comes in is always what the trained network gives, so that blocks need not wait for each other.
+
+Legend: B batch, C channels, S one or more axes of pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from compress.editing.activations import images
+from compress.editing.blocks.candidates import Candidate
+from compress.editing.blocks.seen import Error, Seen, seen_at
+from compress.editing.blocks.stretches import Stretch
+from compress.editing.layer_replacement import CONVS, TRANSPOSED
+from compress.editing.least_squares import LEAST, PLENTY, WIDEST, fit_layer
+from compress.train.augment import Augment
+from compress.train.batches import batches, view_cache
+from compress.train.plan import Plan
+from compress.train.precision import precision
+from compress.train.training import training_augmentation, training_data
+
+if TYPE_CHECKING:
+    from compress.task import Task
+
+FITTED = 16
+"""Train cases that the last convolution is fitted to."""
+CHECKED = 16
+"""Validation cases on which blocks are compared."""
+VIEWS = 4
+"""Ways in which each train case is augmented, at most: made anew for each stretch they would take most of the time."""
+RATE = 2e-3
+"""Peak learning rate of a block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """What the blocks of one network learn from."""
+
+    net: nn.Module
+    """The trained network, which does not change."""
+    task: Task
+    steps: int
+    folder: Path
+    """Where augmented cases lie, which are the same for every stretch."""
+
+    def learned(self, stretch: Stretch, found: Sequence[Candidate], step: Callable[[], None]) -> list[float]:
+        """Train the blocks of one stretch in place.
+
+        Args:
+            step: called after each step, for a progress bar.
+
+        Returns:
+            The error of each on validation cases, relative to how much the stretch's answers vary.
+        """
+        able = [each for each in found if each.body.last is not None]
+        for each in able:
+            self._begin(each)
+        begun, states = self._errors(stretch, able), [copy.deepcopy(each.block.state_dict()) for each in able]
+        self._train(stretch, able, step)
+        errors = dict(zip(found, self._errors(stretch, found), strict=True))
+        for each, error, state in zip(able, begun, states, strict=True):
+            if not errors[each] <= error:
+                each.block.load_state_dict(state)
+                errors[each] = error
+        return list(errors.values())
+
+    def _begin(self, candidate: Candidate) -> None:
+        """Set the statistics of its norms, then fit its last convolution to what they leave."""
+        body, last = nn.Sequential(*candidate.body.layers), _last(candidate)
+        cases = self.task.data.cases["train"][:FITTED]
+        settle(body, (seen.into for seen in self._seen(candidate.stretch, cases)))
+        if not _can_be_fitted(last):
+            return
+
+        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+            for seen in self._seen(candidate.stretch, cases):
+                with torch.no_grad():
+                    wanted = seen.wanted - seen.into if candidate.body.shortcut else seen.wanted
+                    yield body(seen.into.clone()), wanted
+
+        unknowns = last.weight[0].numel()
+        rows = math.ceil(max(LEAST, PLENTY * unknowns) / len(cases))
+        fit_layer(last, pairs(), candidate.stretch.name, "blocks", rows)
+
+    def _seen(self, stretch: Stretch, cases: Sequence[Any]) -> Iterator[Seen]:
+        return (seen_at(self.net, stretch, image) for image in images(self.task, cases))
+
+    def _errors(self, stretch: Stretch, found: Sequence[Candidate]) -> list[float]:
+        errors = [Error() for _ in found]
+        for seen in self._seen(stretch, self.task.data.cases["val"][:CHECKED]):
+            for each, error in zip(found, errors, strict=True):
+                with torch.no_grad():
+                    error.add(each.block.eval()(seen.into.clone()), seen.out)
+        return [error.share() for error in errors]
+
+    @cached_property
+    def _fabric(self) -> Fabric:
+        return Fabric(accelerator="auto", devices=1, precision=precision(self.net, self.task.data))
+
+    def _train(self, stretch: Stretch, found: Sequence[Candidate], step: Callable[[], None]) -> None:
+        fabric = self._fabric
+        self.net.to(fabric.device)
+        pupils = [_Pupil(each, self.steps, fabric) for each in found]
+        for image_BCS in islice(self._batches(), self.steps):
+            with fabric.autocast():
+                seen = seen_at(self.net, stretch, image_BCS.to(fabric.device))
+            for pupil in pupils:
+                pupil.learn(seen)
+            step()
+        for module in (self.net, *(each.block for each in found)):
+            module.to("cpu").eval()
+
+    def _batches(self) -> Iterator[Tensor]:
+        """Augmented train cases without end; a function of the seed alone, and the same for every stretch."""
+        data = training_data(self.task.data)
+        views = math.ceil(self.steps * data.batch / len(data.cases["train"]))
+        plan = Plan(
+            steps=self.steps,
+            rate=RATE,
+            augment=training_augmentation(Augment(), data),
+            views=min(VIEWS, views),
+        )
+        cache = view_cache(self.folder, plan, data)
+        return (batch.image_BCHW for epoch in count() for batch in batches(data, plan, epoch, self.task.seed, cache))
+
+
+class _Pupil:
+    """One block, and what its training needs."""
+
+    def __init__(self, candidate: Candidate, steps: int, fabric: Fabric) -> None:
+        self.block, self.fabric = candidate.block.to(fabric.device), fabric
+        self.tail = list(self.block.children())[-len(candidate.stretch.tail) :] if candidate.stretch.tail else []
+        self.parameters = list(self.block.parameters())
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=1e-4)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, max_lr=RATE, total_steps=steps + 1, pct_start=0.15
+        )
+
+    def learn(self, seen: Seen) -> None:
+        # BatchNorm has no variance over a single value.
+        self.block.train(seen.into.numel() > seen.into.shape[1])
+        for module in self.tail:
+            # Its statistics are those of the trained network, and stay.
+            module.eval()
+        with self.fabric.autocast():
+            answer = self.block(seen.into.clone())
+        spread = seen.out.float().var(unbiased=False).clamp_min(1e-12)
+        loss = (answer.float() - seen.out.float()).square().mean() / spread
+        if bool(torch.isfinite(loss)):
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.parameters, max_norm=5.0)
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+
+
+@torch.no_grad()
+def settle(body: nn.Module, inputs: Iterator[Tensor]) -> None:
+    """Give fresh batch norms the mean statistics of what they see."""
+    norms: list[Any] = [part for part in body.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        # Without a momentum they keep the mean of all batches.
+        norm.momentum = None
+        norm.train()
+    for into in inputs:
+        if into.shape[2:].numel() > 1:
+            body(into)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    body.eval()
+
+
+def _last(candidate: Candidate) -> Any:
+    return candidate.body.last
+
+
+def _can_be_fitted(layer: Any) -> bool:
+    if isinstance(layer, TRANSPOSED):
+        return True
+    return isinstance(layer, CONVS) and layer.groups == 1 and layer.weight[0].numel() <= WIDEST

@@ -1,0 +1,93 @@
+"""Blocks for all stretches of a network: those worth trying, trained and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from compress.editing.blocks.candidates import Candidate, candidates
+from compress.editing.blocks.choice import Budget, Priced, losses
+from compress.editing.blocks.stretches import Stretch
+from compress.editing.layer_replacement import SkippedSites
+from compress.networks.blocks.ends import Kind
+from compress.progress import steps
+from export.files import make_folder
+
+if TYPE_CHECKING:
+    from compress.task import Task
+
+LEAST = 0.01
+"""A block is worth trying where it saves this share of what the network costs."""
+LOOKED_AT = 8
+"""Validation cases on which the logits of networks with one block are compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What blocks are looked for with."""
+
+    net: nn.Module
+    task: Task
+    budget: Budget
+    kinds: Sequence[tuple[str, Kind]]
+    steps: int
+    """Of each block's training."""
+
+    def worth(self, found: Sequence[Stretch], kept: SkippedSites) -> list[tuple[Candidate, float]]:
+        """The blocks that save something, each with what it saves.
+
+        Raises:
+            PassError: if there are none, or they do not reach the budget.
+        """
+        price, least = self.budget.price, LEAST * self.budget.whole
+        made = [block for each in found for block in candidates(each, self.kinds, self.task.seed)]
+        worth = [pair for pair in zip(made, price.saved(made), strict=True) if pair[1] >= least]
+        for name in {each.name: None for each in found if each not in {block.stretch for block, _ in worth}}:
+            kept.add(name, f"no block there saves {LEAST:.0%} of what the network costs")
+        if not worth:
+            raise kept.nothing_done("no stretch was replaced")
+        self.budget.check(worth)
+        return worth
+
+    def learned(self, worth: Sequence[tuple[Candidate, float]]) -> list[Priced]:
+        """Every block trained, with its errors; those that were trained before are taken from where they are kept."""
+        errors = self._errors([each for each, _ in worth])
+        data = self.task.data
+        images = [torch.from_numpy(image) for image in data.images(data.cases["val"][:LOOKED_AT])]
+        lost = losses(self.net, [each for each, _ in worth], images)
+        return [
+            Priced(candidate=each, error=errors[each], loss=loss, saved=saved)
+            for (each, saved), loss in zip(worth, lost, strict=True)
+        ]
+
+    def _errors(self, blocks: Sequence[Candidate]) -> dict[Candidate, float]:
+        # Only here: importing what trains takes time and memory.
+        from compress.editing.blocks.kept import Kept, key_of_lessons
+        from compress.editing.blocks.learning import Lessons
+
+        task = self.task
+        key = key_of_lessons(self.net, task.data.fingerprint(), task.seed, self.steps)
+        errors: dict[Candidate, float] = {}
+        untrained: dict[Stretch, list[Candidate]] = {}
+        with TemporaryDirectory() as scratch:
+            kept = Kept(folder=(task.kept or Path(scratch)) / "blocks", key=key)
+            lessons = Lessons(net=self.net, task=task, steps=self.steps, folder=make_folder(Path(scratch) / "views"))
+            for each in blocks:
+                if (error := kept.load(each)) is not None:
+                    errors[each] = error
+                else:
+                    untrained.setdefault(each.stretch, []).append(each)
+            if task.kept is not None and errors:
+                task.note(f"blocks: {len(errors)} of {len(blocks)} blocks were trained before")
+            with steps("training blocks", len(untrained) * self.steps) as step:
+                for stretch, some in untrained.items():
+                    for each, error in zip(some, lessons.learned(stretch, some, step), strict=True):
+                        kept.save(each, error)
+                        errors[each] = error
+        return errors
