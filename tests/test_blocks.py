@@ -29,10 +29,12 @@ from compress.errors import PassError
 from compress.measure.macs import macs_of
 from compress.networks.blocks.ends import Ends
 from compress.passes.blocks import Blocks
+from compress.passes.distill import Distill
 from compress.passes.prune import Prune
 from compress.storage.description import Description, build_net, described
 from compress.storage.weights import load_net, save_net
 from compress.task import Task
+from export.files import write_json
 from export.reach import PYTHON
 from export.registry import words
 
@@ -331,6 +333,32 @@ def test_blocks_end_under_the_budget_with_little_lost(replaced: tuple[nn.Module,
     assert losses == sorted(losses), "the best choice by its prediction comes first"
 
 
+def test_what_was_trained_before_a_run_was_stopped_is_not_trained_again(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, notes = told(replace(task, kept=tmp_path))
+    step = Blocks(macs=0.9, space=["pointwise"], where="decoder.1", steps=1, tried=1)  # type: ignore[arg-type]
+    monkeypatch.setattr("compress.editing.blocks.search.TOGETHER", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("compress.editing.blocks.kept.write_json", stopped_at_the_second())
+        with pytest.raises(KeyboardInterrupt):
+            step(task.net, heard)
+    step(task.net, heard)
+    assert notes[0] == "blocks: 1 of 3 blocks were trained before"
+
+
+def stopped_at_the_second() -> Any:
+    done: list[Path] = []
+
+    def write(path: Path, value: Any) -> None:
+        if done:
+            raise KeyboardInterrupt
+        done.append(path)
+        write_json(path, value)
+
+    return write
+
+
 @pytest.mark.usefixtures("nothing_is_trained")
 def test_nothing_is_trained_twice_and_worse_blocks_lose_more(
     replaced: tuple[nn.Module, list[str], Task], task: Task
@@ -374,7 +402,7 @@ def test_a_latency_is_met_by_what_whole_networks_take(
 
     monkeypatch.setattr(Timed, "_ms", took)
     heard, notes = told(replaced[2])
-    Blocks(latency_ms=4.4, threads=1, space=SPACE, **FEW)(task.net, heard)  # type: ignore[arg-type]
+    Blocks(latency_ms=4.4, threads=1, tried=2, recover=Distill(steps=1, rate=1e-3), space=SPACE, **FEW)(task.net, heard)  # type: ignore[arg-type]
     said = re.search(r"blocks: (\S+) ms on onnxruntime, cpu where 4.40 ms .* added up .* it was (\S+) ms", notes[-1])
     assert said and float(said[2]) < float(said[1]) <= 4.4 * 1.1, notes
 

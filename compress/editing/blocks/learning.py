@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from compress.editing.activations import images
 from compress.editing.blocks.candidates import Candidate
-from compress.editing.blocks.seen import Error, Seen, seen_at
+from compress.editing.blocks.seen import Error, Seen, seen_at, watch
 from compress.editing.blocks.stretches import Stretch
 from compress.editing.layer_replacement import CONVS, TRANSPOSED
 from compress.editing.least_squares import LEAST, PLENTY, WIDEST, fit_layer
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 FITTED = 16
 """Train cases that the last convolution is fitted to."""
+MOST_BYTES = 256e6
+"""Of what a stretch sees on them, kept in memory."""
 CHECKED = 16
 """Validation cases on which blocks are compared."""
 VIEWS = 4
@@ -59,69 +61,67 @@ class Lessons:
     folder: Path
     """Where augmented cases lie, which are the same for every stretch."""
 
-    def learned(self, stretch: Stretch, found: Sequence[Candidate], step: Callable[[], None]) -> list[float]:
-        """Train the blocks of one stretch in place.
+    def learned(self, found: Sequence[Candidate], step: Callable[[], None]) -> list[float]:
+        """Train blocks of some stretches in place, side by side.
 
         Args:
             step: called after each step, for a progress bar.
 
         Returns:
-            The error of each on validation cases, relative to how much the stretch's answers vary.
+            The error of each on validation cases, relative to how much its stretch's answers vary.
         """
         able = [each for each in found if each.body.last is not None]
-        for each in able:
-            self._begin(each)
-        begun, states = self._errors(stretch, able), [copy.deepcopy(each.block.state_dict()) for each in able]
-        self._train(stretch, able, step)
-        errors = dict(zip(found, self._errors(stretch, found), strict=True))
-        for each, error, state in zip(able, begun, states, strict=True):
-            if not errors[each] <= error:
+        for stretch, some in by_stretch(able).items():
+            remembered = self._remembered(stretch)
+            for each in some:
+                _begin(each, remembered)
+        begun, states = self._errors(able), [copy.deepcopy(each.block.state_dict()) for each in able]
+        self._train(able, step)
+        errors = self._errors(found)
+        for each, state in zip(able, states, strict=True):
+            if not errors[each] <= begun[each]:
                 each.block.load_state_dict(state)
-                errors[each] = error
-        return list(errors.values())
+                errors[each] = begun[each]
+        return [errors[each] for each in found]
 
-    def _begin(self, candidate: Candidate) -> None:
-        """Set the statistics of its norms, then fit its last convolution to what they leave."""
-        body, last = nn.Sequential(*candidate.body.layers), _last(candidate)
-        cases = self.task.data.cases["train"][:FITTED]
-        settle(body, (seen.into for seen in self._seen(candidate.stretch, cases)))
-        if not _can_be_fitted(last):
-            return
+    def _remembered(self, stretch: Stretch) -> list[Seen]:
+        """What a stretch sees on some train cases, as much as there is memory for."""
+        found: list[Seen] = []
+        for image in images(self.task, self.task.data.cases["train"][:FITTED]):
+            found.append(seen_at(self.net, stretch, image))
+            if sum(seen.bytes for seen in found) > MOST_BYTES:
+                break
+        return found
 
-        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-            for seen in self._seen(candidate.stretch, cases):
-                with torch.no_grad():
-                    wanted = seen.wanted - seen.into if candidate.body.shortcut else seen.wanted
-                    yield body(seen.into.clone()), wanted
+    def _errors(self, found: Sequence[Candidate]) -> dict[Candidate, float]:
+        errors, blocks = {each: Error() for each in found}, by_stretch(found)
 
-        unknowns = last.weight[0].numel()
-        rows = math.ceil(max(LEAST, PLENTY * unknowns) / len(cases))
-        fit_layer(last, pairs(), candidate.stretch.name, "blocks", rows)
+        def look(stretch: Stretch, seen: Seen) -> None:
+            for each in blocks[stretch]:
+                errors[each].add(each.block.eval()(seen.into), seen.out)
 
-    def _seen(self, stretch: Stretch, cases: Sequence[Any]) -> Iterator[Seen]:
-        return (seen_at(self.net, stretch, image) for image in images(self.task, cases))
-
-    def _errors(self, stretch: Stretch, found: Sequence[Candidate]) -> list[float]:
-        errors = [Error() for _ in found]
-        for seen in self._seen(stretch, self.task.data.cases["val"][:CHECKED]):
-            for each, error in zip(found, errors, strict=True):
-                with torch.no_grad():
-                    error.add(each.block.eval()(seen.into.clone()), seen.out)
-        return [error.share() for error in errors]
+        for image in images(self.task, self.task.data.cases["val"][:CHECKED]):
+            watch(self.net, list(blocks), image, look)
+        return {each: error.share() for each, error in errors.items()}
 
     @cached_property
     def _fabric(self) -> Fabric:
         return Fabric(accelerator="auto", devices=1, precision=precision(self.net, self.task.data))
 
-    def _train(self, stretch: Stretch, found: Sequence[Candidate], step: Callable[[], None]) -> None:
+    def _train(self, found: Sequence[Candidate], step: Callable[[], None]) -> None:
         fabric = self._fabric
         self.net.to(fabric.device)
-        pupils = [_Pupil(each, self.steps, fabric) for each in found]
+        pupils = {
+            stretch: [_Pupil(each, self.steps, fabric) for each in some] for stretch, some in by_stretch(found).items()
+        }
+
+        def look(stretch: Stretch, seen: Seen) -> None:
+            for pupil in pupils[stretch]:
+                pupil.learn(seen)
+
         for image_BCS in islice(self._batches(), self.steps):
             with fabric.autocast():
-                seen = seen_at(self.net, stretch, image_BCS.to(fabric.device))
-            for pupil in pupils:
-                pupil.learn(seen)
+                watch(self.net, list(pupils), image_BCS.to(fabric.device), look)
             step()
         for module in (self.net, *(each.block for each in found)):
             module.to("cpu").eval()
@@ -140,6 +140,28 @@ class Lessons:
         return (batch.image_BCHW for epoch in count() for batch in batches(data, plan, epoch, self.task.seed, cache))
 
 
+def by_stretch(found: Sequence[Candidate]) -> dict[Stretch, list[Candidate]]:
+    """The blocks of each stretch."""
+    groups: dict[Stretch, list[Candidate]] = {}
+    for each in found:
+        groups.setdefault(each.stretch, []).append(each)
+    return groups
+
+
+@torch.no_grad()
+def _begin(candidate: Candidate, remembered: Sequence[Seen]) -> None:
+    """Set the statistics of a block's norms, then fit its last convolution to what they leave."""
+    body, last = nn.Sequential(*candidate.body.layers), _last(candidate)
+    settle(body, (seen.into for seen in remembered))
+    if not _can_be_fitted(last):
+        return
+    pairs = (
+        (body(seen.into), seen.wanted - seen.into if candidate.body.shortcut else seen.wanted) for seen in remembered
+    )
+    rows = math.ceil(max(LEAST, PLENTY * last.weight[0].numel()) / len(remembered))
+    fit_layer(last, pairs, candidate.stretch.name, "blocks", rows)
+
+
 class _Pupil:
     """One block, and what its training needs."""
 
@@ -152,6 +174,7 @@ class _Pupil:
             self.optimizer, max_lr=RATE, total_steps=steps + 1, pct_start=0.15
         )
 
+    @torch.enable_grad()
     def learn(self, seen: Seen) -> None:
         # BatchNorm has no variance over a single value.
         self.block.train(seen.into.numel() > seen.into.shape[1])
@@ -159,7 +182,7 @@ class _Pupil:
             # Its statistics are those of the trained network, and stay.
             module.eval()
         with self.fabric.autocast():
-            answer = self.block(seen.into.clone())
+            answer = self.block(seen.into)
         spread = seen.out.float().var(unbiased=False).clamp_min(1e-12)
         loss = (answer.float() - seen.out.float()).square().mean() / spread
         if bool(torch.isfinite(loss)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 LEAST = 0.01
 """A block is worth trying where it saves this share of what the network costs."""
+TOGETHER = 48
+"""Blocks that are trained side by side: the trained network runs once for all of them."""
+MOST_PARAMS = 30e6
+"""Of theirs, each of which takes 16 bytes while it is trained."""
 LOOKED_AT = 8
 """Validation cases on which the logits of networks with one block are compared."""
 
@@ -74,7 +78,7 @@ class Search:
         task = self.task
         key = key_of_lessons(self.net, task.data.fingerprint(), task.seed, self.steps)
         errors: dict[Candidate, float] = {}
-        untrained: dict[Stretch, list[Candidate]] = {}
+        untrained: list[Candidate] = []
         with TemporaryDirectory() as scratch:
             kept = Kept(folder=(task.kept or Path(scratch)) / "blocks", key=key)
             lessons = Lessons(net=self.net, task=task, steps=self.steps, folder=make_folder(Path(scratch) / "views"))
@@ -82,12 +86,26 @@ class Search:
                 if (error := kept.load(each)) is not None:
                     errors[each] = error
                 else:
-                    untrained.setdefault(each.stretch, []).append(each)
+                    untrained.append(each)
             if task.kept is not None and errors:
                 task.note(f"blocks: {len(errors)} of {len(blocks)} blocks were trained before")
-            with steps("training blocks", len(untrained) * self.steps) as step:
-                for stretch, some in untrained.items():
-                    for each, error in zip(some, lessons.learned(stretch, some, step), strict=True):
+            groups = list(_together(untrained))
+            with steps("training blocks", len(groups) * self.steps) as step:
+                for some in groups:
+                    for each, error in zip(some, lessons.learned(some, step), strict=True):
                         kept.save(each, error)
                         errors[each] = error
         return errors
+
+
+def _together(blocks: Sequence[Candidate]) -> Iterator[list[Candidate]]:
+    """Blocks in a row that are trained side by side: as many as a run that is stopped may lose, and memory holds."""
+    group: list[Candidate] = []
+    for each in blocks:
+        if len(group) == TOGETHER or sum(one.params for one in (*group, each)) > MOST_PARAMS:
+            if group:
+                yield group
+            group = []
+        group.append(each)
+    if group:
+        yield group

@@ -5,7 +5,7 @@ Legend: B batch, C channels, S one or more axes of pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,46 +26,74 @@ class Seen:
     """What comes out before the norm and the activation that stay."""
     out: Tensor
 
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self.into, self.wanted, self.out))
+
+
+Look = Callable[[Stretch, Seen], None]
+
 
 class _Enough(Exception):
-    """The stretch has answered; the rest of the network need not run."""
+    """All stretches have answered; the rest of the network need not run."""
 
 
 @torch.no_grad()
-def seen_at(net: nn.Module, stretch: Stretch, image_BCS: Tensor) -> Seen:
-    """What a stretch sees and answers in the trained network.
+def watch(net: nn.Module, stretches: Sequence[Stretch], image_BCS: Tensor, look: Look) -> None:
+    """Run the trained network on a batch, and show each of these stretches as soon as it has answered.
 
     Args:
-        net: the network that the stretch was found in.
+        net: the network that the stretches were found in.
+        look: may not keep the tensors: what comes after works on them in place.
     """
-    kept: dict[str, Tensor] = {}
+    waiting = set(stretches)
 
-    def keep(name: str, tensor: Tensor) -> None:
-        # What comes after may work in place.
-        kept[name] = tensor.detach().clone()
+    def done(stretch: Stretch, seen: Seen) -> None:
+        look(stretch, seen)
+        waiting.discard(stretch)
+        if not waiting:
+            raise _Enough
 
-    def before(name: str) -> Any:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-            keep(name, args[0] if args else next(iter(kwargs.values())))
-
-        return hook
-
-    def done(_: nn.Module, __: Any, out: Tensor) -> None:
-        keep("out", out)
-        raise _Enough
-
-    handles = [stretch.modules[0].register_forward_pre_hook(before("into"), with_kwargs=True)]
-    inside = {part for module in stretch.modules for part in module.modules()}
-    if stretch.tail and stretch.tail[0] in inside:
-        handles.append(stretch.tail[0].register_forward_pre_hook(before("wanted"), with_kwargs=True))
-    handles.append(stretch.modules[-1].register_forward_hook(done))
+    handles = [handle for each in stretches for handle in _hooks(each, done)]
     try:
         with suppress(_Enough):
             net(image_BCS.clone())
     finally:
         for handle in handles:
             handle.remove()
-    return Seen(into=kept["into"], wanted=kept.get("wanted", kept["out"]), out=kept["out"])
+
+
+def _hooks(stretch: Stretch, done: Look) -> Iterator[Any]:
+    kept: dict[str, Tensor] = {}
+
+    def before(name: str, *, changes: bool) -> Any:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+            tensor = args[0] if args else next(iter(kwargs.values()))
+            kept[name] = tensor.clone() if changes else tensor
+
+        return hook
+
+    def after(_: nn.Module, __: Any, out: Tensor) -> None:
+        seen = Seen(into=kept.pop("into"), wanted=kept.pop("wanted", out), out=out)
+        done(stretch, seen)
+
+    # A stretch does not change what it is given; an activation at its end may.
+    yield stretch.modules[0].register_forward_pre_hook(before("into", changes=False), with_kwargs=True)
+    inside = {part for module in stretch.modules for part in module.modules()}
+    if stretch.tail and stretch.tail[0] in inside:
+        yield stretch.tail[0].register_forward_pre_hook(before("wanted", changes=True), with_kwargs=True)
+    yield stretch.modules[-1].register_forward_hook(after)
+
+
+def seen_at(net: nn.Module, stretch: Stretch, image_BCS: Tensor) -> Seen:
+    """What one stretch sees and answers, to keep."""
+    found: list[Seen] = []
+
+    def keep(_: Stretch, seen: Seen) -> None:
+        found.append(Seen(into=seen.into.clone(), wanted=seen.wanted.clone(), out=seen.out.clone()))
+
+    watch(net, [stretch], image_BCS, keep)
+    return found[0]
 
 
 class Error:
