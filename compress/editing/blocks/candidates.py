@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from compress.editing.blocks.stretches import Stretch
+from compress.editing.blocks.stretches import NORMS, Stretch
 from compress.measure.macs import macs_of
 from compress.networks.blocks.ends import Body, Kind
 from compress.networks.blocks.sum import Sum
@@ -85,12 +85,16 @@ def candidates(stretch: Stretch, chosen: Sequence[tuple[str, Kind]], seed: int) 
 
 
 def assembled(body: Body, tail: Sequence[nn.Module]) -> nn.Module:
-    """The block: what is learned anew, with a copy of the norm and the activation that come behind it."""
+    """The block: what is learned anew, with a copy of the norm and the activation that come behind it.
+
+    Behind a sum no norm is left: there is no convolution that it could be folded into.
+    """
     if body.last is None:
         return nn.Identity()
     layers = [*body.layers, body.last]
     core = [Sum(nn.Sequential(*layers), nn.Identity())] if body.shortcut else layers
-    return nn.Sequential(*core, *copy.deepcopy(list(tail)))
+    behind = [layer for layer in tail if not (body.shortcut and isinstance(layer, NORMS))]
+    return nn.Sequential(*core, *copy.deepcopy(behind))
 
 
 def _macs(block: nn.Module, stretch: Stretch) -> int | None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from compress.editing.activations import images
 from compress.editing.blocks.candidates import Candidate
 from compress.editing.blocks.seen import Error, Seen, seen_at, watch
-from compress.editing.blocks.stretches import Stretch
+from compress.editing.blocks.stretches import NORMS, Stretch
 from compress.editing.layer_replacement import CONVS, TRANSPOSED
 from compress.editing.least_squares import LEAST, PLENTY, WIDEST, fit_layer
 from compress.train.augment import Augment
@@ -74,7 +74,7 @@ class Lessons:
         for stretch, some in by_stretch(able).items():
             remembered = self._remembered(stretch)
             for each in some:
-                _begin(each, remembered)
+                begin(each, remembered)
         begun, states = self._errors(able), [copy.deepcopy(each.block.state_dict()) for each in able]
         self._train(able, step)
         errors = self._errors(found)
@@ -149,17 +149,25 @@ def by_stretch(found: Sequence[Candidate]) -> dict[Stretch, list[Candidate]]:
 
 
 @torch.no_grad()
-def _begin(candidate: Candidate, remembered: Sequence[Seen]) -> None:
+def begin(candidate: Candidate, remembered: Sequence[Seen]) -> None:
     """Set the statistics of a block's norms, then fit its last convolution to what they leave."""
     body, last = nn.Sequential(*candidate.body.layers), _last(candidate)
     settle(body, (seen.into for seen in remembered))
     if not _can_be_fitted(last):
         return
-    pairs = (
-        (body(seen.into), seen.wanted - seen.into if candidate.body.shortcut else seen.wanted) for seen in remembered
-    )
+    pairs = ((body(seen.into), _wanted(candidate, seen)) for seen in remembered)
     rows = math.ceil(max(LEAST, PLENTY * last.weight[0].numel()) / len(remembered))
     fit_layer(last, pairs, candidate.stretch.name, "blocks", rows)
+
+
+def _wanted(candidate: Candidate, seen: Seen) -> Tensor:
+    """What the last convolution should answer."""
+    if not candidate.body.shortcut:
+        return seen.wanted
+    normed = seen.wanted
+    for layer in candidate.stretch.tail:
+        normed = layer(normed) if isinstance(layer, NORMS) else normed
+    return normed - seen.into
 
 
 class _Pupil:
@@ -167,7 +175,7 @@ class _Pupil:
 
     def __init__(self, candidate: Candidate, steps: int, fabric: Fabric) -> None:
         self.block, self.fabric = candidate.block.to(fabric.device), fabric
-        self.tail = list(self.block.children())[-len(candidate.stretch.tail) :] if candidate.stretch.tail else []
+        self.fresh = nn.ModuleList([*candidate.body.layers, _last(candidate)])
         self.parameters = list(self.block.parameters())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=1e-4)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -176,11 +184,9 @@ class _Pupil:
 
     @torch.enable_grad()
     def learn(self, seen: Seen) -> None:
-        # BatchNorm has no variance over a single value.
-        self.block.train(seen.into.numel() > seen.into.shape[1])
-        for module in self.tail:
-            # Its statistics are those of the trained network, and stay.
-            module.eval()
+        # The norm at the end has the statistics of the trained network, which stay; BatchNorm has no variance over a
+        # single value.
+        self.fresh.train(seen.into.numel() > seen.into.shape[1])
         with self.fabric.autocast():
             answer = self.block(seen.into)
         spread = seen.out.float().var(unbiased=False).clamp_min(1e-12)

@@ -26,7 +26,7 @@ MOST_UNITS = 3
 """Convolutions in a row that are one stretch, at most; longer ones are stretches where they are a module."""
 WHOLE = 0.75
 """A stretch with more of the network's multiply-accumulates than this is a network, and a block no match for it."""
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Mish)
 _DROPOUTS = nn.modules.dropout._DropoutNd
 
@@ -167,7 +167,7 @@ class _Search:
             down=scale[0],
             up=scale[1],
             kernel=tuple(3 if max(side) > 1 else 1 for side in sides),
-            norm=next((part for part in inside if isinstance(part, _NORMS)), None),
+            norm=next((part for part in inside if isinstance(part, NORMS)), None),
             activation=next((part for part in inside if type(part) in _ACTIVATIONS), nn.ReLU(inplace=True)),
         )
 
@@ -213,7 +213,7 @@ class _Search:
                 out = call.into
                 continue
             plain = can_be_written(call.module) and self.times[call.module] == 1
-            if call.out is not out or not plain or not isinstance(call.module, (*_NORMS, *_ACTIVATIONS)):
+            if call.out is not out or not plain or not isinstance(call.module, (*NORMS, *_ACTIVATIONS)):
                 break
             tail.insert(0, call.module)
             out = call.into
@@ -242,7 +242,7 @@ def _rows(chain: Sequence[Call]) -> Iterator[list[list[Call]]]:
     for call in chain:
         if type(call.module) in CONVS:
             row.append([call])
-        elif row and isinstance(call.module, (*_NORMS, *_ACTIVATIONS, _DROPOUTS, nn.Identity)):
+        elif row and isinstance(call.module, (*NORMS, *_ACTIVATIONS, _DROPOUTS, nn.Identity)):
             row[-1].append(call)
         else:
             yield row
