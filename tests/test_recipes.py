@@ -82,7 +82,8 @@ def toy_step(step: Any) -> Any:
         allowed = {"max_drop": 0.9} if "max_drop" in options else {}
         return {word: {**options, **allowed, "calibrate": 4}}
     if word == "blocks":
-        return {word: {**options, "steps": 2, "space": options["space"][:2], "tried": 2}}
+        few = {"macs": 0.9, "steps": 1, "space": options["space"][:2], "where": "decoder", "tried": 1}
+        return {word: {**options, **few}}
     if word == "low_bit":
         return {word: {**options, "calibrate": 4, "steps": 5}}
     if word == "distill":

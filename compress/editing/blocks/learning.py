@@ -65,7 +65,7 @@ class Lessons:
         """Train blocks of some stretches in place, side by side.
 
         Args:
-            step: called after each step, for a progress bar.
+            step: called after each step of each block that learns, for a progress bar.
 
         Returns:
             The error of each on validation cases, relative to how much its stretch's answers vary.
@@ -118,11 +118,11 @@ class Lessons:
         def look(stretch: Stretch, seen: Seen) -> None:
             for pupil in pupils[stretch]:
                 pupil.learn(seen)
+                step()
 
         for image_BCS in islice(self._batches(), self.steps):
             with fabric.autocast():
                 watch(self.net, list(pupils), image_BCS.to(fabric.device), look)
-            step()
         for module in (self.net, *(each.block for each in found)):
             module.to("cpu").eval()
 

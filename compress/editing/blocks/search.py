@@ -89,9 +89,9 @@ class Search:
                     untrained.append(each)
             if task.kept is not None and errors:
                 task.note(f"blocks: {len(errors)} of {len(blocks)} blocks were trained before")
-            groups = list(_together(untrained))
-            with steps("training blocks", len(groups) * self.steps) as step:
-                for some in groups:
+            able = [each for each in untrained if each.body.last is not None]
+            with steps("training blocks", len(able) * self.steps) as step:
+                for some in _together(untrained):
                     for each, error in zip(some, lessons.learned(some, step), strict=True):
                         kept.save(each, error)
                         errors[each] = error
