@@ -109,7 +109,7 @@ class Blocks:
         price: Price
         if self.latency_ms is not None:
             runtime = Runtime(device=self.device, backend=self.backend, threads=self.threads, python=self.python)
-            price, asked = Timed(runtime=runtime, seed=task.seed), self.latency_ms
+            price, asked = Timed(runtime=runtime, seed=task.seed, folder=task.kept), self.latency_ms
         else:
             price = Counted(what="macs" if self.macs is not None else "params")
             asked = self.macs or self.params or 0.0

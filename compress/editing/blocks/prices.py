@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.cache import Cache, code_key, key_of, versions
 from compress.editing.blocks.candidates import Candidate
 from compress.editing.blocks.stretches import Stretch
 from compress.editing.layer_replacement import parameters
@@ -72,6 +73,8 @@ class Timed:
 
     runtime: Runtime
     seed: int
+    folder: Path | None = None
+    """Where the times of blocks are kept, so that a run that was stopped does not measure them again."""
     tolerance: float = NEAR
 
     def of_networks(self, nets: Sequence[nn.Module], example: Tensor) -> list[float]:
@@ -86,12 +89,20 @@ class Timed:
         for stretch, some in bar(alike.items(), "timing blocks", len(alike)):
             blocks = {str(each.block): each.block for each in some}
             pieces = [_alone(some[0].stretch), *blocks.values()]
-            own, *others = self._ms([(piece, some[0].stretch.into) for piece in pieces])
+            own, *others = self._kept([(piece, some[0].stretch.into) for piece in pieces])
             times |= {(stretch, block): own - ms for block, ms in zip(blocks, others, strict=True)}
         return [times[f"{_alone(each.stretch)} {tuple(each.stretch.into)}", str(each.block)] for each in found]
 
     def told(self, cost: float) -> str:
         return f"{cost:.2f} ms {self.runtime}"
+
+    def _kept(self, pieces: Sequence[tuple[nn.Module, torch.Size]]) -> list[float]:
+        """The times of pieces that were timed together before, or that are timed now."""
+        if self.folder is None:
+            return self._ms(pieces)
+        key = key_of(versions(), code_key(), self.runtime, [(str(piece), shape) for piece, shape in pieces])
+        found: list[float] = Cache(self.folder).value(f"times-{key[:24]}", key, lambda: self._ms(pieces))
+        return found
 
     def _ms(self, pieces: Sequence[tuple[nn.Module, torch.Size]]) -> list[float]:
         target, draw = self.runtime.target(), np.random.default_rng(self.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,8 @@ class Search:
         return [
             Priced(candidate=each, error=errors[each], loss=loss, saved=saved)
             for (each, saved), loss in zip(worth, lost, strict=True)
+            # What overflows cannot be compared.
+            if math.isfinite(loss)
         ]
 
     def _errors(self, blocks: Sequence[Candidate]) -> dict[Candidate, float]:
