@@ -417,8 +417,11 @@ def test_a_latency_is_met_by_what_whole_networks_take(
         whole = macs(task.net, [task.example.shape]) / 1e6
         times = [macs_of(piece, torch.zeros(shape)) / 1e6 for piece, shape in pieces]
         networks = [isinstance(piece, type(task.net)) for piece, _ in pieces]
-        return [(whole + each) / 2 if net else each for each, net in zip(times, networks, strict=True)]
+        # Another load each time: what is compared takes turns.
+        load = next(loads)
+        return [load * ((whole + each) / 2 if net else each) for each, net in zip(times, networks, strict=True)]
 
+    loads = itertools.chain([1], itertools.cycle([3, 1, 2]))
     monkeypatch.setattr(Timed, "_ms", took)
     heard, notes = told(replaced[2])
     Blocks(latency_ms=4.4, threads=1, tried=1, recover=Distill(steps=1, rate=1e-3), space=SPACE, **FEW)(task.net, heard)  # type: ignore[arg-type]
@@ -433,11 +436,11 @@ def test_blocks_and_stretches_are_timed_once_as_they_will_run(
     (block,) = candidates(stretch, kinds(["pointwise"]), 0)
     runtime = Runtime(device="cpu", backend="onnxruntime", threads=1, python=PYTHON)
     price = Timed(runtime=runtime, seed=0, folder=tmp_path)
-    (saved,) = price.saved([block])
+    (saved,) = price.saved([block], stretch.modules[0], torch.zeros(stretch.into), 1.0)
     # Nine times the work: more than what else goes on here.
     assert saved > 0
     monkeypatch.setattr(Timed, "_ms", None)
-    assert price.saved([block]) == [saved]
+    assert price.saved([block], stretch.modules[0], torch.zeros(stretch.into), 2.0) == [2 * saved]
 
 
 def test_without_validation_cases_nothing_is_chosen(task: Task) -> None:

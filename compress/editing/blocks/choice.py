@@ -140,8 +140,15 @@ class Budget:
     def _tried(self, net: nn.Module, found: Sequence[Priced], plans: Sequence[Choice]) -> Iterator[Changed]:
         chosen = [tuple(found[place] for place in plan) for plan in plans]
         nets = [changed(net, [each.candidate for each in some]) for some in chosen]
-        for some, made, cost in zip(chosen, nets, self.price.of_networks(nets, self.example), strict=True):
-            yield Changed(net=made, chosen=some, cost=cost, added_up=self.whole - sum(each.saved for each in some))
+        # In turns with the network as it came: what is timed is compared with what was timed before as shares of it.
+        own, *costs = self.price.of_networks([net, *nets], self.example)
+        for some, made, cost in zip(chosen, nets, costs, strict=True):
+            yield Changed(
+                net=made,
+                chosen=some,
+                cost=cost * (self.whole / own),
+                added_up=self.whole - sum(each.saved for each in some),
+            )
 
 
 def _part(candidate: Candidate, loss: float, saved: float) -> Replacement:

@@ -25,7 +25,7 @@ from compress.progress import bar
 from export.files import make_folder
 from export.to_onnx import to_onnx
 
-TIMING = Timing(samples=60, seconds=1.0, warm_up=0.2)
+TIMING = Timing(samples=60, seconds=1.5, warm_up=0.2)
 """Enough for medians that are told apart by a few percent; there are many blocks."""
 
 
@@ -41,8 +41,8 @@ class Price(Protocol):
         """What each of these networks costs, for one image."""
         ...
 
-    def saved(self, found: Sequence[Candidate]) -> list[float]:
-        """What each block costs less than its stretch."""
+    def saved(self, found: Sequence[Candidate], net: nn.Module, example: Tensor, whole: float) -> list[float]:
+        """What each block costs less than its stretch, where the network costs `whole`."""
         ...
 
     def told(self, cost: float) -> str:
@@ -60,7 +60,7 @@ class Counted:
     def of_networks(self, nets: Sequence[nn.Module], example: Tensor) -> list[float]:
         return [float(macs_of(net, example) if self.what == "macs" else parameters(net)) for net in nets]
 
-    def saved(self, found: Sequence[Candidate]) -> list[float]:
+    def saved(self, found: Sequence[Candidate], net: nn.Module, example: Tensor, whole: float) -> list[float]:
         return [float(getattr(each.stretch, self.what) - getattr(each, self.what)) for each in found]
 
     def told(self, cost: float) -> str:
@@ -80,8 +80,11 @@ class Timed:
     def of_networks(self, nets: Sequence[nn.Module], example: Tensor) -> list[float]:
         return self._ms([(net, example.shape) for net in nets])
 
-    def saved(self, found: Sequence[Candidate]) -> list[float]:
-        """Each block against its stretch, in turns; what is built alike on inputs of one shape is measured once."""
+    def saved(self, found: Sequence[Candidate], net: nn.Module, example: Tensor, whole: float) -> list[float]:
+        """Each block against its stretch and the whole network, in turns; what is built alike is measured once.
+
+        A host that is busier for a while is so for the network as well, and what is saved is a share of its time.
+        """
         alike: dict[str, list[Candidate]] = {}
         for each in found:
             alike.setdefault(f"{_alone(each.stretch)} {tuple(each.stretch.into)}", []).append(each)
@@ -89,8 +92,10 @@ class Timed:
         for stretch, some in bar(alike.items(), "timing blocks", len(alike)):
             blocks = {str(each.block): each.block for each in some}
             pieces = [_alone(some[0].stretch), *blocks.values()]
-            own, *others = self._kept([(piece, some[0].stretch.into) for piece in pieces])
-            times |= {(stretch, block): own - ms for block, ms in zip(blocks, others, strict=True)}
+            all_of_it = (net, example.shape)
+            reference, own, *others = self._kept([all_of_it, *((piece, some[0].stretch.into) for piece in pieces)])
+            shares = ((own - ms) / reference for ms in others)
+            times |= {(stretch, block): whole * share for block, share in zip(blocks, shares, strict=True)}
         return [times[f"{_alone(each.stretch)} {tuple(each.stretch.into)}", str(each.block)] for each in found]
 
     def told(self, cost: float) -> str:

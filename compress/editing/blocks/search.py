@@ -50,9 +50,10 @@ class Search:
         Raises:
             PassError: if there are none, or they do not reach the budget.
         """
-        price, least = self.budget.price, LEAST * self.budget.whole
+        whole = self.budget.whole
         made = [block for each in found for block in candidates(each, self.kinds, self.task.seed)]
-        worth = [pair for pair in zip(made, price.saved(made), strict=True) if pair[1] >= least]
+        saved = self.budget.price.saved(made, self.net, self.task.example, whole)
+        worth = [pair for pair in zip(made, saved, strict=True) if pair[1] >= LEAST * whole]
         for name in {each.name: None for each in found if each not in {block.stretch for block, _ in worth}}:
             kept.add(name, f"no block there saves {LEAST:.0%} of what the network costs")
         if not worth:
