@@ -8,6 +8,7 @@ LANA, arXiv 2107.10624).
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
@@ -100,7 +101,7 @@ class Blocks:
         search = Search(net=net, task=task, budget=budget, kinds=kinds(self.space), steps=self.steps)
         priced = search.learned(search.worth(found, kept))
         choices = budget.choices(net, priced, self.tried)
-        best = self._best(choices, task)
+        best = self._best(choices, search)
         for line in (*_told(best, priced, budget), *kept.lines()):
             task.note(line)
         return described(best.net)
@@ -133,27 +134,25 @@ class Blocks:
                 raise PassError(f"blocks: where '{pattern}' names no layer of a stretch; there are {names}")
         return [each for each in found if all(any(matches(conv, one) for one in patterns) for conv in each.convs)]
 
-    def _best(self, choices: Sequence[Changed], task: Task) -> Changed:
-        """The choice with the best validation Dice."""
-        from lightning_fabric import Fabric
-
-        from compress.train.loop import validation_dice
-        from compress.train.precision import precision
-        from compress.train.training import training_data
-
-        data, scored = training_data(task.data), list[tuple[float, Changed]]()
+    def _best(self, choices: Sequence[Changed], search: Search) -> Changed:
+        """The choice with the best validation Dice, its blocks fitted together where that is better."""
+        scored, task = list[tuple[float, Changed]](), search.task
         for number, choice in enumerate(choices, start=1):
-            net = described(choice.net)
+            net, state, apart = choice.net, copy.deepcopy(choice.net.state_dict()), search.dice(choice.net)
+            search.mend(choice)
+            dice = together = search.dice(net)
+            if together < apart:
+                net.load_state_dict(state)
+                dice = apart
             if self.recover is not None:
                 folder = None if task.folder is None else task.folder / f"choice-{number}"
-                net = self.recover(net, dataclasses.replace(task, folder=folder)).eval()
-            fabric = Fabric(accelerator="auto", devices=1, precision=precision(net, data))
-            dice = validation_dice(net.to(fabric.device), data, fabric)
+                net = self.recover(described(net), dataclasses.replace(task, folder=folder)).eval()
+                dice = search.dice(net)
             task.note(
-                f"blocks: choice {number} of {len(choices)}: validation Dice {dice:.4f}, "
-                f"predicted error of the logits {choice.loss:.4f}"
+                f"blocks: choice {number} of {len(choices)}: validation Dice {dice:.4f} (as trained apart {apart:.4f}, "
+                f"fitted together {together:.4f}), predicted error of the logits {choice.loss:.4f}"
             )
-            scored.append((dice, dataclasses.replace(choice, net=net.to("cpu"))))
+            scored.append((dice, dataclasses.replace(choice, net=net)))
         return max(scored, key=lambda pair: pair[0])[1]
 
 

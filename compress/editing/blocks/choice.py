@@ -5,9 +5,10 @@ Legend: B batch, K classes, S one or more axes of pixels.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,8 @@ class Changed:
     """A network with a choice of blocks in it."""
 
     net: nn.Module
+    blocks: tuple[Candidate, ...]
+    """Those in it, in order."""
     chosen: tuple[Priced, ...]
     cost: float
     """As measured of the whole network."""
@@ -76,12 +79,15 @@ def losses(net: nn.Module, found: Sequence[Candidate], images: Sequence[Tensor])
     return result
 
 
-def changed(net: nn.Module, chosen: Sequence[Candidate]) -> nn.Module:
-    """A copy of the network with these blocks in it."""
+def changed(net: nn.Module, chosen: Sequence[Candidate]) -> tuple[nn.Module, tuple[Candidate, ...]]:
+    """A copy of the network with copies of these blocks in it, and the copies."""
+    # Together: the layers of a body are those of its block.
+    pairs = [copy.deepcopy((each.block, each.body)) for each in chosen]
+    copies = tuple(replace(each, block=block, body=body) for each, (block, body) in zip(chosen, pairs, strict=True))
     copied = copy_of(net)
-    for each in chosen:
-        put_block(copied, each.stretch.places, copy_of(each.block))
-    return copied.eval()
+    for each in copies:
+        put_block(copied, each.stretch.places, each.block)
+    return copied.eval(), copies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +145,13 @@ class Budget:
 
     def _tried(self, net: nn.Module, found: Sequence[Priced], plans: Sequence[Choice]) -> Iterator[Changed]:
         chosen = [tuple(found[place] for place in plan) for plan in plans]
-        nets = [changed(net, [each.candidate for each in some]) for some in chosen]
+        made = [changed(net, [each.candidate for each in some]) for some in chosen]
         # In turns with the network as it came: what is timed is compared with what was timed before as shares of it.
-        own, *costs = self.price.of_networks([net, *nets], self.example)
-        for some, made, cost in zip(chosen, nets, costs, strict=True):
+        own, *costs = self.price.of_networks([net, *(each for each, _ in made)], self.example)
+        for some, (again, blocks), cost in zip(chosen, made, costs, strict=True):
             yield Changed(
-                net=made,
+                net=again,
+                blocks=blocks,
                 chosen=some,
                 cost=cost * (self.whole / own),
                 added_up=self.whole - sum(each.saved for each in some),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count, islice
 from pathlib import Path
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from compress.editing.activations import images
 from compress.editing.blocks.candidates import Candidate
-from compress.editing.blocks.seen import Error, Seen, seen_at, watch
+from compress.editing.blocks.seen import Error, Seen, into_of, seen_at, watch
 from compress.editing.blocks.stretches import NORMS, Stretch
 from compress.editing.layer_replacement import CONVS, TRANSPOSED
 from compress.editing.least_squares import LEAST, PLENTY, WIDEST, fit_layer
@@ -151,8 +151,28 @@ def by_stretch(found: Sequence[Candidate]) -> dict[Stretch, list[Candidate]]:
 @torch.no_grad()
 def begin(candidate: Candidate, remembered: Sequence[Seen]) -> None:
     """Set the statistics of a block's norms, then fit its last convolution to what they leave."""
+    settle(nn.Sequential(*candidate.body.layers), (seen.into for seen in remembered))
+    _fit(candidate, remembered)
+
+
+@torch.no_grad()
+def mend(net: nn.Module, blocks: Sequence[Candidate], original: nn.Module, images: Sequence[Tensor]) -> None:
+    """Fit the last convolution of each block, in order, to what its stretch answered in the trained network.
+
+    A block that sees what those before it give mends what they miss (Zhang et al. 2016, arXiv 1505.06798, section 3.3).
+
+    Args:
+        net: has the blocks in it.
+    """
+    for each in blocks:
+        seen = [
+            replace(seen_at(original, each.stretch, image), into=into_of(net, each.block, image)) for image in images
+        ]
+        _fit(each, seen)
+
+
+def _fit(candidate: Candidate, remembered: Sequence[Seen]) -> None:
     body, last = nn.Sequential(*candidate.body.layers), _last(candidate)
-    settle(body, (seen.into for seen in remembered))
     if not _can_be_fitted(last):
         return
     pairs = ((body(seen.into), _wanted(candidate, seen)) for seen in remembered)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from compress.editing.blocks.candidates import Candidate, candidates
-from compress.editing.blocks.choice import Budget, Priced, losses
+from compress.editing.blocks.choice import Budget, Changed, Priced, losses
 from compress.editing.blocks.stretches import Stretch
 from compress.editing.layer_replacement import SkippedSites
 from compress.networks.blocks.ends import Kind
@@ -21,6 +22,8 @@ from compress.progress import steps
 from export.files import make_folder
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from compress.task import Task
 
 LEAST = 0.01
@@ -30,7 +33,8 @@ TOGETHER = 48
 MOST_PARAMS = 30e6
 """Of theirs, each of which takes 16 bytes while it is trained."""
 LOOKED_AT = 8
-"""Validation cases on which the logits of networks with one block are compared."""
+"""Validation cases on which the logits of networks with one block are compared, and train cases that the blocks of a
+choice are fitted to together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,32 @@ class Search:
             # What overflows cannot be compared.
             if math.isfinite(loss)
         ]
+
+    def mend(self, choice: Changed) -> None:
+        """Fit the blocks of a choice, in place, to what they see behind each other."""
+        from compress.editing.blocks.learning import mend
+
+        data = self.task.data
+        images = [torch.from_numpy(image) for image in data.images(data.cases["train"][:LOOKED_AT])]
+        mend(choice.net, sorted(choice.blocks, key=lambda each: each.stretch.begun), self.net, images)
+
+    def dice(self, net: nn.Module) -> float:
+        """The mean foreground Dice of a network on the validation cases."""
+        from compress.train.loop import validation_dice
+        from compress.train.training import training_data
+
+        data, fabric = training_data(self.task.data), self._fabric
+        dice = validation_dice(net.to(fabric.device), data, fabric)
+        net.to("cpu")
+        return dice
+
+    @cached_property
+    def _fabric(self) -> Fabric:
+        from lightning_fabric import Fabric
+
+        from compress.train.precision import precision
+
+        return Fabric(accelerator="auto", devices=1, precision=precision(self.net, self.task.data))
 
     def _errors(self, blocks: Sequence[Candidate]) -> dict[Candidate, float]:
         # Only here: importing what trains takes time and memory.

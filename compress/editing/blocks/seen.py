@@ -96,6 +96,24 @@ def seen_at(net: nn.Module, stretch: Stretch, image_BCS: Tensor) -> Seen:
     return found[0]
 
 
+@torch.no_grad()
+def into_of(net: nn.Module, module: nn.Module, image_BCS: Tensor) -> Tensor:
+    """What a module of a network is called on."""
+    kept: list[Tensor] = []
+
+    def before(_: nn.Module, args: tuple[Any, ...]) -> None:
+        kept.append(args[0].clone())
+        raise _Enough
+
+    handle = module.register_forward_pre_hook(before)
+    try:
+        with suppress(_Enough):
+            net(image_BCS.clone())
+    finally:
+        handle.remove()
+    return kept[0]
+
+
 class Error:
     """The squared error of answers, as a share of how much the wanted ones vary from pixel to pixel; streamed."""
 

@@ -44,6 +44,8 @@ class Stretch:
     """The names of its convolutions: of two stretches with one in common only one can be replaced."""
     tail: tuple[nn.Module, ...]
     """The norm and the activation at its end, which stay; none where something else is there."""
+    begun: int
+    """Its place in the order in which parts of the network begin."""
     macs: int
     params: int
 
@@ -199,6 +201,7 @@ class _Search:
             ends=ends,
             convs=self.convs(calls),
             tail=self._tail(calls),
+            begun=calls[0].begun,
             macs=self._macs(calls),
             params=sum(tensor.numel() for call in calls for tensor in call.module.parameters()),
         )
