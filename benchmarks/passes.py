@@ -28,6 +28,7 @@ STEPS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "prune_fitted": {"prune": {"ratio": 0.5, "by": "interpolative", "refit": True}},
     "depthwise": {"depthwise": {}},
     "lowrank": {"lowrank": {}},
+    "blocks": {"blocks": {"macs": 0.4, "steps": 60, "space": ["single", "depthwise_separable", "narrow"]}},
     "sparsify": {"sparsify": {"pattern": "2:4"}},
     "binary": {"binary": {"recover": {"epochs": 4, "views": 2, "augment": "flips"}}},
     "foldable_norm": {"foldable_norm": {}},
@@ -99,7 +100,8 @@ def _refusals(recipe: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """The passes that this network gives nothing to do, with their own reason."""
     found = {}
     for title, step in STEPS.items():
-        if title in INTEGERS:
+        if title in INTEGERS or title == "blocks":
+            # Of blocks every U-Net has some to replace, and training them twice takes long.
             continue
         loaded = load(_written({**recipe, "passes": [step]}, folder))
         task = loaded.task()

@@ -49,10 +49,11 @@ class Task:
     folder: Path | None = None
     """Where a long pass keeps what it needs to go on after an interruption; None keeps nothing."""
     views: Path | None = None
-    """Where augmented cases and the teacher's answers to them lie, for all steps of a run that ask for the same; None:
-    each step has its own."""
+    """Where augmented cases and the teacher's answers lie, for all steps that ask for the same; None: each its own."""
+    kept: Path | None = None
+    """Where passes keep, by content, what later ones may ask for again; None keeps nothing."""
     note: Note = _unheard
-    """Told what a pass did, or did not do and why, one plain sentence at a time: for the log and the report."""
+    """Told what a pass did, or did not do and why, a sentence at a time: for the log and the report."""
 
     @cached_property
     def example(self) -> Tensor:

@@ -66,7 +66,7 @@ def toy_network(recipe: dict[str, Any], place: Path) -> dict[str, Any]:
     ((word, given),) = recipe["network"].items()
     options = {**given, "classes": 3, "in_channels": 1, "width": 16}
     options.pop("weights", None)
-    if recipe["passes"] in (["int8"], ["half"]) or "int8" in recipe["passes"][0]:
+    if recipe["passes"] in (["int8"], ["half"]) or any(word in recipe["passes"][0] for word in ("int8", "blocks")):
         options |= {"width": 8, "depth": 2}
     torch.manual_seed(0)
     made = place / "toy.safetensors"
@@ -81,6 +81,9 @@ def toy_step(step: Any) -> Any:
         # Of an untrained network Dice means nothing.
         allowed = {"max_drop": 0.9} if "max_drop" in options else {}
         return {word: {**options, **allowed, "calibrate": 4}}
+    if word == "blocks":
+        few = {"macs": 0.9, "steps": 1, "space": options["space"][:2], "where": "decoder", "tried": 1}
+        return {word: {**options, **few}}
     if word == "low_bit":
         return {word: {**options, "calibrate": 4, "steps": 5}}
     if word == "distill":

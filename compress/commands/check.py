@@ -45,7 +45,7 @@ from export.to_onnx import Style, to_onnx
 
 NAMING = ("keep", "where")
 """Options of passes that name layers."""
-RENAMING = ("depthwise", "lowrank", "truncate")
+RENAMING = ("blocks", "depthwise", "lowrank", "truncate")
 """Passes after which layers have other names than before."""
 
 Say = Callable[[str], None]

@@ -141,10 +141,7 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, c
         # What a pass keeps to go on after an interruption, until its network is saved.
         work = make_folder(path.parent / "work")
         with at_work(name):
-            # Without post-processing, so that none of it decides what a pass makes: changed, it is scored again and
-            # nothing is trained again.
-            own = replace(task, folder=work, views=cache.folder / VIEWS, note=note, postprocess=Postprocess())
-            net = make(own)
+            net = make(_own(replace(task, folder=work, note=note), cache))
         seconds = time.perf_counter() - begun
         save_net(
             net,
@@ -177,6 +174,13 @@ def _stage(name: str, key: str, make: Callable[[Task], nn.Module], task: Task, c
         record = cache.value(name, key_of(key, "again", time.time_ns()), work)
     found = {what: record[what] for what in ("params", "macs", "seconds", "notes", "precision", "signs")}
     return Stage(name=name, key=key, path=path, **found)
+
+
+def _own(task: Task, cache: Cache) -> Task:
+    """The task as a pass has it, with what the steps of a run share."""
+    # Without post-processing, so that none of it decides what a pass makes: changed, it is scored again and nothing is
+    # trained again.
+    return replace(task, views=cache.folder / VIEWS, kept=cache.folder / "kept", postprocess=Postprocess())
 
 
 def _kind(net: nn.Module) -> dict[str, object]:

@@ -17,7 +17,9 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from compress.errors import PassError, WeightsError
 from compress.networks.blocks.branches import Branches
+from compress.networks.blocks.gated import Gated
 from compress.networks.blocks.signed_conv import SignedConv
+from compress.networks.blocks.sum import Sum
 from export.modules import put
 
 _CONV: Final = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
@@ -29,10 +31,18 @@ _WRITTEN: Final[Mapping[type[nn.Module], tuple[str, ...]]] = {
     **dict.fromkeys((nn.InstanceNorm2d, nn.InstanceNorm3d), _NORM),
     nn.GroupNorm: ("num_groups", "num_channels", "eps", "affine"),
     nn.Linear: ("in_features", "out_features", "bias"),
-    nn.ReLU: ("inplace",),
+    **dict.fromkeys((nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Mish), ("inplace",)),
+    nn.LeakyReLU: ("negative_slope", "inplace"),
+    nn.ELU: ("alpha", "inplace"),
+    nn.GELU: ("approximate",),
+    nn.PReLU: ("num_parameters",),
+    nn.Sigmoid: (),
     nn.Identity: (),
+    nn.ChannelShuffle: ("groups",),
+    **dict.fromkeys((nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), ("output_size",)),
+    nn.Upsample: ("scale_factor", "mode"),
 }
-_GATHERED: Final = (nn.Sequential, Branches, SignedConv)
+_GATHERED: Final = (nn.Sequential, Branches, Gated, SignedConv, Sum)
 _KINDS: Final[Mapping[str, type[nn.Module]]] = {kind.__name__: kind for kind in (*_WRITTEN, *_GATHERED)}
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -146,6 +156,13 @@ def written_out(written: Mapping[str, Any]) -> nn.Module:
     for name, value in left.items():
         setattr(layer, name, value)
     return layer
+
+
+def can_be_written(module: nn.Module) -> bool:
+    """Whether a layer that stands in another's place can be described, and built again."""
+    if type(module) in _GATHERED:
+        return all(can_be_written(part) for part in module.children())
+    return type(module) in _WRITTEN
 
 
 def _set(module: nn.Module, layer: Mapping[str, Any], resized: dict[int, tuple[Tensor, Tensor]]) -> None:

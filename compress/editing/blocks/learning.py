@@ -1,0 +1,249 @@
+"""Blocks that learn, each apart, to answer as the stretch that they may replace.
+
+Blockwise distillation: Li et al. 2020, DNA (arXiv 1911.13053); Molchanov et al. 2022, LANA (arXiv 2107.10624).
+
+A block begins with random features and a last convolution that is fitted to them by least squares; then all of its
+layers are trained. What comes in is always what the trained network gives, so that blocks need not wait for each other.
+
+Legend: B batch, C channels, S one or more axes of pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import count, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from compress.editing.activations import images
+from compress.editing.blocks.candidates import Candidate
+from compress.editing.blocks.seen import Error, Seen, into_of, seen_at, watch
+from compress.editing.blocks.stretches import NORMS, Stretch
+from compress.editing.layer_replacement import CONVS, TRANSPOSED
+from compress.editing.least_squares import LEAST, PLENTY, WIDEST, fit_layer
+from compress.train.augment import Augment
+from compress.train.batches import batches, view_cache
+from compress.train.plan import Plan
+from compress.train.precision import precision
+from compress.train.training import training_augmentation, training_data
+
+if TYPE_CHECKING:
+    from compress.task import Task
+
+FITTED = 16
+"""Train cases that the last convolution is fitted to."""
+MOST_BYTES = 256e6
+"""Of what a stretch sees on them, kept in memory."""
+CHECKED = 16
+"""Validation cases on which blocks are compared."""
+VIEWS = 4
+"""Ways in which each train case is augmented, at most: made anew for each stretch they would take most of the time."""
+RATE = 2e-3
+"""Peak learning rate of a block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """What the blocks of one network learn from."""
+
+    net: nn.Module
+    """The trained network, which does not change."""
+    task: Task
+    steps: int
+    folder: Path
+    """Where augmented cases lie, which are the same for every stretch."""
+
+    def learned(self, found: Sequence[Candidate], step: Callable[[], None]) -> list[float]:
+        """Train blocks of some stretches in place, side by side.
+
+        Args:
+            step: called after each step of each block that learns, for a progress bar.
+
+        Returns:
+            The error of each on validation cases, relative to how much its stretch's answers vary.
+        """
+        able = [each for each in found if each.body.last is not None]
+        for stretch, some in by_stretch(able).items():
+            remembered = self._remembered(stretch)
+            for each in some:
+                begin(each, remembered)
+        begun, states = self._errors(able), [copy.deepcopy(each.block.state_dict()) for each in able]
+        self._train(able, step)
+        errors = self._errors(found)
+        for each, state in zip(able, states, strict=True):
+            if not errors[each] <= begun[each]:
+                each.block.load_state_dict(state)
+                errors[each] = begun[each]
+        return [errors[each] for each in found]
+
+    def _remembered(self, stretch: Stretch) -> list[Seen]:
+        """What a stretch sees on some train cases, as much as there is memory for."""
+        found: list[Seen] = []
+        for image in images(self.task, self.task.data.cases["train"][:FITTED]):
+            found.append(seen_at(self.net, stretch, image))
+            if sum(seen.bytes for seen in found) > MOST_BYTES:
+                break
+        return found
+
+    def _errors(self, found: Sequence[Candidate]) -> dict[Candidate, float]:
+        errors, blocks = {each: Error() for each in found}, by_stretch(found)
+
+        def look(stretch: Stretch, seen: Seen) -> None:
+            for each in blocks[stretch]:
+                errors[each].add(each.block.eval()(seen.into), seen.out)
+
+        for image in images(self.task, self.task.data.cases["val"][:CHECKED]):
+            watch(self.net, list(blocks), image, look)
+        return {each: error.share() for each, error in errors.items()}
+
+    @cached_property
+    def _fabric(self) -> Fabric:
+        return Fabric(accelerator="auto", devices=1, precision=precision(self.net, self.task.data))
+
+    def _train(self, found: Sequence[Candidate], step: Callable[[], None]) -> None:
+        fabric = self._fabric
+        self.net.to(fabric.device)
+        pupils = {
+            stretch: [_Pupil(each, self.steps, fabric) for each in some] for stretch, some in by_stretch(found).items()
+        }
+
+        def look(stretch: Stretch, seen: Seen) -> None:
+            for pupil in pupils[stretch]:
+                pupil.learn(seen)
+                step()
+
+        for image_BCS in islice(self._batches(), self.steps):
+            with fabric.autocast():
+                watch(self.net, list(pupils), image_BCS.to(fabric.device), look)
+        for module in (self.net, *(each.block for each in found)):
+            module.to("cpu").eval()
+
+    def _batches(self) -> Iterator[Tensor]:
+        """Augmented train cases without end; a function of the seed alone, and the same for every stretch."""
+        data = training_data(self.task.data)
+        views = math.ceil(self.steps * data.batch / len(data.cases["train"]))
+        plan = Plan(
+            steps=self.steps,
+            rate=RATE,
+            augment=training_augmentation(Augment(), data),
+            views=min(VIEWS, views),
+        )
+        cache = view_cache(self.folder, plan, data)
+        return (batch.image_BCHW for epoch in count() for batch in batches(data, plan, epoch, self.task.seed, cache))
+
+
+def by_stretch(found: Sequence[Candidate]) -> dict[Stretch, list[Candidate]]:
+    """The blocks of each stretch."""
+    groups: dict[Stretch, list[Candidate]] = {}
+    for each in found:
+        groups.setdefault(each.stretch, []).append(each)
+    return groups
+
+
+@torch.no_grad()
+def begin(candidate: Candidate, remembered: Sequence[Seen]) -> None:
+    """Set the statistics of a block's norms, then fit its last convolution to what they leave."""
+    settle(nn.Sequential(*candidate.body.layers), (seen.into for seen in remembered))
+    _fit(candidate, remembered)
+
+
+@torch.no_grad()
+def mend(net: nn.Module, blocks: Sequence[Candidate], original: nn.Module, images: Sequence[Tensor]) -> None:
+    """Fit the last convolution of each block, in order, to what its stretch answered in the trained network.
+
+    A block that sees what those before it give mends what they miss (Zhang et al. 2016, arXiv 1505.06798, section 3.3).
+
+    Args:
+        net: has the blocks in it.
+    """
+    for each in blocks:
+        seen = [
+            replace(seen_at(original, each.stretch, image), into=into_of(net, each.block, image)) for image in images
+        ]
+        _fit(each, seen)
+
+
+def _fit(candidate: Candidate, remembered: Sequence[Seen]) -> None:
+    body, last = nn.Sequential(*candidate.body.layers), _last(candidate)
+    if not _can_be_fitted(last):
+        return
+    pairs = ((body(seen.into), _wanted(candidate, seen)) for seen in remembered)
+    rows = math.ceil(max(LEAST, PLENTY * last.weight[0].numel()) / len(remembered))
+    fit_layer(last, pairs, candidate.stretch.name, "blocks", rows)
+
+
+def _wanted(candidate: Candidate, seen: Seen) -> Tensor:
+    """What the last convolution should answer."""
+    if not candidate.body.shortcut:
+        return seen.wanted
+    normed = seen.wanted
+    for layer in candidate.stretch.tail:
+        normed = layer(normed) if isinstance(layer, NORMS) else normed
+    return normed - seen.into
+
+
+class _Pupil:
+    """One block, and what its training needs."""
+
+    def __init__(self, candidate: Candidate, steps: int, fabric: Fabric) -> None:
+        self.block, self.fabric = candidate.block.to(fabric.device), fabric
+        self.fresh = nn.ModuleList([*candidate.body.layers, _last(candidate)])
+        self.parameters = list(self.block.parameters())
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=1e-4)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, max_lr=RATE, total_steps=steps + 1, pct_start=0.15
+        )
+
+    @torch.enable_grad()
+    def learn(self, seen: Seen) -> None:
+        # The norm at the end has the statistics of the trained network, which stay; BatchNorm has no variance over a
+        # single value.
+        self.fresh.train(seen.into.numel() > seen.into.shape[1])
+        with self.fabric.autocast():
+            answer = self.block(seen.into)
+        spread = seen.out.float().var(unbiased=False).clamp_min(1e-12)
+        loss = (answer.float() - seen.out.float()).square().mean() / spread
+        if bool(torch.isfinite(loss)):
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.parameters, max_norm=5.0)
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+
+
+@torch.no_grad()
+def settle(body: nn.Module, inputs: Iterator[Tensor]) -> None:
+    """Give fresh batch norms the mean statistics of what they see."""
+    norms: list[Any] = [part for part in body.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        # Without a momentum they keep the mean of all batches.
+        norm.momentum = None
+        norm.train()
+    for into in inputs:
+        if into.shape[2:].numel() > 1:
+            body(into)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    body.eval()
+
+
+def _last(candidate: Candidate) -> Any:
+    return candidate.body.last
+
+
+def _can_be_fitted(layer: Any) -> bool:
+    if isinstance(layer, TRANSPOSED):
+        return True
+    return isinstance(layer, CONVS) and layer.groups == 1 and layer.weight[0].numel() <= WIDEST

@@ -1,0 +1,145 @@
+"""Blocks for all stretches of a network: those worth trying, trained and judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from compress.editing.blocks.candidates import Candidate, candidates
+from compress.editing.blocks.choice import Budget, Changed, Priced, losses
+from compress.editing.blocks.stretches import Stretch
+from compress.editing.layer_replacement import SkippedSites
+from compress.networks.blocks.ends import Kind
+from compress.progress import steps
+from export.files import make_folder
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from compress.task import Task
+
+LEAST = 0.01
+"""A block is worth trying where it saves this share of what the network costs."""
+TOGETHER = 48
+"""Blocks that are trained side by side: the trained network runs once for all of them."""
+MOST_PARAMS = 30e6
+"""Of theirs, each of which takes 16 bytes while it is trained."""
+LOOKED_AT = 8
+"""Validation cases on which the logits of networks with one block are compared, and train cases that the blocks of a
+choice are fitted to together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What blocks are looked for with."""
+
+    net: nn.Module
+    task: Task
+    budget: Budget
+    kinds: Sequence[tuple[str, Kind]]
+    steps: int
+    """Of each block's training."""
+
+    def worth(self, found: Sequence[Stretch], kept: SkippedSites) -> list[tuple[Candidate, float]]:
+        """The blocks that save something, each with what it saves.
+
+        Raises:
+            PassError: if there are none, or they do not reach the budget.
+        """
+        whole = self.budget.whole
+        made = [block for each in found for block in candidates(each, self.kinds, self.task.seed)]
+        saved = self.budget.price.saved(made, self.net, self.task.example, whole)
+        worth = [pair for pair in zip(made, saved, strict=True) if pair[1] >= LEAST * whole]
+        for name in {each.name: None for each in found if each not in {block.stretch for block, _ in worth}}:
+            kept.add(name, f"no block there saves {LEAST:.0%} of what the network costs")
+        if not worth:
+            raise kept.nothing_done("no stretch was replaced")
+        self.budget.check(worth)
+        return worth
+
+    def learned(self, worth: Sequence[tuple[Candidate, float]]) -> list[Priced]:
+        """Every block trained, with its errors; those that were trained before are taken from where they are kept."""
+        errors = self._errors([each for each, _ in worth])
+        data = self.task.data
+        images = [torch.from_numpy(image) for image in data.images(data.cases["val"][:LOOKED_AT])]
+        lost = losses(self.net, [each for each, _ in worth], images)
+        return [
+            Priced(candidate=each, error=errors[each], loss=loss, saved=saved)
+            for (each, saved), loss in zip(worth, lost, strict=True)
+            # What overflows cannot be compared.
+            if math.isfinite(loss)
+        ]
+
+    def mend(self, choice: Changed) -> None:
+        """Fit the blocks of a choice, in place, to what they see behind each other."""
+        from compress.editing.blocks.learning import mend
+
+        data = self.task.data
+        images = [torch.from_numpy(image) for image in data.images(data.cases["train"][:LOOKED_AT])]
+        mend(choice.net, sorted(choice.blocks, key=lambda each: each.stretch.begun), self.net, images)
+
+    def dice(self, net: nn.Module) -> float:
+        """The mean foreground Dice of a network on the validation cases."""
+        from compress.train.loop import validation_dice
+        from compress.train.training import training_data
+
+        data, fabric = training_data(self.task.data), self._fabric
+        dice = validation_dice(net.to(fabric.device), data, fabric)
+        net.to("cpu")
+        return dice
+
+    @cached_property
+    def _fabric(self) -> Fabric:
+        from lightning_fabric import Fabric
+
+        from compress.train.precision import precision
+
+        return Fabric(accelerator="auto", devices=1, precision=precision(self.net, self.task.data))
+
+    def _errors(self, blocks: Sequence[Candidate]) -> dict[Candidate, float]:
+        # Only here: importing what trains takes time and memory.
+        from compress.editing.blocks.kept import Kept, key_of_lessons
+        from compress.editing.blocks.learning import Lessons
+
+        task = self.task
+        key = key_of_lessons(self.net, task.data.fingerprint(), task.seed, self.steps)
+        errors: dict[Candidate, float] = {}
+        untrained: list[Candidate] = []
+        with TemporaryDirectory() as scratch:
+            kept = Kept(folder=(task.kept or Path(scratch)) / "blocks", key=key)
+            lessons = Lessons(net=self.net, task=task, steps=self.steps, folder=make_folder(Path(scratch) / "views"))
+            for each in blocks:
+                if (error := kept.load(each)) is not None:
+                    errors[each] = error
+                else:
+                    untrained.append(each)
+            if task.kept is not None and errors:
+                task.note(f"blocks: {len(errors)} of {len(blocks)} blocks were trained before")
+            able = [each for each in untrained if each.body.last is not None]
+            with steps("training blocks", len(able) * self.steps) as step:
+                for some in _together(untrained):
+                    for each, error in zip(some, lessons.learned(some, step), strict=True):
+                        kept.save(each, error)
+                        errors[each] = error
+        return errors
+
+
+def _together(blocks: Sequence[Candidate]) -> Iterator[list[Candidate]]:
+    """Blocks in a row that are trained side by side: as many as a run that is stopped may lose, and memory holds."""
+    group: list[Candidate] = []
+    for each in blocks:
+        if len(group) == TOGETHER or sum(one.params for one in (*group, each)) > MOST_PARAMS:
+            if group:
+                yield group
+            group = []
+        group.append(each)
+    if group:
+        yield group

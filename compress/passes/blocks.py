@@ -1,0 +1,181 @@
+"""Small blocks in the place of stretches of the trained network, chosen under a budget.
+
+Each stretch with one way in and one way out (editing/blocks/stretches.py) may be replaced by a block of any kind in
+networks/blocks/kinds. Blocks learn apart what their stretch answers; an integer program chooses those with the least
+summed loss whose savings meet the budget; the best few choices are tried on validation cases (Molchanov et al. 2022,
+LANA, arXiv 2107.10624).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+import torch
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from compress.data.dataset.cases import Role
+from compress.editing.blocks.candidates import kinds
+from compress.editing.blocks.choice import Budget, Changed, Priced
+from compress.editing.blocks.prices import Counted, Price, Timed
+from compress.editing.blocks.search import Search
+from compress.editing.blocks.stretches import Stretch, stretches
+from compress.editing.layer_replacement import SkippedSites, copied
+from compress.editing.pruning.target import Runtime
+from compress.errors import PassError
+from compress.passes.distill import Distill
+from compress.storage.description import described
+from export.modules import Precision
+from export.reach import PYTHON, word_of
+from export.registry import find_backend, find_device, words
+
+if TYPE_CHECKING:
+    from compress.task import Task
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Blocks:
+    """Replace stretches by blocks, as many as the budget asks for; give one of macs, params and latency_ms."""
+
+    requires: ClassVar[Precision] = "float"
+    ensures: ClassVar[Precision] = "float"
+
+    macs: Positive | None = None
+    """Multiply-accumulates of one image that stay at most; up to 1 it is a share of what there was."""
+    params: Positive | None = None
+    """Instead: parameters that stay at most; up to 1 it is a share of what there was."""
+    latency_ms: Positive | None = None
+    """Instead: the median time of one image that the artifact of `backend` on `device` should take; met within 10 %."""
+    device: str = "cpu"
+    """Where that is measured, with its host where it is elsewhere: `orin_nano@tower-7`."""
+    python: Annotated[str, Field(min_length=1)] = PYTHON
+    """Of a device elsewhere: the one there that has the runtime."""
+    backend: str = "onnxruntime"
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads under which `latency_ms` is measured; None takes every CPU that `device` has for it."""
+    space: tuple[str | dict[str, dict[str, Any]], ...] | None = None
+    """Kinds of blocks that are tried: words, each in its usual sizes or with options, such as
+    `{inverted_residual: {expand: 3}}`. None: every kind in compress/networks/blocks/kinds."""
+    where: str | tuple[str, ...] = "*"
+    """Stretches of which layers: names, modules (`decoder`) or patterns (`encoder.*`)."""
+    steps: Annotated[int, Field(ge=1)] = 300
+    """Training steps of each block, on augmented train cases."""
+    tried: Annotated[int, Field(ge=1, le=20)] = 3
+    """Choices, the best by the sum of what their blocks lose; that with the best validation Dice is returned."""
+    recover: Distill | None = None
+    """Training of each choice before it is scored: the options of `distill`, such as `{epochs: 1}`."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        given = [name for name in ("macs", "params", "latency_ms") if getattr(self, name) is not None]
+        if len(given) != 1:
+            said = f"{' and '.join(given)} are given" if given else "nothing is given"
+            raise ValueError(f"{said}; give one of macs, params or latency_ms")
+        kinds(self.space)
+        _check_where(self)
+        return self
+
+    @property
+    def uses(self) -> tuple[Role, ...]:
+        return ("train", "val")
+
+    def __call__(self, net: nn.Module, task: Task) -> nn.Module:
+        """The network with blocks in it.
+
+        Raises:
+            PassError: if no stretch can be replaced (with the reasons), the budget is met already or out of reach, or
+                there are no train or validation cases.
+        """
+        for role in self.uses:
+            if not task.data.cases[role]:
+                raise PassError(f"blocks: there are no {role} cases; give some the split '{role}'")
+        net, kept = copied(net, "blocks"), SkippedSites(word="blocks")
+        budget = self._budget(net, task)
+        found = self._stretches(net, task, kept)
+        search = Search(net=net, task=task, budget=budget, kinds=kinds(self.space), steps=self.steps)
+        priced = search.learned(search.worth(found, kept))
+        choices = budget.choices(net, priced, self.tried)
+        best = self._best(choices, search)
+        for line in (*_told(best, priced, budget), *kept.lines()):
+            task.note(line)
+        return described(best.net)
+
+    def _budget(self, net: nn.Module, task: Task) -> Budget:
+        price: Price
+        if self.latency_ms is not None:
+            runtime = Runtime(device=self.device, backend=self.backend, threads=self.threads, python=self.python)
+            price, asked = Timed(runtime=runtime, seed=task.seed, folder=task.kept), self.latency_ms
+        else:
+            price = Counted(what="macs" if self.macs is not None else "params")
+            asked = self.macs or self.params or 0.0
+        whole = price.of_networks([net], task.example)[0]
+        is_share = self.latency_ms is None and asked <= 1
+        return Budget(price=price, whole=whole, target=asked * whole if is_share else asked, example=task.example)
+
+    def _stretches(self, net: nn.Module, task: Task, kept: SkippedSites) -> list[Stretch]:
+        """The stretches of the layers that `where` names."""
+        # Only here: importing it takes time and memory.
+        from export.quantization.placement import matches
+
+        image = torch.from_numpy(next(iter(task.probes(most=1))))
+        found = stretches(net, image, kept)
+        if not found:
+            raise kept.nothing_done("no stretch of the network can be replaced")
+        patterns = (self.where,) if isinstance(self.where, str) else self.where
+        for pattern in patterns:
+            if not any(matches(conv, pattern) for each in found for conv in each.convs):
+                names = ", ".join(each.name for each in found[:8])
+                raise PassError(f"blocks: where '{pattern}' names no layer of a stretch; there are {names}")
+        return [each for each in found if all(any(matches(conv, one) for one in patterns) for conv in each.convs)]
+
+    def _best(self, choices: Sequence[Changed], search: Search) -> Changed:
+        """The choice with the best validation Dice, its blocks fitted together where that is better."""
+        scored, task = list[tuple[float, Changed]](), search.task
+        for number, choice in enumerate(choices, start=1):
+            net, state, apart = choice.net, copy.deepcopy(choice.net.state_dict()), search.dice(choice.net)
+            search.mend(choice)
+            dice = together = search.dice(net)
+            if together < apart:
+                net.load_state_dict(state)
+                dice = apart
+            if self.recover is not None:
+                folder = None if task.folder is None else task.folder / f"choice-{number}"
+                net = self.recover(described(net), dataclasses.replace(task, folder=folder)).eval()
+                dice = search.dice(net)
+            task.note(
+                f"blocks: choice {number} of {len(choices)}: validation Dice {dice:.4f} (as trained apart {apart:.4f}, "
+                f"fitted together {together:.4f}), predicted error of the logits {choice.loss:.4f}"
+            )
+            scored.append((dice, dataclasses.replace(choice, net=net)))
+        return max(scored, key=lambda pair: pair[0])[1]
+
+
+def _told(best: Changed, priced: Sequence[Priced], budget: Budget) -> Iterator[str]:
+    """What was chosen, what it was predicted to cost and to lose, and what it costs."""
+    price, off = budget.price, abs(best.added_up - best.cost) / best.cost
+    places = len({each.candidate.stretch for each in priced})
+    yield (
+        f"blocks: {len(best.chosen)} stretches replaced, of {places} for which {len(priced)} blocks were tried: "
+        f"{'; '.join(each.told() for each in best.chosen)}"
+    )
+    yield (
+        f"blocks: {price.told(best.cost)} where {price.told(budget.target)} are allowed; added up from its parts "
+        f"it was {price.told(best.added_up)} ({off:.1%} off)"
+    )
+
+
+def _check_where(given: Blocks) -> None:
+    """Whether a latency can be measured where the options say."""
+    if word_of(given.device) not in words("export.devices"):
+        raise ValueError(f"there is no device '{given.device}'; there are {', '.join(words('export.devices'))}")
+    backends = [word for word in find_device(given.device).backends if not find_backend(word).runs_modules]
+    if given.latency_ms is not None and given.backend not in backends:
+        raise ValueError(
+            f"backend '{given.backend}' runs no file of blocks on {given.device}; {', '.join(backends)} do"
+        )
