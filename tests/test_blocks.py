@@ -24,8 +24,8 @@ from compress.editing.blocks.prices import Timed
 from compress.editing.blocks.program import Replacement, best, most_saved
 from compress.editing.blocks.seen import Error, seen_at
 from compress.editing.blocks.stretches import Stretch, stretches
+from compress.editing.budget import Runtime
 from compress.editing.layer_replacement import SkippedSites, macs, parameters
-from compress.editing.pruning.target import Runtime
 from compress.errors import PassError
 from compress.measure.macs import macs_of
 from compress.networks.blocks.ends import Ends

@@ -10,7 +10,8 @@ import torch
 from pruning import chain, cut, size, stand_in
 
 import compress.editing.pruning.target as target_module
-from compress.editing.pruning.target import Runtime, latency_ms
+from compress.editing.budget import Runtime
+from compress.editing.pruning.target import latency_ms
 from compress.errors import PassError
 from compress.passes.prune import Prune
 from compress.storage.description import build_net

@@ -24,41 +24,25 @@ from compress.editing.blocks.choice import Budget, Changed, Priced
 from compress.editing.blocks.prices import Counted, Price, Timed
 from compress.editing.blocks.search import Search
 from compress.editing.blocks.stretches import Stretch, stretches
+from compress.editing.budget import ToABudget
 from compress.editing.layer_replacement import SkippedSites, copied
-from compress.editing.pruning.target import Runtime
 from compress.errors import PassError
 from compress.passes.distill import Distill
 from compress.storage.description import described
 from export.modules import Precision
-from export.reach import PYTHON, word_of
-from export.registry import find_backend, find_device, words
+from export.registry import find_backend, find_device
 
 if TYPE_CHECKING:
     from compress.task import Task
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Blocks:
+class Blocks(ToABudget):
     """Replace stretches by blocks, as many as the budget asks for; give one of macs, params and latency_ms."""
 
     requires: ClassVar[Precision] = "float"
     ensures: ClassVar[Precision] = "float"
 
-    macs: Positive | None = None
-    """Multiply-accumulates of one image that stay at most; up to 1 it is a share of what there was."""
-    params: Positive | None = None
-    """Instead: parameters that stay at most; up to 1 it is a share of what there was."""
-    latency_ms: Positive | None = None
-    """Instead: the median time of one image that the artifact of `backend` on `device` should take; met within 10 %."""
-    device: str = "cpu"
-    """Where that is measured, with its host where it is elsewhere: `orin_nano@tower-7`."""
-    python: Annotated[str, Field(min_length=1)] = PYTHON
-    """Of a device elsewhere: the one there that has the runtime."""
-    backend: str = "onnxruntime"
-    threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads under which `latency_ms` is measured; None takes every CPU that `device` has for it."""
     space: tuple[str | dict[str, dict[str, Any]], ...] | None = None
     """Kinds of blocks that are tried: words, each in its usual sizes or with options, such as
     `{inverted_residual: {expand: 3}}`. None: every kind in compress/networks/blocks/kinds."""
@@ -73,12 +57,12 @@ class Blocks:
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        given = [name for name in ("macs", "params", "latency_ms") if getattr(self, name) is not None]
-        if len(given) != 1:
-            said = f"{' and '.join(given)} are given" if given else "nothing is given"
-            raise ValueError(f"{said}; give one of macs, params or latency_ms")
         kinds(self.space)
-        _check_where(self)
+        if self.latency_ms is not None and find_backend(self.backend).runs_modules:
+            others = [word for word in find_device(self.device).backends if not find_backend(word).runs_modules]
+            raise ValueError(
+                f"backend '{self.backend}' runs no file of blocks on {self.device}; {', '.join(others)} do"
+            )
         return self
 
     @property
@@ -109,8 +93,7 @@ class Blocks:
     def _budget(self, net: nn.Module, task: Task) -> Budget:
         price: Price
         if self.latency_ms is not None:
-            runtime = Runtime(device=self.device, backend=self.backend, threads=self.threads, python=self.python)
-            price, asked = Timed(runtime=runtime, seed=task.seed, folder=task.kept), self.latency_ms
+            price, asked = Timed(runtime=self.runtime, seed=task.seed, folder=task.kept), self.latency_ms
         else:
             price = Counted(what="macs" if self.macs is not None else "params")
             asked = self.macs or self.params or 0.0
@@ -168,14 +151,3 @@ def _told(best: Changed, priced: Sequence[Priced], budget: Budget) -> Iterator[s
         f"blocks: {price.told(best.cost)} where {price.told(budget.target)} are allowed; added up from its parts "
         f"it was {price.told(best.added_up)} ({off:.1%} off)"
     )
-
-
-def _check_where(given: Blocks) -> None:
-    """Whether a latency can be measured where the options say."""
-    if word_of(given.device) not in words("export.devices"):
-        raise ValueError(f"there is no device '{given.device}'; there are {', '.join(words('export.devices'))}")
-    backends = [word for word in find_device(given.device).backends if not find_backend(word).runs_modules]
-    if given.latency_ms is not None and given.backend not in backends:
-        raise ValueError(
-            f"backend '{given.backend}' runs no file of blocks on {given.device}; {', '.join(backends)} do"
-        )

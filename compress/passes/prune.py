@@ -16,44 +16,30 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.data.dataset.cases import Role
+from compress.editing.budget import ToABudget
 from compress.editing.pruning.importance import GRADIENTS, Criterion
 from compress.editing.pruning.plan import Choice, Scope, Widths
 from compress.editing.pruning.rounds import Rounds, Target, pruned
-from compress.editing.pruning.target import Runtime
 from compress.passes.distill import Distill
 from compress.storage.description import described
 from export.modules import Precision
-from export.reach import PYTHON, word_of
-from export.registry import find_device, words
 
 if TYPE_CHECKING:
     from compress.task import Task
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Prune:
+class Prune(ToABudget):
     """Remove the least important channels: a share of them, or as many as a target asks for."""
 
     requires: ClassVar[Precision] = "float"
     ensures: ClassVar[Precision] = "float"
+    budgets: ClassVar[tuple[str, ...]] = ("ratio", *ToABudget.budgets)
+
     ratio: Share | None = None
     """Share of the channels that goes; half of the channels is about a quarter of the MACs."""
-    macs: Positive | None = None
-    """Instead: multiply-accumulates of one image that stay at most; up to 1 it is a share of what there was."""
-    params: Positive | None = None
-    """Instead: parameters that stay at most; up to 1 it is a share of what there was."""
-    latency_ms: Positive | None = None
-    """Instead: the median time of one image that the artifact of `backend` on `device` should take; met within 10 %."""
-    device: str = "cpu"
-    """Where that is measured, with its host where it is elsewhere: `orin_nano@tower-7`."""
-    python: Annotated[str, Field(min_length=1)] = PYTHON
-    """Of a device elsewhere: the one there that has the runtime."""
-    backend: str = "onnxruntime"
-    threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads under which `latency_ms` is measured; None takes every CPU that `device` has for it."""
     by: Criterion = "l2"
     """What makes a channel important: the norm of its weights (Li et al. 2017, arXiv 1608.08710); the scale
     of its norm (Liu et al. 2017, arXiv 1708.06519); the loss it changes, to first order (Molchanov et al.
@@ -80,13 +66,8 @@ class Prune:
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        given = [name for name in ("ratio", "macs", "params", "latency_ms") if getattr(self, name) is not None]
-        if len(given) != 1:
-            said = f"{' and '.join(given)} are given" if given else "nothing is given"
-            raise ValueError(f"{said}; give one of ratio, macs, params or latency_ms")
         if self.ratio is not None and self.scope == "local" and self.ratio > self.most:
             raise ValueError(f"ratio {self.ratio} is more than most, {self.most}, allows; lower ratio or raise most")
-        _check_where(self)
         if self.recover is not None and self.rounds == 1:
             raise ValueError("recover is done between rounds: raise rounds, or give a distill step after prune")
         return self
@@ -117,7 +98,7 @@ class Prune:
         return Rounds(
             choice=Choice(by=self.by, scope=self.scope, widths=widths, keep=self.keep),
             target=Target(ratio=self.ratio, macs=self.macs, params=self.params, latency_ms=self.latency_ms),
-            runtime=Runtime(device=self.device, backend=self.backend, threads=self.threads, python=self.python),
+            runtime=self.runtime,
             count=self.rounds,
             refit=self.refit,
             recover=self._recovered,
@@ -128,12 +109,3 @@ class Prune:
             return net
         folder = None if task.folder is None else task.folder / f"round-{number}"
         return self.recover(described(net), dataclasses.replace(task, folder=folder)).eval()
-
-
-def _check_where(given: Prune) -> None:
-    """Whether a latency can be measured where the options say."""
-    if word_of(given.device) not in words("export.devices"):
-        raise ValueError(f"there is no device '{given.device}'; there are {', '.join(words('export.devices'))}")
-    backends = find_device(given.device).backends
-    if given.latency_ms is not None and given.backend not in backends:
-        raise ValueError(f"backend '{given.backend}' does not run on {given.device}; {', '.join(backends)} do")

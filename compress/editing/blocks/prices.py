@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from compress.cache import Cache, code_key, key_of, versions
 from compress.editing.blocks.candidates import Candidate
 from compress.editing.blocks.stretches import Stretch
+from compress.editing.budget import NEAR, Runtime
 from compress.editing.layer_replacement import parameters
-from compress.editing.pruning.target import NEAR, Runtime
 from compress.measure.latency import Timing, in_turns
 from compress.measure.macs import macs_of
 from compress.progress import bar

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from compress.editing.budget import Runtime
 from compress.editing.layer_replacement import copied
 from compress.editing.pruning.plan import Channels, Choice, Plan, plan_for
 from compress.editing.pruning.refit import refit
 from compress.editing.pruning.remarks import kept_whole, remarks
 from compress.editing.pruning.removal import Cut, without
-from compress.editing.pruning.target import Runtime, share_for_latency, share_for_size
+from compress.editing.pruning.target import share_for_latency, share_for_size
 from compress.editing.pruning.trial import Refused
 from compress.errors import PassError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +11,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor, nn
 
+from compress.editing.budget import NEAR, Runtime
 from compress.editing.pruning.plan import Plan
 from compress.editing.pruning.remarks import frozen
 from compress.editing.pruning.removal import without
@@ -19,33 +19,10 @@ from compress.editing.pruning.trial import Refused
 from compress.errors import PassError
 from compress.measure.latency import Timing, in_turns
 from compress.storage.description import Description, described
-from compress.storage.weights import load_net, save_net
+from compress.storage.weights import save_net
 from export.artifact import Artifact, Port
-from export.registry import find_backend, find_device
-from export.target import Target, target_of
+from export.registry import find_backend
 from export.to_onnx import to_onnx
-
-NEAR = 0.1
-"""How far from the target a latency may land, as a share of it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runtime:
-    """Where a latency is measured."""
-
-    device: str
-    backend: str
-    threads: int | None
-    """CPU threads; None takes every CPU this process may use."""
-    python: str
-    """Of a device elsewhere: the one there that has the runtime."""
-
-    def __str__(self) -> str:
-        return f"on {self.backend}, {self.device}"
-
-    def target(self) -> Target:
-        """The device, with its threads."""
-        return target_of(find_device(self.device, self.python), self.threads, load_net)
 
 
 def share_for_size(plan: Plan, unit: Literal["parameters", "MACs"], target: float) -> float:
