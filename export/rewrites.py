@@ -73,7 +73,8 @@ def _between_casts(node: onnx.NodeProto, wanted: bool) -> list[onnx.NodeProto]:
     wide.CopyFrom(node)
     wide.output[0] = f"{node.output[0]}_in_float32"
     casts = []
-    for index, name in enumerate(node.input):
+    # An optional input that is left out has no name.
+    for index, name in ((index, name) for index, name in enumerate(node.input) if name):
         wide.input[index] = f"{node.name}_{name}_in_float32"
         casts.append(
             helper.make_node("Cast", [name], [wide.input[index]], name=wide.input[index], to=TensorProto.FLOAT)

@@ -179,6 +179,18 @@ def test_an_operator_is_taken_out_of_bfloat16_with_its_types_right(operator: str
     assert in_float32(model, operator) == (model, [])
 
 
+def test_a_bias_that_is_left_out_is_not_cast() -> None:
+    bits = onnx.TensorProto.BFLOAT16
+    x, y = (onnx.helper.make_tensor_value_info(name, bits, [1, 2, None, None]) for name in "xy")
+    weight = onnx.helper.make_tensor("w", bits, [2, 2, 2, 2], np.ones(16))
+    node = onnx.helper.make_node("ConvTranspose", ["x", "w", ""], ["y"], name="up", strides=[2, 2])
+    opset = onnx.helper.make_opsetid("", 22)
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [x], [y], [weight]), opset_imports=[opset])
+    wide, found = in_float32(model, "ConvTranspose")
+    assert found == ["up"] and [each.op_type for each in wide.graph.node] == ["Cast", "Cast", "ConvTranspose", "Cast"]
+    onnx.checker.check_model(wide, full_check=True)
+
+
 @pytest.mark.parametrize("name", FAST)
 def test_a_network_of_each_kind_is_written_in_types_that_its_simulation_has(name: str, tmp_path: Path) -> None:
     net, images = made(name), [example(name, seed) for seed in (1, 2)]
