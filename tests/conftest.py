@@ -21,8 +21,10 @@ from ssh_server import Server, served
 
 from compress.data.dataset.cases import Normalization
 from compress.networks.unet import UNet
+from compress.recipe import load
 from compress.storage.description import Description
 from compress.storage.weights import save_net
+from compress.task import Task
 from compress.train.losses.sum import DiceCrossEntropy
 from export.artifact import Artifact
 from export.remote.conversation import close_all
@@ -240,6 +242,17 @@ def done(tmp_path_factory: pytest.TempPathFactory, folder: Path, weights: Path) 
             place.mkdir(exist_ok=True)
             finished(place, folder, weights)
     return place / "out", json.loads((place / "out" / "report.json").read_text())
+
+
+def tiny_task(place: Path, folder: Path, weights: Path, word: str) -> Task:
+    """A trained network of a few channels and 32x32 images, with the pass of this word."""
+    recipe = {
+        "name": "tiny",
+        "network": {"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2, "weights": str(weights)}},
+        "data": {"folder": {"root": str(folder), "size": [32, 32], "batch": 6}},
+        "passes": [word],
+    }
+    return load(write_recipe(place, recipe)).task()
 
 
 @pytest.fixture

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_recipe
+from conftest import tiny_task
 
 from compress.editing.layer_replacement import copied
 from compress.editing.precisions.choice import Wanted, chosen
 from compress.editing.precisions.sensitivity import lost
 from compress.errors import PassError, WeightsError
 from compress.passes.low_bit import LowBit
-from compress.recipe import load
 from compress.storage.description import build_net
 from compress.task import Task
 from export.backends import onnxruntime, tensorrt
@@ -27,13 +26,7 @@ from export.quantization.quantized import Quantized
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory, folder: Path, weights: Path) -> Task:
-    recipe = {
-        "name": "tiny",
-        "network": {"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2, "weights": str(weights)}},
-        "data": {"folder": {"root": str(folder), "size": [32, 32], "batch": 6}},
-        "passes": ["low_bit"],
-    }
-    return load(write_recipe(tmp_path_factory.mktemp("recipe"), recipe)).task()
+    return tiny_task(tmp_path_factory.mktemp("recipe"), folder, weights, "low_bit")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import write_recipe
+from conftest import tiny_task
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -21,7 +21,6 @@ from compress.networks.blocks.signed_conv import SignedConv
 from compress.passes.binary import Binary
 from compress.passes.distill import Distill
 from compress.passes.int8 import Int8
-from compress.recipe import load
 from compress.storage.bits import in_bits, out_of_bits
 from compress.storage.description import Description, build_net
 from compress.storage.weights import load_net, save_net
@@ -54,13 +53,7 @@ def signs(*shape: int, zeros: bool = False, seed: int = 0) -> Tensor:
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory, folder: Path, weights: Path) -> Task:
-    recipe = {
-        "name": "tiny",
-        "network": {"unet": {"classes": 3, "in_channels": 1, "width": 8, "depth": 2, "weights": str(weights)}},
-        "data": {"folder": {"root": str(folder), "size": [32, 32], "batch": 6}},
-        "passes": ["binary"],
-    }
-    return load(write_recipe(tmp_path_factory.mktemp("recipe"), recipe)).task()
+    return tiny_task(tmp_path_factory.mktemp("recipe"), folder, weights, "binary")
 
 
 Made = dict[tuple[int, bool], tuple[nn.Module, list[str]]]
