@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -54,6 +55,21 @@ class One(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layer(x)
+
+
+class Beside(nn.Module):
+    """Layers of one image with the same thresholds, which is compared once, and something else that reads the signs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ones = [One(nn.Conv2d(16, 8, side, padding=side // 2, bias=False), False, side) for side in (1, 3)]
+        ones[1].layer.threshold = ones[0].layer.threshold
+        self.ones = nn.ModuleList(ones)
+        self.threshold = ones[0].layer.threshold
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        signs = torch.where(x >= self.threshold, 1.0, -1.0)
+        return torch.cat([*(one(x) for one in self.ones), signs], 1)
 
 
 class Every(nn.Module):
@@ -121,6 +137,18 @@ def test_the_sidecar_says_which_kernel_and_the_runtime_that_it_ran(built: Librar
     made = json.loads(ours.sidecar.read_text())["made"]["kernels"]
     assert made == {"signed_conv": 1, "sha256": built.sha256, "compiler": built.compiler}
     assert OnnxRuntimeBits().executed_precisions(Artifact.read(ours.path)) == {"1-bit": 1}
+
+
+@needs_compiler
+def test_layers_that_compare_one_image_alike_are_all_taken(tmp_path: Path) -> None:
+    artifact = to_onnx(Beside().eval(), torch.zeros(1, 16, 6, 7), tmp_path / "model.onnx")
+    assert [node.op_type for node in onnx.load(artifact.path).graph.node].count("GreaterOrEqual") == 1
+    ours = OnnxRuntimeBits().build(artifact, tmp_path)
+    assert json.loads(ours.sidecar.read_text())["made"]["kernels"]["signed_conv"] == 2
+    image = np.random.default_rng(0).standard_normal((1, 16, 6, 7)).astype(np.float32)
+    wanted = answers(artifact.path.read_bytes(), {"image": image})["logits"]
+    with OnnxRuntimeBits().open(ours) as infer:
+        assert np.array_equal(infer(image), wanted)
 
 
 @needs_compiler

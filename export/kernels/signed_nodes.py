@@ -8,7 +8,7 @@ Legend: O output channels, C input channels, T taps of the kernel, N words of 64
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ def with_signed_convs(model: onnx.ModelProto, threads: int) -> int:
         threads: that each of them uses.
     """
     reading = _Reading(model.graph)
-    found = {id(each.nodes[-1]): each for node in model.graph.node if (each := reading.found(node)) is not None}
+    found = {id(each.nodes[-1]): each for node in model.graph.node for each in reading.found(node)}
     if not found:
         return 0
     nodes: list[Any] = []
@@ -76,31 +76,41 @@ class _Reading:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
 
-    def found(self, compare: Any) -> _Found | None:
-        """The convolution of signs that begins with this comparison; None if none does."""
+    def found(self, compare: Any) -> Iterator[_Found]:
+        """The convolutions of signs that begin with this comparison: several where they read the same signs."""
         threshold = self._constant(compare, 1) if compare.op_type == "GreaterOrEqual" else None
-        nodes = [compare]
+        if threshold is None:
+            return
+        paths: list[tuple[Any, ...]] = [(compare,)]
         for kind in ("Where", "Conv", "Mul", "Add"):
-            readers = self.readers.get(nodes[-1].output[0], [])
-            if threshold is None or len(readers) != 1 or readers[0].op_type != kind:
-                return None
-            nodes.append(readers[0])
-        _, where, conv, scale, bias = nodes
+            paths = [(*path, reader) for path in paths for reader in self._readers(path[-1], kind)]
+        for path in paths:
+            yield from self._read(threshold, path)
+
+    def _readers(self, node: Any, kind: str) -> list[Any]:
+        return [reader for reader in self.readers.get(node.output[0], []) if reader.op_type == kind]
+
+    def _read(self, threshold: NDArray[Any], nodes: Sequence[Any]) -> Iterator[_Found]:
+        """The convolution that these nodes are, if the operator computes it."""
+        compare, where, conv, scale, bias = nodes
         signs = self._signs(conv.input[1])
+        if signs is None or not self._is_plain(where, conv, signs):
+            return
         behind = [self._beside(node, before) for node, before in ((scale, conv), (bias, scale))]
-        if signs is None or any(each is None for each in behind) or not self._is_plain(where, conv, signs):
-            return None
-        channels = [
-            _by_channel(value, count)
-            for value, count in zip((threshold, *behind), (signs.shape[1], len(signs), len(signs)), strict=True)
-        ]
-        if any(value is None for value in channels):
-            return None
-        threshold_C, scale_O, bias_O = channels
-        assert threshold_C is not None and scale_O is not None and bias_O is not None
-        return _Found(
-            nodes=nodes, image=compare.input[0], threshold_C=threshold_C, signs=signs, scale_O=scale_O, bias_O=bias_O
+        counts = (signs.shape[1], len(signs), len(signs))
+        threshold_C, scale_O, bias_O = (
+            None if value is None else _by_channel(value, count)
+            for value, count in zip((threshold, *behind), counts, strict=True)
         )
+        if threshold_C is not None and scale_O is not None and bias_O is not None:
+            yield _Found(
+                nodes=nodes,
+                image=compare.input[0],
+                threshold_C=threshold_C,
+                signs=signs,
+                scale_O=scale_O,
+                bias_O=bias_O,
+            )
 
     def _signs(self, weight: str) -> NDArray[np.int8] | None:
         """The signs of a weight that are times nothing; None if it has others, or other values."""
@@ -131,9 +141,9 @@ class _Reading:
         )
 
 
-def _by_channel(value: NDArray[Any] | None, channels: int) -> NDArray[np.float32] | None:
+def _by_channel(value: NDArray[Any], channels: int) -> NDArray[np.float32] | None:
     """One number for each channel, from a tensor that has no other axis; None if it has."""
-    if value is None or value.dtype != np.float32 or value.size not in (1, channels):
+    if value.dtype != np.float32 or value.size not in (1, channels):
         return None
     return np.broadcast_to(value.reshape(-1), (channels,)).copy()
 
