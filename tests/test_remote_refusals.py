@@ -45,10 +45,14 @@ def test_a_changed_host_key_is_told_with_what_to_run(tower: Server) -> None:
         tower.trusted(tower.host_key())
 
 
-@pytest.mark.parametrize("wrong", ["key", "user"])
-def test_a_user_or_a_key_that_is_not_let_in_is_told(tower: Server, wrong: str) -> None:
-    other = tower.host_key("stranger")
-    tower.write_client(**({"key": other} if wrong == "key" else {"user": "nobody-of-this-name"}))
+@pytest.mark.parametrize("wrong", ["key", "user", "no key"])
+def test_a_user_or_a_key_that_is_not_let_in_is_told(tower: Server, tmp_path: Path, wrong: str) -> None:
+    changes: dict[str, Any] = {
+        "key": {"key": tower.host_key("stranger")},
+        "user": {"user": "nobody-of-this-name"},
+        "no key": {"key": tmp_path / "no-key-was-made"},
+    }
+    tower.write_client(**changes[wrong])
     try:
         assert "lets nobody in with these keys and this user" in refusal(target())
     finally:
@@ -124,9 +128,12 @@ def test_a_disk_that_is_full_there_is_told_and_leaves_no_half_file(
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_a_home_that_cannot_be_written_is_told(tower: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("home", ["a file", "read-only"])
+def test_a_home_that_cannot_be_written_is_told(tower: Server, tmp_path: Path, home: str) -> None:
     (tmp_path / "file").write_text("")
-    locked = python_with(tmp_path / "locked", f"export XDG_CACHE_HOME={shlex.quote(str(tmp_path / 'file'))}")
+    # Root writes into any folder but those that the kernel alone fills.
+    cache = {"a file": tmp_path / "file", "read-only": Path("/sys/kernel")}[home]
+    locked = python_with(tmp_path / "locked", f"export XDG_CACHE_HOME={shlex.quote(str(cache))}")
     assert "cannot be written" in refusal(target(locked))
 
 
