@@ -9,7 +9,8 @@ import shlex
 from export.errors import SurroundingsError
 
 COMMAND = "SEGPRESS_SSH"
-"""Environment variable with the client and its first options, such as `ssh -F other_config`."""
+"""Environment variable with the client and its first options, such as `ssh -F other_config`: of an option that is given
+twice, `ssh` takes the first."""
 OPTIONS = (
     # Nobody is there to answer a question; a host that is not known is an error, and never a guess.
     "BatchMode=yes",
@@ -24,6 +25,8 @@ OPTIONS = (
     # What a user set for working there by hand, and what would end this or outlive it.
     "ClearAllForwardings=yes",
     "ControlMaster=no",
+    # Without this, one that a user's configuration made is shared although none is made here.
+    "ControlPath=none",
     "RemoteCommand=none",
     "LogLevel=ERROR",
 )
