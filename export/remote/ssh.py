@@ -106,7 +106,8 @@ _REASONS = (
     ),
     (
         r"Permission denied",
-        "it lets nobody in with these keys and this user; `ssh {host}` must work without a password",
+        "it lets nobody in with these keys and this user; `ssh {host}` must ask for neither a password nor a key's "
+        "passphrase (`ssh-add` remembers one)",
     ),
     (r"Could not resolve hostname", "no such host; `at` is a name as ssh knows it, from ~/.ssh/config or the network"),
     (r"Connection refused", "it refuses the connection; is an SSH server running there, on the port that ssh is told?"),
