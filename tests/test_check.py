@@ -434,6 +434,19 @@ def test_a_device_that_is_not_reached_is_said_to_end_a_run(
     assert warning == "devices[1] (cpu@tower-7): a run ends at once, with exit code 4: tower-7: no such host"
 
 
+def test_where_one_runtime_of_a_device_is_missing_it_is_named_and_the_device_is_not_called_lost(
+    tmp_path: Path, recipe: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_here(at: Deployment) -> str | None:
+        return "tower-7: python3 has no onnxruntime; it has tensorrt" if at.backend == "onnxruntime" else None
+
+    monkeypatch.setattr(Deployment, "not_here", not_here)
+    loaded, scene = met(tmp_path, recipe, [], devices=[{"orin_nano": {"at": "tower-7"}}])
+    (warning,) = foreseen.of_devices(loaded, scene.spots)
+    lost = "what is built for onnxruntime is not measured: tower-7: python3 has no onnxruntime; it has tensorrt"
+    assert warning == f"devices[0] (orin_nano@tower-7): {lost}"
+
+
 def test_the_reason_of_a_device_is_told_once() -> None:
     told = ["devices[1] (rtx_40): what is built for it is not measured: no NVIDIA driver"]
     begun = "gates[0] (parity): cannot hold from this host, since tensorrt on rtx_40"
