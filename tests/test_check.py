@@ -373,7 +373,10 @@ def met(place: Path, recipe: dict, gates: list[dict], tests: int | None = 40, **
         ({"speedup": {"at_least": 2, "percentile": 99}}, "the percentile 99 needs 459 samples"),
         ({"speedup": {"at_least": 2, "over": "01-int8"}}, "01-int8 is the step that is judged"),
         ({"smaller": {"at_least": 2, "over": "tensorrt"}}, "no baseline of tensorrt is built"),
-        ({"fallback": {"at_most": 0}}, "and onnxruntime on cpu, openvino on cpu is neither; give a device with dla: 0"),
+        (
+            {"fallback": {"at_most": 0}},
+            "and onnxruntime on cpu, openvino on cpu are neither; give a device with dla: 0",
+        ),
     ],
 )
 def test_a_gate_that_the_recipe_keeps_from_holding_is_a_mistake(
