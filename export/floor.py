@@ -13,8 +13,8 @@ Bits = Literal[8, 16, 32]
 
 WINOGRAD = {2: 4.0, 3: 8.0}
 """How many times fewer multiplications the widest transform that runtimes use needs for a 3x3 (3x3x3) convolution in
-float: F(4x4, 3x3), and half the saving along each axis of a volume (Lavin & Gray 2016, arXiv 1509.09308). In 8 bits its
-sums would overflow, and no runtime uses it."""
+float: F(4x4, 3x3), and half the saving along each axis of a volume (Lavin & Gray 2016, arXiv 1509.09308). Integers of 8
+bits need more of them once transformed, and none of the runtimes here uses it for them (NCNN, which is none, does)."""
 SPARSE = 2.0
 """How many times faster 2:4 weights are on tensor cores that know them (Mishra et al. 2021, arXiv 2104.08378)."""
 

@@ -63,6 +63,10 @@ class Server:
         """Whether this account may come in at all: one that is locked may not, whatever its key."""
         return subprocess.run([*self.ssh.split(), "-o", "BatchMode=yes", "tower", "true"], check=False).returncode == 0
 
+    def logins(self) -> int:
+        """How often somebody was let in."""
+        return (self.folder / "sshd.log").read_text().count("Accepted publickey")
+
     def last_words(self) -> str:
         """What the server said last."""
         return (self.folder / "sshd.log").read_text().strip().rpartition("\n")[2]

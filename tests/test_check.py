@@ -373,7 +373,10 @@ def met(place: Path, recipe: dict, gates: list[dict], tests: int | None = 40, **
         ({"speedup": {"at_least": 2, "percentile": 99}}, "the percentile 99 needs 459 samples"),
         ({"speedup": {"at_least": 2, "over": "01-int8"}}, "01-int8 is the step that is judged"),
         ({"smaller": {"at_least": 2, "over": "tensorrt"}}, "no baseline of tensorrt is built"),
-        ({"fallback": {"at_most": 0}}, "and onnxruntime on cpu, openvino on cpu is neither; give a device with dla: 0"),
+        (
+            {"fallback": {"at_most": 0}},
+            "and onnxruntime on cpu, openvino on cpu are neither; give a device with dla: 0",
+        ),
     ],
 )
 def test_a_gate_that_the_recipe_keeps_from_holding_is_a_mistake(
@@ -432,6 +435,19 @@ def test_a_device_that_is_not_reached_is_said_to_end_a_run(
     loaded, scene = met(tmp_path, recipe, [], devices=["cpu", {"cpu": {"at": "tower-7"}}])
     (warning,) = foreseen.of_devices(loaded, scene.spots)
     assert warning == "devices[1] (cpu@tower-7): a run ends at once, with exit code 4: tower-7: no such host"
+
+
+def test_where_one_runtime_of_a_device_is_missing_it_is_named_and_the_device_is_not_called_lost(
+    tmp_path: Path, recipe: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_here(at: Deployment) -> str | None:
+        return "tower-7: python3 has no onnxruntime; it has tensorrt" if at.backend == "onnxruntime" else None
+
+    monkeypatch.setattr(Deployment, "not_here", not_here)
+    loaded, scene = met(tmp_path, recipe, [], devices=[{"orin_nano": {"at": "tower-7"}}])
+    (warning,) = foreseen.of_devices(loaded, scene.spots)
+    lost = "what is built for onnxruntime is not measured: tower-7: python3 has no onnxruntime; it has tensorrt"
+    assert warning == f"devices[0] (orin_nano@tower-7): {lost}"
 
 
 def test_the_reason_of_a_device_is_told_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,14 @@ from finished_run import CASES, HOST, VERSIONS, around, dice, finish, two_steps
 from judged import row, scores, times
 from test_cli import compress, refused
 
+from benchmarks import equals
 from compress.gates.judging.change import Allowed, judge_change
 from compress.gates.judging.two_runs import Measured, paired
 from compress.gates.judging.verdict import Verdict
 from compress.measure.row import Row
 from compress.report.report import exit_code
 
+ROOT = Path(__file__).parents[1]
 NETWORK = {"unet": {"width": 8}}
 Dice = np.ndarray
 
@@ -81,6 +84,22 @@ def test_two_runs_of_equals_alarm_at_most_once_in_a_hundred(common: float, own: 
     rng = np.random.default_rng(5)
     codes = Counter(exit_code(on_change(session(rng, common, own), session(rng, common, own))) for _ in range(200))
     assert codes[1] <= 2, codes
+
+
+def test_the_limit_alarms_less_than_a_gate_and_lets_nothing_more_through() -> None:
+    limit, gate = equals.codes(next(each for each in equals.EQUALS if each.spread == 0.04), repeats=20)
+    assert limit[1] == 0 and gate[1] > 4 and limit[0] == gate[0]
+    limit, gate = equals.codes(next(each for each in equals.WORSE if each.loss == 0.03), repeats=10)
+    assert limit[1] == gate[1] == 10
+
+
+def test_the_page_has_the_simulated_figures() -> None:
+    page, simulated = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/ci.md", "benchmarks/equals.md"))
+    rows = [line for line in page.splitlines() if re.fullmatch(r"\| .+ \| \d+ \|( [\d.]+ \|){7}", line)]
+    assert len(rows) == 6 and set(rows) <= set(simulated.splitlines())
+    assert {row.split(" | ")[0].removeprefix("| ") for row in rows} <= {
+        change.what for change in (*equals.EQUALS, *equals.WORSE)
+    }
 
 
 def test_what_drifts_together_is_taken_out_by_the_baselines() -> None:

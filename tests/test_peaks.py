@@ -116,6 +116,9 @@ def test_the_page_has_the_numbers_of_every_profile() -> None:
         numbers = (peaks.int8_tops, peaks.fp16_tops, peaks.fp32_tops, peaks.bandwidth_gb_s, *peaks.watts)
         told = [cell.strip() for cell in rows[word].split("|")[3:10]]
         assert all(any(f"{each:g}" in cell.split(", ") for cell in told) for each in numbers if each is not None)
+        device, last = find_device(word), [cell.strip() for cell in rows[word].split("|")[10:13]]
+        cache = "not published" if peaks.cache_mb is None else f"{peaks.cache_mb:g}"
+        assert last == [cache, device.compute_capability or "", f"{device.dla_cores or ''}"]
     assert all(f"`{word}`" in page for word in words("export.devices"))
 
 

@@ -15,7 +15,7 @@ import pytest
 import ssh_server
 from conftest import write_recipe
 from over_ssh import ends, images, is_running, python_with, target
-from ssh_server import Server
+from ssh_server import Server, served
 
 from compress.commands.run import run
 from compress.errors import SurroundingsError
@@ -25,7 +25,7 @@ from export.clock import Turn
 from export.reach import Reach
 from export.registry import find_backend, find_device
 from export.remote import answers, link
-from export.remote.conversation import Conversation
+from export.remote.conversation import Conversation, close_all
 from export.remote.runner import heat, power
 from export.remote.target import RemoteTarget
 
@@ -216,8 +216,29 @@ def test_other_locales_and_shells_that_print_change_nothing(
         assert infer(images(artifact)[0]).ndim == 4
 
 
-def test_a_clock_that_is_a_day_off_changes_nothing(tower: Server, artifact: Artifact, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import time\n_now = time.time\ntime.time = lambda: _now() + 86400\n")
+def test_what_the_shell_there_prints_before_anything_is_no_answer(artifact: Artifact, tmp_path: Path) -> None:
+    home = tmp_path / "home of theirs"
+    home.mkdir()
+    (home / ".bashrc").write_text(
+        "echo 'Welcome to the tower'; echo '{\"hello\": 1}' >&2; echo read >> ~/rc; seq 100\n"
+    )
+    with served(tmp_path / "server", {"HOME": str(home)}) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGPRESS_SSH", server.ssh)
+        try:
+            with target().open("onnxruntime").open(artifact) as infer:
+                assert infer(images(artifact)[0]).ndim == 4
+        finally:
+            close_all()
+    if not (home / "rc").exists():
+        pytest.skip("the login shell here reads no file before a command")
+
+
+@pytest.mark.parametrize("seconds", [86400, -86400])
+def test_a_clock_that_is_a_day_off_changes_nothing(
+    tower: Server, artifact: Artifact, tmp_path: Path, seconds: int
+) -> None:
+    skew = f"import time\n_now = time.time\ntime.time = lambda: _now() + {seconds}\n"
+    (tmp_path / "sitecustomize.py").write_text(skew)
     skewed = python_with(tmp_path / "skewed", f"export PYTHONPATH={shlex.quote(str(tmp_path))}:$PYTHONPATH")
     remote, given = target(skewed), images(artifact)
     with remote.open("onnxruntime").open(artifact) as infer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -134,3 +135,23 @@ def test_what_is_interrupted_leaves_no_answer_to_be_taken_for_another(
         monkeypatch.setenv("SEGPRESS_SSH", tower.ssh)
         assert remote._conversation.begun is None
         assert np.array_equal(infer(given[0]), right)
+
+
+@pytest.mark.parametrize(("wanted", "logins"), [(False, 1), (True, 0)])
+def test_a_connection_of_the_user_s_own_is_shared_only_where_that_is_asked_for(
+    tower: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool, logins: int
+) -> None:
+    path, config = tmp_path / "master", tower.folder / "config"
+    was = config.read_text()
+    config.write_text(f"{was}  ControlMaster auto\n  ControlPath {path}\n  ControlPersist 60\n")
+    try:
+        subprocess.run([*tower.ssh.split(), "tower", "true"], check=True, timeout=20)
+        if wanted:
+            monkeypatch.setenv("SEGPRESS_SSH", f"{tower.ssh} -o ControlPath={path}")
+        before = tower.logins()
+        target().facts()
+        assert tower.logins() - before == logins
+    finally:
+        close_all()
+        subprocess.run([*tower.ssh.split(), "-O", "exit", "tower"], check=True, capture_output=True, timeout=20)
+        config.write_text(was)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,25 @@ def test_a_changed_host_key_is_told_with_what_to_run(tower: Server) -> None:
         tower.trusted(tower.host_key())
 
 
-@pytest.mark.parametrize("wrong", ["key", "user"])
-def test_a_user_or_a_key_that_is_not_let_in_is_told(tower: Server, wrong: str) -> None:
-    other = tower.host_key("stranger")
-    tower.write_client(**({"key": other} if wrong == "key" else {"user": "nobody-of-this-name"}))
+@pytest.mark.parametrize("wrong", ["key", "user", "no key", "passphrase"])
+def test_a_user_or_a_key_that_is_not_let_in_is_told(tower: Server, tmp_path: Path, wrong: str) -> None:
+    changes: dict[str, Any] = {
+        "key": {"key": tower.host_key("stranger")},
+        "user": {"user": "nobody-of-this-name"},
+        "no key": {"key": tmp_path / "no-key-was-made"},
+        "passphrase": {"key": tmp_path / "locked"},
+    }
+    made = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "a passphrase", "-f", str(tmp_path / "locked")]
+    subprocess.run(made, check=True)
+    let_in = (tower.folder / "authorized_keys").read_text()
+    (tower.folder / "authorized_keys").write_text(let_in + (tmp_path / "locked.pub").read_text())
+    tower.write_client(**changes[wrong])
     try:
-        assert "lets nobody in with these keys and this user" in refusal(target())
+        told = refusal(target())
+        assert "lets nobody in with these keys and this user" in told and "`ssh-add` remembers one" in told
     finally:
         tower.write_client()
+        (tower.folder / "authorized_keys").write_text(let_in)
 
 
 @pytest.mark.parametrize("host", ["-oProxyCommand=touch x", "-v", "", "a b", "a;b", "$(x)", "here", "ssh://a"])
@@ -117,16 +129,19 @@ def test_a_disk_that_is_full_there_is_told_and_leaves_no_half_file(
     # As a full disk does, a limit on files ends a write in its middle.
     small = python_with(tmp_path / "small", f"export XDG_CACHE_HOME={shlex.quote(str(tmp_path))}; ulimit -f 100")
     with (
-        pytest.raises(SurroundingsError, match="cannot be written"),
+        pytest.raises(SurroundingsError, match="tower: [^ ]*: cannot be written"),
         target(small).open("onnxruntime").open(artifact),
     ):
         pass
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_a_home_that_cannot_be_written_is_told(tower: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("home", ["a file", "read-only"])
+def test_a_home_that_cannot_be_written_is_told(tower: Server, tmp_path: Path, home: str) -> None:
     (tmp_path / "file").write_text("")
-    locked = python_with(tmp_path / "locked", f"export XDG_CACHE_HOME={shlex.quote(str(tmp_path / 'file'))}")
+    # Root writes into any folder but those that the kernel alone fills.
+    cache = {"a file": tmp_path / "file", "read-only": Path("/sys/kernel")}[home]
+    locked = python_with(tmp_path / "locked", f"export XDG_CACHE_HOME={shlex.quote(str(cache))}")
     assert "cannot be written" in refusal(target(locked))
 
 

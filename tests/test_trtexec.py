@@ -275,6 +275,17 @@ def test_a_layer_s_name_tells_the_onnx_nodes(name: str, nodes: tuple[str, ...]) 
     assert layers.names_in(name) == nodes
 
 
+@pytest.mark.parametrize(("median", "ms"), [('"medianMs" : 0.010, ', 0.010), ("", 0.0122041)])
+def test_the_time_of_a_layer_is_its_median_or_where_there_is_none_its_mean(median: str, ms: float) -> None:
+    told = f"""[
+  {{ "count" : 4216 }}
+, {{ "name" : "QuantizeLinear_2", "timeMs" : 51.4526, "averageMs" : 0.0122041, {median}"percentage" : 1.88608 }}
+, {{ "name" : "b "quoted"", "timeMs" : 45.3071, "averageMs" : 0.0107465, {median}"percentage" : 1.66081 }}
+]"""
+    (first, second) = trtexec.profile_in(told)
+    assert first == ("QuantizeLinear_2", ms) and second[0] == 'b "quoted"'
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '[{"latencyMs": 1}]', "[1]", "[nonsense"])
 def test_times_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ValueError):

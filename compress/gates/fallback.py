@@ -46,9 +46,10 @@ class Fallback:
         yield from nowhere(self, scene)
         judged = where(self, scene)
         if judged and not any(DLA in spot.device or _is_told(spot) for spot in judged):
-            there = ", ".join(dict.fromkeys(spot.title for spot in judged))
+            titles = tuple(dict.fromkeys(spot.title for spot in judged))
+            there = f"{', '.join(titles)} {'is' if len(titles) == 1 else 'are'} neither"
             yield (
-                f"never holds: it judges DLA cores, and ONNX Runtime on GPUs, and {there} is neither; give a device "
+                f"never holds: it judges DLA cores, and ONNX Runtime on GPUs, and {there}; give a device "
                 "with dla: 0, such as agx_orin: {at: HOST, dla: 0}"
             )
 

@@ -78,10 +78,18 @@ def of_devices(recipe: Recipe, found: Sequence[Spot]) -> Iterator[str]:
         for spot in here:
             if spot.unbuilt:
                 yield f"devices[{index}] ({device}): nothing is built for {spot.backend}: {spot.unbuilt}"
-        away = next((spot for spot in here if spot.unmeasured and not spot.unbuilt), None)
-        if away:
-            what = "a run ends at once, with exit code 4" if away.unreached else "what is built for it is not measured"
-            yield f"devices[{index}] ({device}): {what}: {away.unmeasured}"
+        yield from (f"devices[{index}] ({device}): {why}" for why in _unmeasured(here))
+
+
+def _unmeasured(here: Sequence[Spot]) -> Iterator[str]:
+    """What of one device is not measured: all of it, with the first reason, or some runtimes, each with its own."""
+    built = [spot for spot in here if not spot.unbuilt]
+    away = [spot for spot in built if spot.unmeasured]
+    if away and len(away) < len(built):
+        yield from (f"what is built for {spot.backend} is not measured: {spot.unmeasured}" for spot in away)
+    elif away:
+        what = "a run ends at once, with exit code 4" if away[0].unreached else "what is built for it is not measured"
+        yield f"{what}: {away[0].unmeasured}"
 
 
 def of_power_modes(recipe: Recipe, found: Sequence[Spot]) -> Iterator[str]:

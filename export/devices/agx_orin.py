@@ -12,16 +12,18 @@ AGX_ORIN = Device(
     backends=("tensorrt", "onnxruntime"),
     compute_capability="8.7",
     peaks=Peaks(
-        int8_tops=137.5,
-        fp16_tops=68.75,
-        tf32_tops=34.4,
-        fp32_tops=5.3,
+        int8_tops=138,
+        fp16_tops=69,
+        tf32_tops=34.5,
+        fp32_tops=5.4,
         bandwidth_gb_s=204.8,
-        cache_mb=17,
+        cache_mb=22,
         watts=(15, 30, 50, 60),
-        source="NVIDIA, Jetson AGX Orin technical brief: 275 TOPS int8 sparse (170 GPU, 105 DLA), half of it "
-        "dense, 5.3 fp32 TFLOPS, 204.8 GB/s; fp16 at most half and TF32 a quarter of dense int8; cache: "
-        "L2 of the GPU 4, system 4, L3 6, L2 of the CPU 3 MB",
-        url="https://www.nvidia.com/en-us/autonomous-machines/embedded-systems/jetson-orin/",
+        source="NVIDIA, README of its DLA software: at MAXN 171 TOPS of the GPU and 105 of two DLA cores, int8 and "
+        "sparse, half of that dense (275 together as advertised); fp16 at most half and TF32 a quarter of "
+        "dense int8; fp32 computed: 2048 cores at 1.3 GHz (5.3 published); 204.8 GB/s: 256 bits of LPDDR5 "
+        "(table of Jetsons in Ultralytics' guide); cache published by one source (NVIDIA's technical brief) "
+        "but for the last: L2 of the GPU 4, L1 3, system 4, L3 6, L2 of the CPU 3, DLA 2 MB",
+        url="https://github.com/NVIDIA/Deep-Learning-Accelerator-SW",
     ),
 )

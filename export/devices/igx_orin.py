@@ -13,14 +13,15 @@ IGX_ORIN = Device(
     compute_capability="8.7",
     memory_gb=64,
     peaks=Peaks(
-        int8_tops=137.5,
-        fp16_tops=68.75,
-        tf32_tops=34.4,
-        fp32_tops=5.3,
+        int8_tops=138,
+        fp16_tops=69,
+        tf32_tops=34.5,
+        fp32_tops=5.4,
         bandwidth_gb_s=204.8,
-        cache_mb=17,
-        source="NVIDIA, IGX Orin 500: 248 TOPS int8 sparse without a card; bounds are those of the AGX Orin, "
-        "which has the same chip at a higher clock; power not published for the chip alone",
-        url="https://www.nvidia.com/en-us/edge-computing/products/igx/",
+        cache_mb=22,
+        source="248 TOPS int8 sparse without a card, as NVIDIA advertises (read in what others say of it); Linux's "
+        "device tree names its module p3701-0008, which is the AGX Orin Industrial, of the same chip at "
+        "lower clocks: bounds are those of the AGX Orin; power not published for the chip alone",
+        url="https://github.com/torvalds/linux/blob/master/Documentation/devicetree/bindings/arm/tegra.yaml",
     ),
 )

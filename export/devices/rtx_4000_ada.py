@@ -19,8 +19,10 @@ RTX_4000_ADA = Device(
         cache_mb=64,
         watts=(130,),
         beyond=1.5,
-        source="NVIDIA, RTX 4000 Ada data sheet: 26.7 fp32 TFLOPS, 427.6 tensor TFLOPS (fp8 sparse: half of it "
-        "dense, and as much dense int8), 360 GB/s, 130 W; fp16 half of it, TF32 a quarter; a card may "
+        source="NVIDIA, RTX 4000 Ada data sheet as others quote it: 26.7 fp32 TFLOPS, 427.6 tensor TFLOPS (fp8 "
+        "sparse: half of it dense, and as much dense int8), 360 GB/s, 130 W; computed from units and its "
+        "boost clock it is the same: 48 multiprocessors of 2048 operations at 2.175 GHz (siliconcat.net "
+        "lists both); fp16 half of it, TF32 a quarter; cache: L2 48, L1 6 MB and room to spare; a card may "
         "boost beyond its published clock",
         url="https://www.nvidia.com/en-us/design-visualization/rtx-4000/",
     ),

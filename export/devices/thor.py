@@ -12,14 +12,16 @@ THOR = Device(
     compute_capability="11.0",
     memory_gb=128,
     peaks=Peaks(
+        int8_tops=517.5,
         fp16_tops=258.75,
         tf32_tops=129.4,
         fp32_tops=8.1,
         bandwidth_gb_s=273,
         watts=(40, 130),
-        source="NVIDIA, Jetson Thor T5000: 2070 TFLOPS fp4 sparse, 1035 fp8 sparse, half of it dense; int8 not "
-        "published, so that there is no floor of 8-bit networks; fp16 half and TF32 a quarter of fp8; "
-        "fp32 computed: 2560 cores at 1.575 GHz; cache not published",
-        url="https://www.nvidia.com/en-us/autonomous-machines/embedded-systems/jetson-thor/",
+        source="NVIDIA, data sheet of the Jetson Thor T5000 as two who had it quote it (issue 4590 of "
+        "NVIDIA/TensorRT, pull request 1710 of huggingface.js): 2070 TFLOPS fp4 sparse, 1035 int8 and fp8 "
+        "sparse, 517 fp16 sparse, half of each dense; TF32 half of fp16; fp32 computed: 2560 cores at 1.575 "
+        "GHz; 273 GB/s; cache not published",
+        url="https://developer.nvidia.com/blog/introducing-nvidia-jetson-thor-the-ultimate-platform-for-physical-ai/",
     ),
 )

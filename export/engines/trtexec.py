@@ -121,13 +121,16 @@ def times_in(text: str) -> Times:
 
 
 def profile_in(text: str) -> list[tuple[str, float]]:
-    """The name and the median milliseconds of each layer, as `--exportProfile` wrote them.
+    """The name and the median milliseconds of each layer, as `--exportProfile` wrote them, or the mean.
 
     Names are written as they are: one with a quotation mark in it makes what is no JSON.
     """
     number = r"([0-9.eE+-]+)"
-    entry = rf'"name"\s*:\s*"(.*?)"\s*,\s*"timeMs"\s*:\s*{number}.*?"medianMs"\s*:\s*{number}'
-    return [(name, float(median)) for name, _, median in re.findall(entry, text, re.DOTALL)]
+    entry = rf'"name"\s*:\s*"(.*?)"\s*,\s*"timeMs"\s*:\s*{number}\s*,\s*"averageMs"\s*:\s*{number}'
+    # Before 8.4 there was no median.
+    median = rf'(?:\s*,\s*"medianMs"\s*:\s*{number})?'
+    found = re.findall(entry + median, text, re.DOTALL)
+    return [(name, float(median or mean)) for name, _, mean, median in found]
 
 
 def warnings_in(log: Iterable[str]) -> list[str]:

@@ -9,7 +9,8 @@ import shlex
 from export.errors import SurroundingsError
 
 COMMAND = "SEGPRESS_SSH"
-"""Environment variable with the client and its first options, such as `ssh -F other_config`."""
+"""Environment variable with the client and its first options, such as `ssh -F other_config`: of an option that is given
+twice, `ssh` takes the first."""
 OPTIONS = (
     # Nobody is there to answer a question; a host that is not known is an error, and never a guess.
     "BatchMode=yes",
@@ -24,6 +25,8 @@ OPTIONS = (
     # What a user set for working there by hand, and what would end this or outlive it.
     "ClearAllForwardings=yes",
     "ControlMaster=no",
+    # Without this, one that a user's configuration made is shared although none is made here.
+    "ControlPath=none",
     "RemoteCommand=none",
     "LogLevel=ERROR",
 )
@@ -103,7 +106,8 @@ _REASONS = (
     ),
     (
         r"Permission denied",
-        "it lets nobody in with these keys and this user; `ssh {host}` must work without a password",
+        "it lets nobody in with these keys and this user; `ssh {host}` must ask for neither a password nor a key's "
+        "passphrase (`ssh-add` remembers one)",
     ),
     (r"Could not resolve hostname", "no such host; `at` is a name as ssh knows it, from ~/.ssh/config or the network"),
     (r"Connection refused", "it refuses the connection; is an SSH server running there, on the port that ssh is told?"),

@@ -194,9 +194,10 @@ class Runner:
 
     def _put(self, said: dict[str, Any], payload: bytes) -> Answer:
         try:
-            self._store.put(said["sha256"], unpacked(payload, said["size"]) if said["packed"] else payload)
+            data = unpacked(payload, said["size"]) if said["packed"] else payload
         except ValueError as error:
             raise SurroundingsError(f"what was sent arrived damaged ({error})") from None
+        self._store.put(said["sha256"], data)
         return {"kept": said["sha256"]}, b""
 
     def _opened(self, said: dict[str, Any], _: bytes) -> Answer:
