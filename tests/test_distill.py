@@ -133,7 +133,7 @@ def test_features_are_learnt_through_adapters(task: Task) -> None:
     student = damaged(task)
     torch.manual_seed(0)
     none = dict.fromkeys(("truth", "logits", "channels", "pairwise", "attention"), 0.0)
-    teacher = Teacher(task.net, None, torch.device("cpu"))
+    teacher = Teacher(task.net, None)
     objective = Taught(
         student,
         teacher,

@@ -129,7 +129,7 @@ def test_a_disk_that_is_full_there_is_told_and_leaves_no_half_file(
     # As a full disk does, a limit on files ends a write in its middle.
     small = python_with(tmp_path / "small", f"export XDG_CACHE_HOME={shlex.quote(str(tmp_path))}; ulimit -f 100")
     with (
-        pytest.raises(SurroundingsError, match="tower: [^ ]*: cannot be written"),
+        pytest.raises(SurroundingsError, match=r"tower: [^ ]*: cannot be written"),
         target(small).open("onnxruntime").open(artifact),
     ):
         pass

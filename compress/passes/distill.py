@@ -74,6 +74,8 @@ class Distill:
     """Decay of the moving average of the weights; None: 0.99, less where there are few steps."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Epochs of the second half without a better validation score until it stops; None: a third of all, at least 8."""
+    devices: Annotated[int, Field(ge=1)] = 1
+    """Processes that share each batch, every one on a GPU of its own, or on its part of the CPU's cores."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -116,7 +118,7 @@ class Distill:
         views = folder if task.views is None or self.views is None else _shared(self, task.views, task)
         objective = self._objective(student, task, views)
         plan = self._plan(student, objective, task, folder, views)
-        outcome = fit(plan, objective, student, task.data, folder, task.seed, task.note, views)
+        outcome = fit(plan, objective, student, task.data, folder, task.seed, task.note, views, self.devices)
         _tell(outcome, plan, task)
         return student.eval()
 
@@ -138,13 +140,12 @@ class Distill:
         )
         teacher = None
         if terms.ask:
-            net = copy_of(task.net).eval()
-            cache = None
+            net, cache = copy_of(task.net).eval(), None
             if self.views is not None and not terms.watch:
                 with torch.no_grad():
                     shape = tuple(net(task.example).shape[1:])
                 cache = ArrayCache(views / "logits.f16", self.views, len(task.data.cases["train"]), shape, "float16")
-            teacher = Teacher(net, cache, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+            teacher = Teacher(net, cache)
         torch.manual_seed(task.seed)
         return Taught(student, teacher, task.example, terms, supervised(self.loss, task.data))
 
@@ -182,8 +183,7 @@ class Distill:
 
         count = min(48, max(16, steps // 10))
         plan = Plan(steps=count, rate=1e-3, augment=training_augmentation(self.augment, task.data), views=self.views)
-        cache = view_cache(views, plan, task.data)
-        stream = batches(task.data, plan, 0, task.seed, cache)
+        stream = batches(task.data, plan, 0, task.seed, view_cache(views, plan, task.data))
         fabric = Fabric(accelerator="auto", devices=1, precision=precision(student, task.data))
         found = range_test(student, objective, stream, count, fabric)
         task.note(f"learning rate {found.rate:g}, {steps} steps ({found.seconds:.2f} s each in the range test)")

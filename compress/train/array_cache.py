@@ -21,11 +21,16 @@ class ArrayCache:
 
     def __init__(self, path: Path, views: int, cases: int, shape: Sequence[int], kind: str) -> None:
         self.cases = cases
+        self._given = (path, views, cases, tuple(shape), kind)
         marks = path.with_suffix(".filled")
         fresh = not (path.exists() and marks.exists())
         mode: Literal["w+", "r+"] = "w+" if fresh else "r+"
         self.values = np.memmap(path, np.dtype(kind), mode, shape=(views * cases, *shape))
         self.filled = np.memmap(marks, np.bool_, mode, shape=(views * cases,))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process opens the same files.
+        return ArrayCache, self._given
 
     def has(self, names: Sequence[Name]) -> bool:
         """Whether the arrays of all of these names are there."""

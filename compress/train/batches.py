@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from compress.data.dataset.cases import Dataset
+from compress.train import parallel
 from compress.train.array_cache import ArrayCache, Name
 from compress.train.augment import augmentation, augmented
 from compress.train.objective import Batch
@@ -79,13 +80,23 @@ def batches(
             chosen = np.append(chosen, order[0])
         names.append(tuple((view, int(index)) for index in chosen))
     cached = [cache is not None and cache.has(each) for each in names]
-    missing = [each for each, there in zip(names, cached, strict=True) if not there]
+    # Of several processes each makes its share.
+    missing = [each[parallel.share(len(each))] for each, there in zip(names, cached, strict=True) if not there]
     made = _made(partial(_augmented, data, plan, seed), missing, ahead)
     for each, there in zip(names, cached, strict=True):
-        if cache is None:
-            yield next(made)
+        if cache is not None and there:
+            yield cache.load(each)
         else:
-            yield cache.load(each) if there else cache.store(next(made))
+            whole = _whole(next(made), each)
+            yield whole if cache is None else cache.store(whole)
+
+
+def _whole(part: Batch, names: tuple[Name, ...]) -> Batch:
+    """The batch of these names, of which this process made a part."""
+    if parallel.size() == 1:
+        return part
+    image_BCHW, mask_BHW = (parallel.put_together(tensor, len(names)) for tensor in (part.image_BCHW, part.mask_BHW))
+    return Batch(image_BCHW=channels_last(image_BCHW), mask_BHW=mask_BHW, names=names)
 
 
 def ahead_of_gpu() -> int:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compress.train.parallel import gathered
+
 
 def two_or_more(logits_BKHW: Tensor) -> Tensor:
     """Logits of at least two classes, in float32: a sigmoid's one logit is a softmax's against a logit of zero."""
@@ -124,7 +126,7 @@ class _Watch:
 
     def __enter__(self) -> dict[str, Tensor]:
         self.handles = [
-            module.register_forward_hook(lambda _, __, out, name=name: self.seen.__setitem__(name, out))
+            module.register_forward_hook(lambda _, __, out, name=name: self.seen.__setitem__(name, gathered(out)))
             for name, module in self.modules.items()
         ]
         return self.seen

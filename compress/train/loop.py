@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -20,16 +21,19 @@ from compress import progress
 from compress.data.dataset.cases import Dataset
 from compress.errors import PassError
 from compress.measure.segmentation import score_case
+from compress.train import parallel
 from compress.train.batches import ViewCache, ahead_of_gpu, batches, channels_last, view_cache
 from compress.train.fast_batch_norm import fast_batch_norms
 from compress.train.objective import Objective, fitted
 from compress.train.plan import Plan
-from compress.train.precision import precision
+from compress.train.precision import Precision, precision
 from compress.train.state import State
 from export.choice import labels_from_logits
 from export.files import make_folder
 
 Log = Callable[[str], None]
+APART = 2**20
+"""Between the seeds of two processes that train together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,7 @@ def fit(
     seed: int,
     log: Log = print,
     views: Path | None = None,
+    devices: int = 1,
 ) -> Outcome:
     """Train `net` in place to its best state of the second half by validation Dice, or leave it as it came if that
     is better and the plan keeps the start.
@@ -63,13 +68,37 @@ def fit(
 
     Args:
         views: where a plan that counts its views keeps them; None: in `folder`.
+        devices: processes that train together, each on a GPU of its own, or on its share of the CPU's cores
+            (parallel.py).
 
     Raises:
         WeightsError: if training.pt belongs to another network.
-        PassError: if the loss is not finite before there is a state worth keeping.
+        PassError: if the loss is not finite before there is a state worth keeping, or there are fewer devices.
+        SurroundingsError: if one of several processes ends too early.
     """
-    fabric = Fabric(accelerator="auto", devices=1, precision=precision(net, data))
-    checkpoint = make_folder(folder) / "training.pt"
+    views = views or folder
+    # Found once, before several look for them.
+    view_cache(make_folder(views), plan, data)
+    work = partial(_fit, plan, objective, net, data, make_folder(folder), seed, views, precision(net, data))
+    if devices == 1:
+        return work(log=log)
+    outcome: Outcome = parallel.by_many(devices, work, log=log)
+    return outcome
+
+
+def _fit(
+    plan: Plan,
+    objective: Objective,
+    net: nn.Module,
+    data: Dataset,
+    folder: Path,
+    seed: int,
+    views: Path,
+    how_precise: Precision,
+    log: Log,
+) -> Outcome:
+    fabric = Fabric(accelerator="auto", devices=parallel.device(), precision=how_precise)
+    checkpoint = folder / "training.pt"
     torch.manual_seed(seed)
     state = State.fresh(_to_channels_last(net), objective, plan)
     if checkpoint.exists():
@@ -82,7 +111,7 @@ def fit(
         state.note(0, state.started)
         log(f"before training: val Dice {state.started:.4f}")
     epochs = _Epochs(plan=plan, data=data, seed=seed, fabric=fabric, log=log)
-    epochs.run(state, checkpoint, view_cache(views or folder, plan, data))
+    epochs.run(state, checkpoint, view_cache(views, plan, data))
     if not state.best_weights:
         raise PassError("training: the loss did not stay finite until the rate fell; lower the rate")
     net.load_state_dict(state.best_weights)
@@ -111,17 +140,18 @@ class _Epochs:
                 if plan.patience is not None and epoch - max(state.best_epoch, half) > plan.patience:
                     self.log(f"stopped: no better validation score since epoch {state.best_epoch}")
                     break
-                # Dropout and the like are a function of seed and epoch, as the batches are.
-                torch.manual_seed(self.seed + epoch)
+                # Dropout and the like are a function of seed and epoch, as the batches are, and differ among processes.
+                torch.manual_seed(self.seed + epoch + APART * parallel.rank())
                 stream = batches(data, plan, epoch, self.seed, cache, ahead_of_gpu())
-                with fast_batch_norms(state.net):
+                with (fast_batch_norms if parallel.size() == 1 else parallel.shared_batch_norms)(state.net):
                     loss = state.train(islice(stream, plan.steps - epoch * length), self.fabric, step)
                 if not math.isfinite(loss):
                     self.log(f"stopped: the loss was no longer finite in epoch {epoch + 1}; a lower rate would help")
                     break
                 score = validation_dice(state.average.module, data, self.fabric)
                 state.note(epoch + 1, score, counts=epoch >= half)
-                state.save(checkpoint)
+                if parallel.rank() == 0:
+                    state.save(checkpoint)
                 self.log(f"epoch {epoch + 1}/{epochs}  loss {loss:.4f}  val Dice {score:.4f}")
 
 
@@ -135,13 +165,16 @@ def _to_channels_last(net: nn.Module) -> nn.Module:
 def validation_dice(net: nn.Module, data: Dataset, fabric: Fabric) -> float:
     """Mean foreground Dice over the validation cases at the network's size."""
     net.eval()
-    classes = len(data.class_names)
-    values = []
-    for case in data.cases["val"]:
+    classes, cases = len(data.class_names), data.cases["val"]
+    # Of several processes each scores every n-th case; what it leaves to others is 0.
+    values = torch.zeros(len(cases), classes - 1, dtype=torch.float64)
+    for index in range(parallel.rank(), len(cases), parallel.size()):
+        case = cases[index]
         with fabric.autocast():
             logits_BKHW = net(fabric.to_device(torch.from_numpy(data.image(case)[None]))).float()
         truth_HW = fitted(torch.from_numpy(data.fitted_mask(case))[None], logits_BKHW)[0].numpy()
         labels_HW = labels_from_logits(logits_BKHW.cpu().numpy())[0]
-        values.append(score_case(labels_HW, truth_HW, classes=classes, ruler=None, ignore=data.ignore)[0][:, 0])
-    per_class = np.nanmean(np.stack(values), axis=0)
+        scores = score_case(labels_HW, truth_HW, classes=classes, ruler=None, ignore=data.ignore)[0]
+        values[index] = torch.from_numpy(scores[:, 0])
+    per_class = np.nanmean(parallel.summed(values.to(fabric.device)).cpu().numpy(), axis=0)
     return float(np.nanmean(per_class))

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from compress.data.dataset.cases import Dataset
 
+Precision = Literal["bf16-mixed", "32-true"]
 
-def precision(net: nn.Module, data: Dataset) -> Literal["bf16-mixed", "32-true"]:
+
+def precision(net: nn.Module, data: Dataset) -> Precision:
     """bf16 where the hardware multiplies in it, and rightly; emulated bf16 is slower than fp32."""
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"

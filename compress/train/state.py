@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from compress import progress
 from compress.errors import PassError, WeightsError
-from compress.train import bits, sparsity
+from compress.train import bits, parallel, sparsity
 from compress.train.objective import Batch, Objective
 from compress.train.plan import Plan
 from export.errors import first_line
@@ -76,7 +76,7 @@ class State:
         self.net.train()
         losses: list[float] = []
         for batch in stream:
-            with fabric.autocast():
+            with fabric.autocast(), parallel.shared(self.net):
                 loss = self.objective(self.net, batch.to(fabric.device))
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
@@ -84,6 +84,7 @@ class State:
                     raise PassError("training: the loss is not finite on the first batch; check the weights")
                 return losses[-1]
             fabric.backward(loss)
+            parallel.add_up_gradients(self.net.parameters(), self.objective.parameters())
             fabric.clip_gradients(self.model, self.optimizer, max_norm=5.0)
             self.optimizer.step()
             sparsity.apply(self.net, self.masks)

@@ -25,6 +25,7 @@ from compress.train.distillation import (
     two_or_more,
 )
 from compress.train.objective import Batch, Supervised, fitted
+from compress.train.parallel import shared
 from compress.train.range_test import BATCHES
 
 
@@ -123,8 +124,8 @@ class Teacher:
     Not a module: neither its weights nor its mode are the objective's.
     """
 
-    def __init__(self, net: nn.Module, cache: ArrayCache | None, device: torch.device) -> None:
-        self.net = net.eval().to(device)
+    def __init__(self, net: nn.Module, cache: ArrayCache | None) -> None:
+        self.net = net.eval()
         self.cache = cache
         self._last: dict[tuple[tuple[int, int], ...], Tensor] = {}
 
@@ -135,6 +136,11 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, batch: Batch, names: list[str]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """(logits_BKHW, the outputs of these layers)."""
+        self.net.to(batch.image_BCHW.device)
+        with shared(self.net):
+            return self._answer(batch, names)
+
+    def _answer(self, batch: Batch, names: list[str]) -> tuple[Tensor, Mapping[str, Tensor]]:
         if names:
             with Features.watching(self.net, names) as seen:
                 return self.net(batch.image_BCHW), seen

@@ -46,6 +46,8 @@ class Training:
     """A preset (`none`, `flips`, `strong`), or one with changes (`{preset: strong, elastic: 0.5}`)."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Decay of the exponential moving average that is validated and kept; 0 keeps the plain weights."""
+    devices: Annotated[int, Field(ge=1)] = 1
+    """Processes that share each batch, every one on a GPU of its own, or on its part of the CPU's cores."""
     widen: bool = False
     """The network's weights are those of the same network with fewer channels: start from copies of them."""
 
@@ -83,7 +85,7 @@ class Training:
             average=self.average,
             augment=training_augmentation(self.augment, data),
         )
-        return fit(plan, self.objective(data, seed), net, data, folder, seed, log).best
+        return fit(plan, self.objective(data, seed), net, data, folder, seed, log, devices=self.devices).best
 
 
 def supervised(loss: Losses, data: Dataset) -> Supervised:

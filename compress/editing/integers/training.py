@@ -77,8 +77,7 @@ def _trained(
     grids = weight_grids(quantized.graph, layers, ranges, bits, rules)
     grids |= {path: grid for path, grid in quantized.learnt.grids.items() if grid.bits < 8}
     steps = LearnedSteps(quantized.graph, grids, ranges, rules)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    teacher = Teacher(copy_of(task.net).eval(), None, device) if how.teacher else None
+    teacher = Teacher(copy_of(task.net).eval(), None) if how.teacher else None
     terms = Terms(
         truth=1.0, logits=how.teacher, channels=0.0, pairwise=0.0, attention=0.0, features=0.0, temperature=2.0
     )

@@ -1,0 +1,92 @@
+"""One training by several processes: the same network as by one, and a clear word where one of them is lost."""
+
+from __future__ import annotations
+
+import copy
+import runpy
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_task
+from torch import Tensor, nn
+
+from compress.errors import PassError, SurroundingsError
+from compress.passes.distill import Distill
+from compress.task import Task
+from compress.train import loop, parallel
+
+
+@pytest.fixture
+def task(tmp_path: Path, folder: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
+    """Seven train cases in batches of three: shares of two and one, and at the end of an epoch of one and one."""
+    monkeypatch.setattr(parallel, "_places", lambda: (3, "CPU cores"))
+    # In 16 bits the order of additions is seen.
+    monkeypatch.setattr(loop, "precision", lambda *_: "32-true")
+    task = tiny_task(tmp_path, folder, weights, "distill")
+    cases = {**task.data.cases, "train": task.data.cases["train"][:7], "val": task.data.cases["val"][:3]}
+    return replace(task, data=replace(task.data, cases=cases, batch=3))
+
+
+def trained(task: Task, devices: int, **options: object) -> Mapping[str, Tensor]:
+    """The weights after two epochs with every part of the loss, on views that are kept."""
+    parts = {"channels": 1.0, "pairwise": 1.0, "attention": 1.0, "features": 1.0}
+    distill = Distill(epochs=2, rate=3e-3, views=1, average=0.0, devices=devices, **parts | options)  # type: ignore[arg-type]
+    return distill(damaged(task), task).state_dict()
+
+
+@torch.no_grad()
+def damaged(task: Task) -> nn.Module:
+    """The network with noise on its weights, so that training makes it better."""
+    net = copy.deepcopy(task.net)
+    torch.manual_seed(0)
+    for parameter in net.parameters():
+        parameter.add_(0.2 * torch.randn_like(parameter))
+    for name, parameter in net.named_parameters():
+        # Before a batch norm a bias has no slope but what rounding leaves, and Adam makes whole steps of that.
+        parameter.requires_grad_(not name.endswith((".0.bias", ".3.bias")))
+    return net
+
+
+def apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    return max((one[name].double() - other[name].double()).abs().max().item() for name in one)
+
+
+def test_two_processes_train_what_one_trains(task: Task) -> None:
+    alone = trained(task, 1)
+    assert apart(alone, damaged(task).state_dict()) > 1e-2
+    assert apart(alone, trained(task, 2)) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{}, {"pairwise": 0.0, "attention": 0.0, "features": 0.0}], ids=["inside", "logits"]
+)
+def test_three_do_too_where_a_batch_has_fewer_cases(task: Task, options: Mapping[str, object]) -> None:
+    assert apart(trained(task, 1, **options), trained(task, 3, **options)) < 1e-4
+
+
+def test_where_one_of_them_ends_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_places", lambda: (2, "CPU cores"))
+    script = tmp_path / "work.py"
+    script.write_text(
+        "import os, torch\n"
+        "from compress.train import parallel\n"
+        "if parallel.rank() == 1:\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "parallel.summed(torch.ones(1))\n"
+    )
+    with pytest.raises(
+        SurroundingsError, match=r"training process 2 of 2 ended \(exit code -9\); the same command goes"
+    ):
+        parallel.by_many(2, partial(runpy.run_path, str(script)))
+    assert parallel.size() == 1
+
+
+def test_more_processes_than_places_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_places", lambda: (2, "GPUs"))
+    with pytest.raises(PassError, match="devices is 3, but this host has 2 GPUs; give at most as many"):
+        parallel.by_many(3, print)
