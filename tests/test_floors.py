@@ -27,6 +27,12 @@ FLOORS = (
     "compress.cli",
     "compress.exits",
     "compress.commands",
+    "compress.search",
+    "compress.search.strategies",
+    "compress.search.strategies.sampling",
+    "compress.search.space",
+    "compress.search.objectives",
+    "compress.search.objectives.judging",
     "compress.pipeline",
     "compress.recipe",
     "compress.report",
@@ -115,6 +121,7 @@ VENDORS = {
     "timm": "compress/networks/foreign/timm_encoder.py",
     "torchvision": "compress/networks/foreign/torchvision_import.py",
     "nni": None,
+    "optuna": "compress/search/strategies/sampling/samplers.py",
 }
 
 

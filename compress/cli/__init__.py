@@ -94,6 +94,26 @@ def run(
 
 
 @app.command()
+def search(recipe: RecipePath, data: DataRoot = None, out: Out = Path("runs"), fresh: Fresh = False) -> None:
+    """Try the choices of a recipe, and write the best trade-offs as recipes. Exits 0 only if there are any."""
+    from compress.commands.search import search as search_recipe
+    from compress.report.search_terminal import show
+    from compress.search.loading import load
+
+    found = load(recipe, data)
+    folder = out / found.name
+    console = console_of_output()
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, style="dim")
+
+    record = search_recipe(found, folder, fresh=fresh, say=say)
+    show(record, console)
+    console.print(f"Report: {folder / 'search.html'} (also search.json, front/)", markup=False)
+    raise typer.Exit(record["exit_code"])
+
+
+@app.command()
 def train(recipe: RecipePath, data: DataRoot = None, out: Out = Path("runs"), fresh: Fresh = False) -> None:
     """Train the recipe's network; writes net.safetensors and net.json into the run's folder."""
     from compress.commands.train import train as train_recipe

@@ -1,0 +1,298 @@
+"""What the trials of one search are made and measured with: one folder, in which what they share is done once.
+
+A network's name is its key, so that the same passes of the same network are the same step, whichever trial asks.
+Test cases are not there: the data of a trial has none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from compress.cache import Cache, key_of
+from compress.contracts import Pass
+from compress.data.dataset.cases import Role
+from compress.data.dataset.oddities import oddities
+from compress.errors import DataError, NotHere, RecipeError, SegpressError, SurroundingsError
+from compress.networks.foreign.notes import note_on
+from compress.pipeline.build import Build, Builder
+from compress.pipeline.deployment import Deployment, deployments
+from compress.pipeline.first_key import first_key
+from compress.pipeline.peak_memory import PeakMemory
+from compress.pipeline.stages import Stage, after, baseline, key_after
+from compress.recipe import Recipe
+from compress.search.front import Goals
+from compress.search.measuring import Clock, in_torch, on_artifact
+from compress.search.objectives.judging.objective import Measured, Place
+from compress.search.objectives.score import Score
+from compress.search.space.space import Choice
+from compress.search.stopping import Sight, why_stopped
+from compress.search.trial import Trial
+from compress.task import Task
+from export.to_onnx import Style
+
+Log = Callable[[str], None]
+SEEN: tuple[Role, ...] = ("train", "calibration", "val")
+
+
+class _Refused(Exception):
+    """A combination that cannot be: its sentence."""
+
+
+class _Stopped(Exception):
+    """A trial that is not worth its export: why."""
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """Makes and measures trials."""
+
+    cache: Cache
+    goals: Goals
+    margin: float | None
+    log: Log
+    """Of what passes and runtimes say."""
+    clock: Clock
+    _tasks: dict[str, tuple[Task, str]] = field(default_factory=dict)
+
+    def reference(self, recipe: Recipe) -> Trial:
+        """The uncompressed network, as trial 0, which latencies are timed in turns with.
+
+        Raises:
+            NotHere: if what an objective asks for cannot be measured here.
+            DataError: if there are no validation cases, or the network finds nothing in them.
+        """
+        for at in self._deployed(recipe).values():
+            if why := at.not_here():
+                raise NotHere(f"{at.title}: {why}: nothing can be measured there; name another place in objectives")
+        task, _ = self.task(recipe)
+        wrong = list(_faults_of_scores(self.scores, task))
+        if wrong:
+            raise RecipeError(str(recipe.source), wrong)
+        making = _Making(bench=self, recipe=replace(recipe, passes=()), before=(), number=0)
+        builds = making.builds(making.begin())
+        self.clock.begin(builds, task)
+        trial = making.finished(builds)
+        _refuse_blind(trial, self.goals, task)
+        return trial
+
+    def trial(self, number: int, read: Callable[[], Recipe], choice: Choice, before: Sequence[Trial]) -> Trial:
+        """Make, build and measure one recipe.
+
+        Args:
+            read: gives the recipe, or refuses this combination.
+            before: the trials before it, which say what is worth an export.
+        """
+        try:
+            outcome = _Making(bench=self, recipe=read(), before=before, number=number).outcome()
+        except RecipeError as error:
+            outcome = Trial(number=number, state="refused", why="; ".join(error.mistakes))
+        return replace(outcome, chosen=dict(choice.chosen), values=dict(choice.values))
+
+    def artifacts(self, recipe: Recipe) -> tuple[dict[Place, Build], Task]:
+        """What was built of a recipe, and its task; whatever is gone is made again."""
+        making = _Making(bench=self, recipe=recipe, before=(), number=0)
+        return making.builds(making.end()), self.task(recipe)[0]
+
+    @property
+    def scores(self) -> list[Score]:
+        """The objectives that are scores."""
+        return [each for _, each in self.goals.objectives if isinstance(each, Score)]
+
+    def task(self, recipe: Recipe) -> tuple[Task, str]:
+        """The task of a recipe, without test cases, and the key of its first network; made once for all trials alike.
+
+        Raises:
+            DataError: if a file is wrong, or there are no validation cases.
+        """
+        same = ("network", "data", "seed", "dynamic", "postprocess")
+        which = key_of(*(recipe.text.get(key) for key in same))
+        if which not in self._tasks:
+            whole = recipe.task()
+            data = replace(whole.data, cases={**whole.data.cases, "test": ()})
+            if not data.cases["val"]:
+                raise DataError(
+                    f"{data.source}: there are no validation cases, and test cases choose nothing; give cases the "
+                    "split 'val', or set data val above 0"
+                )
+            task = replace(whole, data=data)
+            key = first_key(recipe, task)
+            notes = self.cache.value(f"data-{key[:12]}", key, lambda: oddities(data, data.check(SEEN)))
+            note_on(task.net, *notes)
+            self._tasks[which] = task, key
+        return self._tasks[which]
+
+    def _deployed(self, recipe: Recipe) -> dict[Place, Deployment]:
+        """Where the recipe's artifacts are measured."""
+        every = {
+            Place(backend=at.backend, device=at.device.name): at
+            for at in deployments(recipe.devices, recipe.latency.threads)
+        }
+        return {place: every[place] for place in self.goals.places if place in every}
+
+
+@dataclass(kw_only=True)
+class _Making:
+    """One trial while it is made."""
+
+    bench: Bench
+    recipe: Recipe
+    before: Sequence[Trial]
+    number: int
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    looks: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    last: Stage | None = None
+    begun: float = field(default_factory=time.perf_counter)
+
+    def outcome(self) -> Trial:
+        """What became of it; a combination that is refused is an outcome too."""
+        try:
+            return self.finished(self.builds(self._passed(self.begin())))
+        except _Stopped as why:
+            return self._trial(state="stopped", why=str(why))
+        except SurroundingsError:
+            raise
+        except (_Refused, SegpressError) as why:
+            return self._trial(state="refused", why=" ".join(str(why).split()))
+
+    def begin(self) -> Stage:
+        task, key = self.bench.task(self.recipe)
+        self.last = baseline(task, key, self.bench.cache, self.bench.log, self._name("baseline", key))
+        return self.last
+
+    def _passed(self, stage: Stage) -> Stage:
+        """The network after all passes, if none of those on the way is too far behind."""
+        passes = self.recipe.passes
+        if not passes:
+            self._look(stage, ())
+        for index in range(len(passes)):
+            stage = self._after(stage, index)
+            self._look(stage, passes[index + 1 :])
+        return stage
+
+    def end(self) -> Stage:
+        """The network after all passes, wherever it stands among others."""
+        stage = self.begin()
+        for index in range(len(self.recipe.passes)):
+            stage = self._after(stage, index)
+        return stage
+
+    def _after(self, before: Stage, index: int) -> Stage:
+        word, step = self.recipe.passes[index]
+        task, cache = self.bench.task(self.recipe)[0], self.bench.cache
+        key = key_after(before, word, step)
+        name, begun = self._name(word, key), time.perf_counter()
+        shared = cache.holds(name, key)
+        self.last = after(before, name, (word, step), task, cache, self.bench.log)
+        seconds = round(time.perf_counter() - begun, 1)
+        self.steps.append({"step": name, "word": word, "seconds": seconds, "shared": shared})
+        return self.last
+
+    def _look(self, stage: Stage, to_come: Sequence[tuple[str, Pass]]) -> None:
+        """Stop where nothing that is still to come can make up for what the network in torch lacks."""
+        if self.bench.margin is None or stage.precision != "float" or any("train" in step.uses for _, step in to_come):
+            return
+        task, _ = self.bench.task(self.recipe)
+        self.scores = self._in_torch(stage, task)
+        precision = to_come[-1][1].ensures if to_come else stage.precision
+        sight = Sight(scores=self.scores, macs=stage.macs, params=stage.params, precision=precision)
+        why = why_stopped(sight, self.bench.scores, self.before, self.bench.margin)
+        if why:
+            raise _Stopped(why)
+
+    def _in_torch(self, stage: Stage, task: Task) -> list[float]:
+        self.looks.append(f"{stage.name} in torch")
+        found = Measured(
+            scores=in_torch(stage, task, self.bench.cache),
+            latency_ms=None,
+            size_mb=0.0,
+            macs=stage.macs,
+            params=stage.params,
+            bit_operations=None,
+        )
+        # A class that no answer is scored on is told of before the first trial.
+        return [each(found) or 0.0 for each in self.bench.scores]
+
+    def builds(self, stage: Stage) -> dict[Place, Build]:
+        """The network's artifact wherever an objective asks for it."""
+        task, _ = self.bench.task(self.recipe)
+        style = Style(opset=self.recipe.opset, dynamic=self.recipe.dynamic)
+        builder = Builder(task, style, self.bench.cache, self.bench.log, PeakMemory(at_once=0))
+        deployed = self.bench._deployed(self.recipe)
+        found = {place: builder.build(stage, at) for place, at in deployed.items()}
+        for place in self.bench.goals.places:
+            build = found.get(place)
+            if build is None:
+                raise _Refused(f"{place}: takes no network in {stage.precision}, or is none of the recipe's devices")
+            if build.artifact is None:
+                raise _Refused(f"{place}: {build.absent}")
+        return {place: build for place, build in found.items() if build is not None}
+
+    def finished(self, builds: Mapping[Place, Build]) -> Trial:
+        """The trial with everything measured."""
+        task, _ = self.bench.task(self.recipe)
+        scores = {place: self._scored(place, build, task) for place, build in builds.items()}
+        times = self.bench.clock.times(builds, task) if self.number else self.bench.clock.first
+        measured = {place: _measured(build, scores[place], times.get(place)) for place, build in builds.items()}
+        return replace(self._trial(state="finished"), measured=measured)
+
+    def _scored(self, place: Place, build: Build, task: Task) -> Mapping[str, Any]:
+        self.looks.append(build.name)
+        found = on_artifact(build, task, self.bench.cache, self.bench.log)
+        if found["reason"] is not None:
+            raise _Refused(f"{place}: {found['reason']}")
+        return found["scores"]
+
+    def _trial(self, state: Any, why: str | None = None) -> Trial:
+        stage = self.last
+        return Trial(
+            number=self.number,
+            state=state,
+            why=why,
+            steps=self.steps,
+            params=None if stage is None else stage.params,
+            macs=None if stage is None else stage.macs,
+            precision=None if stage is None else stage.precision,
+            torch_scores=self.scores,
+            looks=self.looks,
+            seconds=round(time.perf_counter() - self.begun, 1),
+        )
+
+    def _name(self, word: str, key: str) -> str:
+        """A name of its own for each network, and each way of writing it."""
+        return f"{word}-{key_of(key, self.recipe.opset)[:12]}"
+
+
+def _measured(build: Build, scores: Mapping[str, Any], times: Mapping[str, Any] | None) -> Measured:
+    assert build.artifact is not None
+    return Measured(
+        scores=scores,
+        latency_ms=times,
+        size_mb=round(build.artifact.size_mb, 6),
+        macs=build.stage.macs,
+        params=build.stage.params,
+        bit_operations=build.bit_operations,
+    )
+
+
+def _faults_of_scores(scores: Sequence[Score], task: Task) -> Iterator[str]:
+    known = task.data.class_names[1:]
+    for each in scores:
+        if each.class_name is not None and each.class_name not in known:
+            yield f"search.objectives: no foreground class '{each.class_name}'; there are {', '.join(known)}"
+
+
+def _refuse_blind(trial: Trial, goals: Goals, task: Task) -> None:
+    """Stop before any trial if the uncompressed network finds nothing: every trial would be as good."""
+    for _, objective in goals.objectives:
+        if isinstance(objective, Score):
+            value = objective(trial.measured[objective.place(goals.device)])
+            if not value:
+                raise DataError(
+                    f"{task.data.source}: the uncompressed network's {objective.title} is {value or 0:.4f} on the "
+                    f"{len(task.data.cases['val'])} validation cases, so no trial can be told from another; see its "
+                    "normalization, its classes and the masks (compress check)"
+                )
