@@ -258,7 +258,7 @@ class _Making:
             precision=None if stage is None else stage.precision,
             torch_scores=self.scores,
             looks=self.looks,
-            seconds=round(time.perf_counter() - self.begun, 1),
+            seconds=round(time.perf_counter() - self.begun, 3),
         )
 
     def _name(self, word: str, key: str) -> str:

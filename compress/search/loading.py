@@ -144,6 +144,8 @@ def _faults(found: Searchable) -> Iterator[str]:
     objectives, devices = found.settings.objectives, {device.name: device for device in found.first.devices}
     if not any(isinstance(each, Score) for _, each in objectives):
         yield "search.objectives: lacks score: without it the smallest network is best, whatever it answers"
+    if found.settings.effort.strategy == "grid" and found.space.endless:
+        yield f"search.strategy: grid takes numbers in steps: give {found.space.endless[0]} a step, or choices"
     if found.first.compare:
         yield "compare: a search compares its own trials; leave it out, or run a recipe of the front with it"
     for index, (word, objective) in enumerate(objectives):

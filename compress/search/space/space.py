@@ -72,9 +72,14 @@ class Space:
             if not script:
                 return
 
+    @property
+    def endless(self) -> list[str]:
+        """The decisions that are numbers without steps."""
+        return [each.name for each in self.decisions.values() if each.domain.size is None]
+
     def count(self, most: int = 10_000) -> int | None:
         """How many recipes there are; None where they are more than `most`, or numbers are not in steps."""
-        if any(each.domain.size is None for each in self.decisions.values()):
+        if self.endless:
             return None
         seen = sum(1 for _ in islice(self.every(), most + 1))
         return None if seen > most else seen

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compress.errors import SegpressError
 from compress.search.strategies.sampling.strategy import Proposal, Start
 
 
@@ -12,14 +11,8 @@ class Grid:
     """The last decision changes fastest."""
 
     def __init__(self, start: Start) -> None:
-        """Begin with the first.
-
-        Raises:
-            SegpressError: if a number is not in steps.
-        """
-        endless = [each.name for each in start.space.decisions.values() if each.domain.size is None]
-        if endless:
-            raise SegpressError(f"search.strategy: grid takes numbers in steps: give {endless[0]} a step, or choices")
+        """Begin with the first; of numbers that are not in steps there is none."""
+        assert not start.space.endless, "told when the recipe was read"
         self._every = start.space.every()
 
     def propose(self) -> Proposal | None:

@@ -22,7 +22,7 @@ STARTUP = 8
 """Trials by chance before TPE begins to learn."""
 POPULATION = 10
 """Trials in a generation of NSGA-II."""
-_OF_TPE = {"n_startup_trials": STARTUP, "multivariate": True, "group": True, "constant_liar": False}
+OF_TPE = {"n_startup_trials": STARTUP, "multivariate": True, "group": True, "constant_liar": False}
 """Decisions are drawn together, those that always stand together in one group: the only way of TPE for passes that
 are chosen, whose options stand nowhere else."""
 
@@ -36,7 +36,7 @@ def sampler_of(word: str, seed: int) -> optuna.samplers.BaseSampler:
     optuna = imported()
     with _quietly():
         if word == "tpe":
-            return optuna.samplers.TPESampler(seed=seed, **_OF_TPE)
+            return optuna.samplers.TPESampler(seed=seed, **OF_TPE)
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
 
 
