@@ -269,7 +269,11 @@ def test_a_point_of_the_front_is_a_recipe_for_run(found: tuple[Path, dict[str, A
 def test_the_page_needs_nothing_beside_it(found: tuple[Path, dict[str, Any]]) -> None:
     folder, record = found
     page = (folder / "search.html").read_text()
-    assert page.count("<svg") == 2 and "<script" not in page and not re.search(r'(src|href)="(?!#)|url\((?!#)|@import', page)
+    assert (
+        page.count("<svg") == 2
+        and "<script" not in page
+        and not re.search(r'(src|href)="(?!#)|url\((?!#)|@import', page)
+    )
     for point in record["front"]:
         assert point["command"] in page
 

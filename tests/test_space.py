@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ from conftest import write_recipe
 
 from compress.errors import RecipeError
 from compress.recipe import load as load_recipe
+from compress.search.json_schema import schema
 from compress.search.loading import load
+from compress.search.objectives.judging.objective import Place
 from compress.search.space.space import Space, space_of
+
+HERE = Place(backend="onnxruntime", device="cpu")
 
 
 def space(text: str) -> Space:
@@ -180,3 +185,45 @@ def test_every_value_is_tried_before_anything_runs(
 def test_a_value_that_is_wrong_in_some_recipes_only_is_let_through(searched: dict[str, Any], tmp_path: Path) -> None:
     searched["passes"] = [{"choices": ["half", "none"]}, {"choices": ["int8", "none"]}]
     assert load(write_recipe(tmp_path, searched)).space.count() == 4
+
+
+@pytest.fixture(scope="module")
+def errors() -> Any:
+    """What an editor finds wrong in a recipe."""
+    validator = pytest.importorskip("jsonschema", reason="nncf, of the extra `benchmarks`, brings it")
+    made = validator.Draft202012Validator(schema())
+    return lambda recipe: list(made.iter_errors(recipe))
+
+
+def test_the_schema_takes_choices_wherever_a_value_stands(searched: dict[str, Any], errors: Any) -> None:
+    searched["data"]["folder"]["size"] = {"choices": [[32, 32], [64, 64]]}
+    searched["network"]["unet"]["width"] = {"choice": "width"}
+    searched["choices"] = {"width": [8, 16], "rate": {"between": [1e-4, 1e-2], "log": True}}
+    searched["passes"] += [{"distill": {"choices": [{"epochs": 2}, {"steps": {"between": [10, 90], "step": 10}}]}}]
+    searched["passes"] += [{"choices": ["none", ["half", {"distill": {"rate": {"choice": "rate"}}}]]}]
+    assert errors(searched) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"passes": [{"choices": ["none", "int9"]}]},
+        {"passes": [{"prune": {"ratio": {"choices": ["many"]}}}]},
+        {"passes": [{"prune": {"ratio": {"between": [0.2]}}}]},
+        {"search": {"trials": 3}},
+        {"search": {"objectives": ["speed"]}},
+        {"search": {"objectives": ["score"], "strategy": "luck"}},
+    ],
+)
+def test_the_schema_refuses_what_a_search_refuses(
+    change: dict[str, Any], searched: dict[str, Any], errors: Any
+) -> None:
+    assert errors(searched | change)
+
+
+def test_what_the_page_shows_is_good(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "search.md").read_text()
+    opened, section = (yaml.safe_load(each) for each in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    network = {"unet": {"classes": 2, "in_channels": 1}}
+    found = load(write_recipe(tmp_path, {"network": network, "devices": ["cpu", "orin_nano"], **opened, **section}))
+    assert found.goals.places == [HERE, Place(backend="tensorrt", device="orin_nano")]

@@ -133,8 +133,11 @@ def check(
     """Look, in seconds, at all that can be seen before a run: recipe, weights, data, baseline, devices, gates."""
     from compress.errors import RecipeError
     from compress.recipe import read
+    from compress.search.loading import has_choices
+    from compress.search.loading import load as load_search
 
-    loaded, mistakes = read(recipe, data)
+    space = load_search(recipe, data) if has_choices(recipe) else None
+    loaded, mistakes = read(recipe, data) if space is None else (space.first, [])
     warnings: list[str] = []
     if loaded is not None and not quick:
         from compress.commands.check import check as look
@@ -145,7 +148,7 @@ def check(
             typer.echo(line)
     if mistakes or loaded is None:
         raise RecipeError(str(recipe), mistakes)
-    steps = " -> ".join(word for word, _ in loaded.passes) or "no pass"
+    steps = " -> ".join(word for word, _ in loaded.passes) or "no pass" if space is None else space.in_words()
     but = f", but for {len(warnings)} warning{'s' * (len(warnings) > 1)}" if warnings else ""
     devices = ", ".join(device.name for device in loaded.devices)
     gates = f"{len(loaded.gates)} gate{'s' * (len(loaded.gates) != 1)}"
@@ -279,7 +282,7 @@ def schema() -> None:
     """Print the JSON schema of recipes, for editors that complete YAML."""
     import json
 
-    from compress.recipe import schema as recipe_schema
+    from compress.search.json_schema import schema as recipe_schema
 
     typer.echo(json.dumps(recipe_schema(), indent=2))
 

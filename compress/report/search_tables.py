@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compress.report.derived import numbers
-from compress.report.derived.chosen import in_words, short_names, value_in_words
+from compress.report.derived.chosen import in_words, titles, value_in_words
 from compress.report.derived.numbers import NOTHING
 from compress.report.derived.recorded import Json
 from compress.report.tables import Table
@@ -16,8 +16,8 @@ def front_table(record: Json) -> Table:
     """A row for each point of the front, the best of the first objective first; above them the uncompressed network."""
     trials = {trial["number"]: trial for trial in record["trials"]}
     names, among = decisions(record), _among(record)
-    titles = [each["title"] for each in record["objectives"]]
-    head = ("point", "trial", *titles, *names.values())
+    numbered = [each["title"] for each in record["objectives"]]
+    head = ("point", "trial", *numbered, *names.values())
     first = ("uncompressed", NOTHING, *_values(record, record["reference"]), *[NOTHING] * len(names))
     rows = [
         (f"{index:02d}", str(point["trial"]), *_values(record, point), *_chosen(among, trials[point["trial"]]))
@@ -28,15 +28,15 @@ def front_table(record: Json) -> Table:
         f"{record['cases']['val']} validation cases, by which these were chosen: a score on test cases is lower as a "
         f"rule, and `compress run` tells it.{_on_times(record)}"
     )
-    align = "ll" + "r" * len(titles) + "l" * len(names)
+    align = "ll" + "r" * len(numbered) + "l" * len(names)
     return Table(title="The front", head=head, align=align, rows=[first, *rows], note=note)
 
 
 def trial_table(record: Json) -> Table:
     """A row for each trial, in their order."""
     names, on_front = decisions(record), {point["trial"] for point in record["front"]}
-    titles = [each["title"] for each in record["objectives"]]
-    head = ("trial", *names.values(), "outcome", *titles, "in torch", "took", "shared", "why")
+    numbered = [each["title"] for each in record["objectives"]]
+    head = ("trial", *names.values(), "outcome", *numbered, "in torch", "took", "shared", "why")
     rows = [
         (
             str(trial["number"]),
@@ -51,7 +51,7 @@ def trial_table(record: Json) -> Table:
         for trial in record["trials"]
     ]
     note = f"{record['rule']} Shared: steps that an earlier trial had done, of all of its steps."
-    align = "r" + "l" * len(names) + "l" + "r" * len(titles) + "rrrl"
+    align = "r" + "l" * len(names) + "l" + "r" * len(numbered) + "rrrl"
     return Table(title="Every trial", head=head, align=align, rows=rows, note=note)
 
 
@@ -66,7 +66,7 @@ def space_table(record: Json) -> Table:
 
 def decisions(record: Json) -> dict[str, str]:
     """The name of each decision, with the one that tables have."""
-    return short_names(each["name"] for each in record["space"])
+    return titles(record["space"])
 
 
 def _values(record: Json, one: Json) -> list[str]:

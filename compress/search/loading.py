@@ -12,7 +12,7 @@ import numpy as np
 
 from compress.errors import RecipeError
 from compress.recipe import Recipe
-from compress.recipe.choices import ONE_OF, SECTION, places
+from compress.recipe.choices import SECTION, why_no_run
 from compress.recipe.entries import Entries
 from compress.recipe.form import read_sections
 from compress.recipe.loading import text_of
@@ -46,6 +46,13 @@ class Searchable:
     def goals(self) -> Goals:
         return Goals(objectives=self.settings.objectives, device=self.first.devices[0].name)
 
+    def in_words(self) -> str:
+        """How much there is to choose from, and how it is tried."""
+        count, effort = self.space.count(), self.settings.effort
+        many = f"{count:,}" if count is not None else "over 10,000"
+        decisions = len({each.name for each in self.space.decisions.values()})
+        return f"{decisions} decisions, {many} recipes; {effort.trials} trials by {effort.strategy}"
+
     def recipe(self, choice: Choice) -> Recipe:
         """The recipe of these choices.
 
@@ -58,6 +65,15 @@ class Searchable:
         return recipe
 
 
+def has_choices(path: Path) -> bool:
+    """Whether a recipe is for `compress search`.
+
+    Raises:
+        RecipeError: if it cannot be read.
+    """
+    return why_no_run(text_of(path)) is not None
+
+
 def load(path: Path, data_root: Path | None = None) -> Searchable:
     """Read and check a recipe with choices: each value of each of them is tried in its place.
 
@@ -65,7 +81,7 @@ def load(path: Path, data_root: Path | None = None) -> Searchable:
         RecipeError: with every mistake found, each with its place.
     """
     text = text_of(path, data_root)
-    if SECTION not in text and ONE_OF not in text and not any(places(text)):
+    if why_no_run(text) is None:
         raise RecipeError(str(path), ["has no choices and no section 'search': `compress run` runs it; docs/search.md"])
     entries = Entries(path)
     if SECTION not in text:

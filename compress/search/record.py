@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from compress.cache import versions
-from compress.report.derived.chosen import in_words, short_names, value_in_words
+from compress.report.derived.chosen import chosen_in_words, value_in_words
 from compress.report.derived.numbers import lasted
 from compress.search.bench import Bench
 from compress.search.front import Goals
 from compress.search.loading import Searchable
-from compress.search.space.domain import OneOf
+from compress.search.space.domain import Domain, OneOf
 from compress.search.trial import Trial
 from export.host import host_facts, usable_cpus
 
@@ -42,9 +42,7 @@ def record_of(found: Searchable, bench: Bench, ended: Ended, paths: Sequence[Pat
         "recipe": found.text,
         "effort": asdict(effort),
         "objectives": [_objective(goals, index) for index in range(len(goals.objectives))],
-        "space": [
-            _decision(name, found) for name in dict.fromkeys(each.name for each in found.space.decisions.values())
-        ],
+        "space": _space(found),
         "recipes": found.space.count(),
         "ended": ended.why,
         "rule": _rule(effort.margin),
@@ -73,9 +71,7 @@ def line_of(trial: Trial, found: Searchable) -> str:
     said = ", ".join(said_of(goals, trial))
     if trial.number == 0:
         return f"uncompressed: {said}"
-    among = {each.name: each.domain.values for each in found.space.decisions.values() if isinstance(each.domain, OneOf)}
-    names = short_names(trial.values)
-    chosen = ", ".join(f"{names[name]} {in_words(value, among.get(name, ()))}" for name, value in trial.values.items())
+    chosen = chosen_in_words(_space(found), trial.values)
     outcome = said if trial.state == "finished" else f"{trial.state}: {trial.why}"
     return f"trial {trial.number} of {found.settings.effort.trials} ({chosen}): {outcome} ({lasted(trial.seconds)})"
 
@@ -103,10 +99,13 @@ def _objective(goals: Goals, index: int) -> dict[str, Any]:
     }
 
 
-def _decision(name: str, found: Searchable) -> dict[str, Any]:
-    decision = next(each for each in found.space.decisions.values() if each.name == name)
-    domain = decision.domain
-    return {"name": name, **({"choices": list(domain.values)} if isinstance(domain, OneOf) else asdict(domain))}
+def _space(found: Searchable) -> list[dict[str, Any]]:
+    """Of each decision its name, and its choices or its numbers."""
+    return [{"name": each.name, **_domain(each.domain)} for each in found.space.decisions.values()]
+
+
+def _domain(domain: Domain) -> dict[str, Any]:
+    return {"choices": list(domain.values)} if isinstance(domain, OneOf) else asdict(domain)
 
 
 def _trial(trial: Trial, goals: Goals) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from compress.report.derived import numbers
+
+NONE = "none"
+"""In a list, no entry."""
 
 
 def in_words(value: Any, among: Sequence[Any] = ()) -> str:
@@ -28,10 +31,36 @@ def word_of(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def short_names(names: Iterable[str]) -> dict[str, str]:
-    """Each name without the place in a list that it is at, `prune.macs`, where nothing else is called so."""
-    short = {name: name.partition("].")[2] or name for name in names}
+def titles(space: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What each decision is called in tables, by its name: `prune.macs`; where a step is chosen, `lowrank / depthwise`.
+
+    Args:
+        space: of each decision its `name`, and its `choices` if it is none between two numbers.
+    """
+    short = {each["name"]: _short(each) for each in space}
     return {name: each if list(short.values()).count(each) == 1 else name for name, each in short.items()}
+
+
+def _short(decision: Mapping[str, Any]) -> str:
+    """Without the place in a list that it is at; of steps their words."""
+    name: str = decision["name"]
+    words = [word_of(each) for each in decision.get("choices", ()) if each != NONE]
+    if name.endswith("]") and 0 < len(words) <= 3 and None not in words:
+        return " / ".join(dict.fromkeys(map(str, words)))
+    return name.partition("].")[2] or name
+
+
+def chosen_in_words(space: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> str:
+    """What a trial chose, in one line, without steps that it left out."""
+    called, among = titles(space), {each["name"]: each.get("choices", ()) for each in space}
+    said = []
+    for name, value in values.items():
+        words = in_words(value, among[name])
+        if name.endswith("]"):
+            said += [] if value == NONE else [words]
+        else:
+            said.append(f"{called[name]} {words}")
+    return ", ".join(said) or "no pass"
 
 
 def value_in_words(objective: str, value: float | None) -> str:
