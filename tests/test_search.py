@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import warnings
+from copy import deepcopy
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -293,7 +294,7 @@ def cheap(given: dict[str, Any], found: Any, tmp_path: Path) -> dict[str, Any]:
     """A search whose trials are all stopped before their export, in a folder that has the uncompressed network."""
     shutil.copytree(found[0], tmp_path / "out")
     objectives = [{"score": {"at_least": 0.99}}, "size_mb"]
-    return {**given, "search": {"trials": 4, "strategy": "tpe", "margin": 0.001, "objectives": objectives}}
+    return {**deepcopy(given), "search": {"trials": 4, "strategy": "tpe", "margin": 0.001, "objectives": objectives}}
 
 
 def test_a_search_that_was_cut_goes_on_and_ends_as_an_undisturbed_one(
@@ -325,6 +326,20 @@ def test_a_search_that_was_cut_goes_on_and_ends_as_an_undisturbed_one(
         [each[part] for part in parts] for each in whole["trials"]
     ]
     assert all(step["shared"] for step in again["trials"][2]["steps"])
+
+
+def test_networks_that_have_no_weights_are_trained_once_each(cheap: dict[str, Any], tmp_path: Path) -> None:
+    width = {"choices": [2, 3]}
+    cheap["network"] = {"unet": {"classes": 3, "in_channels": 1, "width": width, "depth": 1}}
+    cheap["data"]["folder"] |= {"normalization": {"mean": [0.45], "std": [0.2]}, "batch": 2}
+    cheap["train"] = {"epochs": 3, "rate": 0.05, "augment": "none"}
+    cheap["passes"] = []
+    cheap["search"] |= {"strategy": "grid", "objectives": ["score", "params"], "margin": None}
+    record = search(load(write_recipe(tmp_path, cheap)), tmp_path / "out", say=quiet)
+    assert len(list((tmp_path / "out" / "trained").iterdir())) == 2 == len(record["trials"])
+    for point in record["front"]:
+        recipe = load_recipe(tmp_path / "out" / point["file"])
+        assert recipe.train is None and recipe.weights is not None and recipe.weights.is_file()
 
 
 def test_two_searches_in_one_folder_are_refused(cheap: dict[str, Any], tmp_path: Path) -> None:

@@ -139,6 +139,9 @@ def check(
     space = load_search(recipe, data) if has_choices(recipe) else None
     loaded, mistakes = read(recipe, data) if space is None else (space.first, [])
     warnings: list[str] = []
+    if space is not None and loaded is not None and loaded.weights is None and loaded.train is not None:
+        typer.echo("its networks are trained by the search, so nothing was looked at but the recipe")
+        quick = True
     if loaded is not None and not quick:
         from compress.commands.check import check as look
 

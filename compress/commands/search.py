@@ -120,7 +120,7 @@ def _updated(trials: Sequence[Trial], again: Sequence[Trial]) -> list[Trial]:
 
 def publish(found: Searchable, bench: Bench, ended: Ended, folder: Path) -> dict[str, Any]:
     """Write the front's recipes, search.html and, last, search.json."""
-    paths = write_points(found, ended.front, folder)
+    paths = write_points(found, ended.front, bench, folder)
     record = record_of(found, bench, ended, paths)
     write_bytes(folder / "search.html", to_html(record).encode())
     write_json(folder / "search.json", record)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from compress.cache import Cache, key_of
+from compress.cache import Cache, code_key, key_of, versions
 from compress.contracts import Pass
 from compress.data.dataset.cases import Role
 from compress.data.dataset.oddities import oddities
@@ -22,6 +22,8 @@ from compress.pipeline.deployment import Deployment, deployments
 from compress.pipeline.first_key import first_key
 from compress.pipeline.peak_memory import PeakMemory
 from compress.pipeline.stages import Stage, after, baseline, key_after
+from compress.pipeline.training import trained_into
+from compress.progress import at_work
 from compress.recipe import Recipe
 from compress.search.front import Goals
 from compress.search.measuring import Clock, in_torch, on_artifact
@@ -31,6 +33,7 @@ from compress.search.space.space import Choice
 from compress.search.stopping import Sight, why_stopped
 from compress.search.trial import Trial
 from compress.task import Task
+from export.files import make_folder, sha256
 from export.to_onnx import Style
 
 Log = Callable[[str], None]
@@ -107,9 +110,10 @@ class Bench:
         Raises:
             DataError: if a file is wrong, or there are no validation cases.
         """
-        same = ("network", "data", "seed", "dynamic", "postprocess")
+        same = ("network", "data", "seed", "dynamic", "postprocess", "train")
         which = key_of(*(recipe.text.get(key) for key in same))
         if which not in self._tasks:
+            recipe = self.trained(recipe)
             whole = recipe.task()
             data = replace(whole.data, cases={**whole.data.cases, "test": ()})
             if not data.cases["val"]:
@@ -123,6 +127,26 @@ class Bench:
             note_on(task.net, *notes)
             self._tasks[which] = task, key
         return self._tasks[which]
+
+    def trained(self, recipe: Recipe) -> Recipe:
+        """The recipe with weights: where it names none and says how to train, those that come of it, trained once."""
+        if recipe.weights is not None or recipe.train is None:
+            return recipe
+        data = recipe.dataset()
+        data = replace(data, cases={**data.cases, "test": ()})
+        key = key_of(code_key(), versions(), recipe.network, recipe.train, recipe.seed, data.fingerprint())
+        folder = make_folder(self.cache.folder / "trained" / key[:12])
+
+        def work() -> str:
+            self.log(f"training {recipe.network}")
+            with at_work("training the network"):
+                return sha256(trained_into(folder, recipe, self.log))
+
+        kept = self.cache.value(f"trained-{key[:12]}", key, work)
+        path = folder / "net.safetensors"
+        if not path.is_file() or sha256(path) != kept:
+            self.cache.value(f"trained-{key[:12]}", key_of(key, time.time_ns()), work)
+        return replace(recipe, weights=path)
 
     def _deployed(self, recipe: Recipe) -> dict[Place, Deployment]:
         """Where the recipe's artifacts are measured."""

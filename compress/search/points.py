@@ -12,6 +12,7 @@ import yaml
 
 from compress.recipe.entries import Entries
 from compress.report.derived.chosen import in_words
+from compress.search.bench import Bench
 from compress.search.loading import Searchable
 from compress.search.record import said_of
 from compress.search.trial import Trial
@@ -22,7 +23,7 @@ _PATHS = {"network": ("weights", "path"), "data": ("root",)}
 """Options that are paths, looked for beside the recipe; the new one lies elsewhere."""
 
 
-def write_points(found: Searchable, front: Sequence[Trial], folder: Path) -> list[Path]:
+def write_points(found: Searchable, front: Sequence[Trial], bench: Bench, folder: Path) -> list[Path]:
     """front/01.yaml, 02.yaml, ...: whole recipes, the best of the first objective first; those of before are gone."""
     place = folder / FOLDER
     shutil.rmtree(place, ignore_errors=True)
@@ -30,18 +31,30 @@ def write_points(found: Searchable, front: Sequence[Trial], folder: Path) -> lis
     paths = []
     for index, trial in enumerate(front, start=1):
         path = place / f"{index:02d}.yaml"
-        text = recipe_of(found, trial, path, index)
+        trained = bench.trained(found.recipe(found.space.of(trial.chosen))).weights
+        text = recipe_of(found, trial, path, index, trained)
         body = yaml.safe_dump(text, sort_keys=False, allow_unicode=True, width=110)
         write_bytes(path, f"{_head(found, trial, path)}{body}".encode())
         paths.append(path)
     return paths
 
 
-def recipe_of(found: Searchable, trial: Trial, path: Path, index: int) -> dict[str, Any]:
-    """The text of a point's recipe, its paths as they are from where it lies."""
+def recipe_of(found: Searchable, trial: Trial, path: Path, index: int, weights: Path | None) -> dict[str, Any]:
+    """The text of a point's recipe, its paths as they are from where it lies.
+
+    Args:
+        weights: where they are; those of a network that was trained by the search are named in no recipe yet.
+    """
     text = dict(found.space.of(trial.chosen).text)
     for section, options in _PATHS.items():
         text[section] = _moved(text.get(section), options, Entries(found.path), path.parent)
+    network = text["network"]
+    ((word, options),) = ({network: {}} if isinstance(network, str) else network).items()
+    if weights is not None and "weights" not in (options or {}) and word != "onnx":
+        place = os.path.relpath(weights.resolve(), path.parent.resolve())
+        text["network"] = {word: {**(options or {}), "weights": place}}
+        # It is trained.
+        text.pop("train", None)
     return {**text, "name": f"{found.name}-{index:02d}"}
 
 
