@@ -19,6 +19,7 @@ import yaml
 from conftest import write_recipe
 
 from compress.cache import claimed
+from compress.cli import main
 from compress.commands.search import search
 from compress.errors import DataError, MissingExtra, NotHere, RecipeError, SurroundingsError
 from compress.recipe import load as load_recipe
@@ -28,6 +29,7 @@ from compress.search.front import Goals, front_of
 from compress.search.loading import load
 from compress.search.objectives.judging.objective import Measured, Place
 from compress.search.objectives.latency_ms import LatencyMs
+from compress.search.objectives.macs import Macs
 from compress.search.objectives.score import Score
 from compress.search.objectives.size_mb import SizeMb
 from compress.search.proposing import Proposing, told_to
@@ -82,6 +84,11 @@ def test_the_front_is_that_of_brute_force() -> None:
         assert {(round(score * 12), -size, -ms) for score, size, ms in found} == best
         assert len(found) == len(best), "equals stand there once"
         assert [each[0] for each in found] == sorted((each[0] for each in found), reverse=True)
+
+
+def test_what_is_the_networks_own_is_measured_nowhere() -> None:
+    goals = Goals(objectives=[("score", Score(backend="openvino")), ("macs", Macs())], device="cpu")
+    assert goals.places == [Place(backend="openvino", device="cpu")] and goals.titles == ["Dice", "MACs"]
 
 
 def test_what_finds_nothing_or_was_not_measured_is_on_no_front() -> None:
@@ -406,3 +413,25 @@ def test_a_network_that_finds_nothing_is_told_before_any_trial(
     nothing = {"scores": {"dice": 0.0, "per_class": {}}, "reason": None}
     monkeypatch.setattr("compress.search.bench.on_artifact", lambda *_: nothing)
     assert "the uncompressed network's Dice is 0.0000 on the 4 validation cases" in refusal(DataError, cheap, tmp_path)
+
+
+def test_the_command_prints_the_front_and_ends_with_its_exit_code(
+    found: Any,
+    given: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(found[0], tmp_path / "runs" / "tiny")
+    recipe = write_recipe(tmp_path, given)
+    monkeypatch.setattr(sys, "argv", ["compress", "search", str(recipe), "--out", str(tmp_path / "runs")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 0, said.err
+    assert "The front" in said.out and "trial 4 of 9 (prune.ratio 0.3, int8)" in said.out
+    assert "front/01.yaml" in "".join(said.out.split())
+    monkeypatch.setattr(sys, "argv", ["compress", "check", str(recipe), "--quick"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "2 decisions, 4 recipes; 9 trials by grid" in "".join(capsys.readouterr().out.splitlines())

@@ -313,7 +313,7 @@ def _refuse_blind(trial: Trial, goals: Goals, task: Task) -> None:
     """Stop before any trial if the uncompressed network finds nothing: every trial would be as good."""
     for _, objective in goals.objectives:
         if isinstance(objective, Score):
-            value = objective(trial.measured[objective.place(goals.device)])
+            value = objective(trial.measured[Place(backend=objective.backend, device=objective.device or goals.device)])
             if not value:
                 raise DataError(
                     f"{task.data.source}: the uncompressed network's {objective.title} is {value or 0:.4f} on the "

@@ -23,19 +23,22 @@ class Goals:
     @property
     def places(self) -> list[Place]:
         """Where something is measured, each place once."""
-        return list(dict.fromkeys(each.place(self.device) for _, each in self.objectives))
+        found = (each.place(self.device) for _, each in self.objectives)
+        return list(dict.fromkeys(place for place in found if place is not None))
 
     @property
     def titles(self) -> list[str]:
         """What each is called, with its place where there are several."""
         several = len(self.places) > 1
-        return [f"{each.title}, {each.place(self.device)}" if several else each.title for _, each in self.objectives]
+        places = [(each.title, each.place(self.device)) for _, each in self.objectives]
+        return [f"{title}, {place}" if several and place else title for title, place in places]
 
     def values(self, trial: Trial) -> list[float] | None:
         """A number for each; None where one is missing."""
         found: list[float] = []
         for _, objective in self.objectives:
-            measured = trial.measured.get(objective.place(self.device))
+            place = objective.place(self.device)
+            measured = trial.measured.get(place) if place else next(iter(trial.measured.values()), None)
             value = None if measured is None else objective(measured)
             if value is None:
                 return None

@@ -109,5 +109,7 @@ def _section() -> Schema:
 
 def _objective(word: str) -> Schema:
     made: Mapping[str, Any] = TypeAdapter(named("compress.search.objectives", word)).json_schema()
-    backend = {**made["properties"]["backend"], "enum": words("export.backends")}
-    return {**made, "properties": {**made["properties"], "backend": backend}}
+    options = dict(made["properties"])
+    if "backend" in options:
+        options["backend"] = {**options["backend"], "enum": words("export.backends")}
+    return {**made, "properties": options}

@@ -166,6 +166,8 @@ def _faults(found: Searchable) -> Iterator[str]:
         yield "compare: a search compares its own trials; leave it out, or run a recipe of the front with it"
     for index, (word, objective) in enumerate(objectives):
         at, where = objective.place(found.goals.device), f"search.objectives[{index}] ({word})"
+        if at is None:
+            continue
         if at.device not in devices:
             yield f"{where}: the recipe has no device '{at.device}'; there are {', '.join(devices)}"
         elif at.backend not in backends_of(devices[at.device]):

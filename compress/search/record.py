@@ -87,12 +87,13 @@ def said_of(goals: Goals, trial: Trial) -> list[str]:
 def _objective(goals: Goals, index: int) -> dict[str, Any]:
     word, objective = goals.objectives[index]
     options = {key: value for key, value in vars(objective).items() if not key.startswith("_")}
+    place = objective.place(goals.device)
     options["class"] = options.pop("class_name", None)
     return {
         "objective": word,
         "title": goals.titles[index],
         "direction": objective.direction,
-        **asdict(objective.place(goals.device)),
+        **({} if place is None else asdict(place)),
         "options": {
             key: value for key, value in options.items() if value is not None and key not in ("backend", "device")
         },

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 
-from compress.search.objectives.judging.objective import OPTIONS, AtMost, Measured
+from compress.search.objectives.judging.objective import OPTIONS, AtMost, AtPlace, Measured
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class BitOperations(AtMost):
+class BitOperations(AtMost, AtPlace):
     """Multiply-accumulates times bits (32, 16, 8, ...), as the runtime gets the network."""
 
     title: ClassVar[str] = "MACs × bits"

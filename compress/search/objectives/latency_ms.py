@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from compress.search.objectives.judging.objective import OPTIONS, AtMost, Measured
+from compress.search.objectives.judging.objective import OPTIONS, AtMost, AtPlace, Measured
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class LatencyMs(AtMost):
+class LatencyMs(AtMost, AtPlace):
     """The network alone, at batch 1."""
 
     percentile: Literal[50, 90, 95, 99] = 50

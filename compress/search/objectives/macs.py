@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 
-from compress.search.objectives.judging.objective import OPTIONS, AtMost, Measured
+from compress.search.objectives.judging.objective import OPTIONS, Measured, OfTheNetwork
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class Macs(AtMost):
+class Macs(OfTheNetwork):
     """Multiply-accumulates; integers count like floats."""
 
     title: ClassVar[str] = "MACs"

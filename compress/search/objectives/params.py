@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 
-from compress.search.objectives.judging.objective import OPTIONS, AtMost, Measured
+from compress.search.objectives.judging.objective import OPTIONS, Measured, OfTheNetwork
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class Params(AtMost):
+class Params(OfTheNetwork):
     """Weights, biases and norm parameters that the answer depends on."""
 
     title: ClassVar[str] = "params"

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 
-from compress.search.objectives.judging.objective import OPTIONS, AtMost, Measured
+from compress.search.objectives.judging.objective import OPTIONS, AtMost, AtPlace, Measured
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class SizeMb(AtMost):
+class SizeMb(AtMost, AtPlace):
     """Megabytes (10^6 bytes) of all of its files."""
 
     title: ClassVar[str] = "size (MB)"

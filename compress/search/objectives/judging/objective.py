@@ -56,7 +56,7 @@ class AtPlace:
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class AtMost(AtPlace):
+class AtMost:
     """Options of what shall be little."""
 
     direction: ClassVar[Direction] = "minimize"
@@ -66,6 +66,14 @@ class AtMost(AtPlace):
     def within(self, value: float) -> bool:
         """Whether the limit holds."""
         return self.at_most is None or value <= self.at_most
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class OfTheNetwork(AtMost):
+    """Options of what is the same wherever the network runs."""
+
+    def place(self, first: str) -> None:
+        """Nowhere: nothing is built for it."""
 
 
 class Objective(Protocol):
@@ -79,7 +87,9 @@ class Objective(Protocol):
         """What it is called in tables, with its unit."""
         ...
 
-    def place(self, first: str) -> Place: ...
+    def place(self, first: str) -> Place | None:
+        """Where it is measured; None for what is the same everywhere."""
+        ...
 
     def __call__(self, measured: Measured) -> float | None:
         """The number; None where it was not measured."""
