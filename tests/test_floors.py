@@ -60,6 +60,7 @@ FLOORS = (
     "compress.contracts",
     "compress.task",
     "compress.cache",
+    "compress.cluster",
     "compress.postprocess",
     "compress.postprocess.applying",
     "compress.data",
@@ -121,6 +122,7 @@ VENDORS = {
     "timm": "compress/networks/foreign/timm_encoder.py",
     "torchvision": "compress/networks/foreign/torchvision_import.py",
     "nni": None,
+    "ray": "compress/cluster.py",
     "optuna": "compress/search/strategies/sampling/samplers.py",
 }
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from inspect import signature
 from pathlib import Path
@@ -20,6 +23,7 @@ from conftest import write_recipe
 
 from compress.cache import claimed
 from compress.cli import main
+from compress.cluster import Workers, opened
 from compress.commands.search import search
 from compress.errors import DataError, MissingExtra, NotHere, RecipeError, SurroundingsError
 from compress.recipe import load as load_recipe
@@ -347,6 +351,52 @@ def test_networks_that_have_no_weights_are_trained_once_each(cheap: dict[str, An
     for point in record["front"]:
         recipe = load_recipe(tmp_path / "out" / point["file"])
         assert recipe.train is None and recipe.weights is not None and recipe.weights.is_file()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_trials_made_at_once_end_as_those_made_one_after_the_other(
+    found: Any, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here another process is this one; that Ray has others do the same is a slow test."""
+    shutil.copytree(found[0], tmp_path / "out")
+    objectives = ["score", "size_mb"]
+    loaded = load(write_recipe(tmp_path, {**given, "search": {**given["search"], "objectives": objectives}}))
+    orders: list[list[int]] = []
+
+    @contextmanager
+    def here(workers: Workers, _: Any) -> Iterator[Any]:
+        def each(work: Any, wanted: Any) -> list[Any]:
+            orders.append([order.number for order in wanted])
+            # The process that made the first of them died.
+            return [
+                None,
+                *(pickle.loads(pickle.dumps(work(pickle.loads(pickle.dumps(order))))) for order in wanted[1:]),
+            ]
+
+        yield each
+
+    monkeypatch.setattr("compress.commands.search.opened", here)
+    record = search(loaded, tmp_path / "out", say=quiet, workers=Workers(count=3))
+    assert orders == [[1, 2, 3], [4]]
+    assert [each["chosen"] for each in record["trials"]] == [each["chosen"] for each in found[1]["trials"]]
+    assert [each["state"] for each in record["trials"]] == ["finished"] * 4 and record["front"]
+
+
+@pytest.mark.slow
+def test_ray_makes_trials_at_once(given: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra `cluster` has Ray")
+    said: list[str] = []
+    record = search(load(write_recipe(tmp_path, given)), tmp_path / "out", say=said.append, workers=Workers(count=2))
+    assert [each["state"] for each in record["trials"]] == ["finished"] * 4 and record["front"]
+    assert any(line.startswith("2 workers of ") for line in said)
+
+
+def test_without_ray_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'segpress\[cluster\]'"), opened(Workers(count=2), quiet):
+        pass
+    with opened(Workers(), quiet) as each:
+        assert each(abs, [-1, 2]) == [1, 2]
 
 
 def test_two_searches_in_one_folder_are_refused(cheap: dict[str, Any], tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compress.cli.finished_runs import commands as of_finished_runs
-from compress.cli.options import Benchmark, Junit, Summary, console_of_output
+from compress.cli.options import Benchmark, DataRoot, Fresh, Junit, Out, RecipePath, Summary, console_of_output
+from compress.cli.searching import commands as of_searches
 
 if TYPE_CHECKING:
     from compress.pipeline.ahead import ExportsAhead
@@ -32,10 +33,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
-DataRoot = Annotated[Path | None, typer.Option("--data", help="Use this data folder instead of the recipe's.")]
-Out = Annotated[Path, typer.Option(help="Where the run's folder is made.")]
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -46,10 +43,10 @@ def _version(wanted: bool) -> None:
 Version = Annotated[
     bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.", show_default=False)
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; forget what is kept.")]
 Host = Annotated[str, typer.Argument(help="A host as ssh knows it, such as one of ~/.ssh/config.", show_default=False)]
 Python = Annotated[str, typer.Option(help="The Python there that has the runtimes.")]
 
+app.add_typer(of_searches)
 app.add_typer(of_finished_runs)
 device_commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(device_commands, name="device", help="A device that is reached over SSH, by itself.")
@@ -91,26 +88,6 @@ def run(
     outputs.write(report.as_dict())
     console.print(f"Report: {folder / 'report.html'} (also report.md, report.json)", markup=False)
     raise typer.Exit(report.exit_code)
-
-
-@app.command()
-def search(recipe: RecipePath, data: DataRoot = None, out: Out = Path("runs"), fresh: Fresh = False) -> None:
-    """Try the choices of a recipe, and write the best trade-offs as recipes. Exits 0 only if there are any."""
-    from compress.commands.search import search as search_recipe
-    from compress.report.search_terminal import show
-    from compress.search.loading import load
-
-    found = load(recipe, data)
-    folder = out / found.name
-    console = console_of_output()
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, style="dim")
-
-    record = search_recipe(found, folder, fresh=fresh, say=say)
-    show(record, console)
-    console.print(f"Report: {folder / 'search.html'} (also search.json, front/)", markup=False)
-    raise typer.Exit(record["exit_code"])
 
 
 @app.command()

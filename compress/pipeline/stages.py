@@ -191,7 +191,7 @@ def _own(task: Task, cache: Cache) -> Task:
     """The task as a pass has it, with what the steps of a run share."""
     # Without post-processing, so that none of it decides what a pass makes: changed, it is scored again and nothing is
     # trained again.
-    return replace(task, views=cache.folder / VIEWS, kept=cache.folder / "kept", postprocess=Postprocess())
+    return replace(task, views=cache.folder / VIEWS / cache.own, kept=cache.folder / "kept", postprocess=Postprocess())
 
 
 def _kind(net: nn.Module) -> dict[str, object]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from compress.cache import Cache, code_key, key_of, versions
+from compress.cluster import alone
 from compress.contracts import Pass
 from compress.data.dataset.cases import Role
 from compress.data.dataset.oddities import oddities
@@ -40,6 +42,9 @@ Log = Callable[[str], None]
 SEEN: tuple[Role, ...] = ("train", "calibration", "val")
 
 
+_WORDS = {"float": "32 bits", "half": "16 bits", "integers": "integers"}
+
+
 class _Refused(Exception):
     """A combination that cannot be: its sentence."""
 
@@ -58,6 +63,8 @@ class Bench:
     log: Log
     """Of what passes and runtimes say."""
     clock: Clock
+    elsewhere: bool = True
+    """Whether devices that are reached over SSH are asked, which takes one process at a time."""
     _tasks: dict[str, tuple[Task, str]] = field(default_factory=dict)
 
     def reference(self, recipe: Recipe) -> Trial:
@@ -67,8 +74,8 @@ class Bench:
             NotHere: if what an objective asks for cannot be measured here.
             DataError: if there are no validation cases, or the network finds nothing in them.
         """
-        for at in self._deployed(recipe).values():
-            if why := at.not_here():
+        for at in self.deployed(recipe).values():
+            if at is not None and (why := at.not_here()):
                 raise NotHere(f"{at.title}: {why}: nothing can be measured there; name another place in objectives")
         task, _ = self.task(recipe)
         wrong = list(_faults_of_scores(self.scores, task))
@@ -142,19 +149,25 @@ class Bench:
             with at_work("training the network"):
                 return sha256(trained_into(folder, recipe, self.log))
 
-        kept = self.cache.value(f"trained-{key[:12]}", key, work)
-        path = folder / "net.safetensors"
-        if not path.is_file() or sha256(path) != kept:
-            self.cache.value(f"trained-{key[:12]}", key_of(key, time.time_ns()), work)
+        path, name = folder / "net.safetensors", f"trained-{key[:12]}"
+        with self.alone(name):
+            kept = self.cache.value(name, key, work)
+            if not path.is_file() or sha256(path) != kept:
+                self.cache.value(name, key_of(key, time.time_ns()), work)
         return replace(recipe, weights=path)
 
-    def _deployed(self, recipe: Recipe) -> dict[Place, Deployment]:
-        """Where the recipe's artifacts are measured."""
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """While open, no other process of the search does what has this name."""
+        return alone(self.cache.folder / "kept", name)
+
+    def deployed(self, recipe: Recipe) -> dict[Place, Deployment | None]:
+        """Where the recipe's artifacts are measured; None where it has no such device."""
         every = {
             Place(backend=at.backend, device=at.device.name): at
             for at in deployments(recipe.devices, recipe.latency.threads)
         }
-        return {place: every[place] for place in self.goals.places if place in every}
+        found = {place: every.get(place) for place in self.goals.places}
+        return {place: at for place, at in found.items() if self.elsewhere or at is None or at.target.is_this_host}
 
 
 @dataclass(kw_only=True)
@@ -184,7 +197,9 @@ class _Making:
 
     def begin(self) -> Stage:
         task, key = self.bench.task(self.recipe)
-        self.last = baseline(task, key, self.bench.cache, self.bench.log, self._name("baseline", key))
+        name = self._name("baseline", key)
+        with self.bench.alone(name):
+            self.last = baseline(task, key, self.bench.cache, self.bench.log, name)
         return self.last
 
     def _passed(self, stage: Stage) -> Stage:
@@ -209,8 +224,9 @@ class _Making:
         task, cache = self.bench.task(self.recipe)[0], self.bench.cache
         key = key_after(before, word, step)
         name, begun = self._name(word, key), time.perf_counter()
-        shared = cache.holds(name, key)
-        self.last = after(before, name, (word, step), task, cache, self.bench.log)
+        with self.bench.alone(name):
+            shared = cache.holds(name, key)
+            self.last = after(before, name, (word, step), task, cache, self.bench.log)
         seconds = round(time.perf_counter() - begun, 1)
         self.steps.append({"step": name, "word": word, "seconds": seconds, "shared": shared})
         return self.last
@@ -245,15 +261,18 @@ class _Making:
         task, _ = self.bench.task(self.recipe)
         style = Style(opset=self.recipe.opset, dynamic=self.recipe.dynamic)
         builder = Builder(task, style, self.bench.cache, self.bench.log, PeakMemory(at_once=0))
-        deployed = self.bench._deployed(self.recipe)
-        found = {place: builder.build(stage, at) for place, at in deployed.items()}
-        for place in self.bench.goals.places:
-            build = found.get(place)
+        found: dict[Place, Build] = {}
+        for place, at in self.bench.deployed(self.recipe).items():
+            if at is None:
+                raise _Refused(f"{place}: this recipe has no such device")
+            with self.bench.alone(f"build-{stage.name}"):
+                build = builder.build(stage, at)
             if build is None:
-                raise _Refused(f"{place}: takes no network in {stage.precision}, or is none of the recipe's devices")
+                raise _Refused(f"{place}: {at.backend} takes no network in {_WORDS[stage.precision]}")
             if build.artifact is None:
                 raise _Refused(f"{place}: {build.absent}")
-        return {place: build for place, build in found.items() if build is not None}
+            found[place] = build
+        return found
 
     def finished(self, builds: Mapping[Place, Build]) -> Trial:
         """The trial with everything measured."""

@@ -34,6 +34,8 @@ class Searchable:
     """A recipe with choices, read and checked."""
 
     path: Path
+    data_root: Path | None
+    """Another data folder than the recipe's."""
     name: str
     text: Mapping[str, Any]
     """As the file has it."""
@@ -96,7 +98,9 @@ def load(path: Path, data_root: Path | None = None) -> Searchable:
     first, wrong = _checked(path, space)
     if first is None or wrong:
         raise RecipeError(str(path), wrong)
-    found = Searchable(path=path, name=first.name, text=text, space=space, settings=settings, first=first)
+    found = Searchable(
+        path=path, data_root=data_root, name=first.name, text=text, space=space, settings=settings, first=first
+    )
     if wrong := list(_faults(found)):
         raise RecipeError(str(path), wrong)
     return found

@@ -27,6 +27,8 @@ class Proposing:
     space: Space
     seed: int
     _told: dict[str, Sequence[float]] = field(default_factory=dict)
+    _pending: set[str] = field(default_factory=set)
+    """What is being tried."""
 
     def next(self) -> Proposal | None:
         """A recipe that was not tried; None where there is none, or none is found."""
@@ -34,23 +36,31 @@ class Proposing:
             proposal = self.strategy.propose()
             if proposal is None:
                 return None
-            if proposal.choice.key not in self._told:
-                return proposal
-            self.strategy.learn(proposal, self._told[proposal.choice.key])
+            key = proposal.choice.key
+            if key in self._told:
+                self.strategy.learn(proposal, self._told[key])
+            elif key not in self._pending:
+                return self._begun(proposal)
         other = self._other()
-        return None if other is None else Proposal(choice=other)
+        return None if other is None else self._begun(Proposal(choice=other))
+
+    def _begun(self, proposal: Proposal) -> Proposal:
+        self._pending.add(proposal.choice.key)
+        return proposal
 
     def learn(self, proposal: Proposal, values: Sequence[float]) -> None:
         """What became of the recipe, one number for each objective."""
         self._told[proposal.choice.key] = values
+        self._pending.discard(proposal.choice.key)
         self.strategy.learn(proposal, values)
 
     def _other(self) -> Choice | None:
         """One of those not tried, by chance; of an endless space none."""
         if self.space.count(LISTED) is None:
             return None
-        untried = [choice for choice in islice(self.space.every(), LISTED) if choice.key not in self._told]
-        rng = np.random.default_rng((self.seed, len(self._told)))
+        known = {*self._told, *self._pending}
+        untried = [choice for choice in islice(self.space.every(), LISTED) if choice.key not in known]
+        rng = np.random.default_rng((self.seed, len(known)))
         return untried[int(rng.integers(len(untried)))] if untried else None
 
 

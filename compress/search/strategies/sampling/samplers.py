@@ -22,9 +22,9 @@ STARTUP = 8
 """Trials by chance before TPE begins to learn."""
 POPULATION = 10
 """Trials in a generation of NSGA-II."""
-OF_TPE = {"n_startup_trials": STARTUP, "multivariate": True, "group": True, "constant_liar": False}
+OF_TPE = {"n_startup_trials": STARTUP, "multivariate": True, "group": True, "constant_liar": True}
 """Decisions are drawn together, those that always stand together in one group: the only way of TPE for passes that
-are chosen, whose options stand nowhere else."""
+are chosen, whose options stand nowhere else. What is being tried is taken for bad, so that others are proposed."""
 
 
 def sampler_of(word: str, seed: int) -> optuna.samplers.BaseSampler:
