@@ -26,6 +26,7 @@ from compress.cli import main
 from compress.cluster import Workers, opened
 from compress.commands.search import search
 from compress.errors import DataError, MissingExtra, NotHere, RecipeError, SurroundingsError
+from compress.passes.prune import Prune
 from compress.recipe import load as load_recipe
 from compress.search.bench import Bench
 from compress.search.ending import may_be_on_the_front
@@ -414,6 +415,25 @@ def test_a_combination_that_a_pass_refuses_is_a_refused_trial(cheap: dict[str, A
     assert states == ["refused", "stopped", "stopped", "stopped", "refused", "refused"]
     assert "takes a network in float" in record["trials"][0]["why"]
     assert "no.such.layer" in record["trials"][5]["why"]
+
+
+def test_what_nobody_foresaw_in_one_trial_does_not_end_the_search(
+    cheap: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Prune.__call__
+
+    def fails(self: Prune, net: Any, task: Any) -> Any:
+        if self.ratio == 0.35:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+        return original(self, net, task)
+
+    monkeypatch.setattr(Prune, "__call__", fails)
+    cheap["passes"] = [{"prune": {"ratio": {"choices": [0.35, 0.25]}, "multiple": 1}}]
+    record = search(load(write_recipe(tmp_path, cheap)), tmp_path / "out", say=quiet)
+    assert sorted(each["state"] for each in record["trials"]) == ["refused", "stopped"]
+    (why,) = (each["why"] for each in record["trials"] if each["state"] == "refused")
+    assert why == "unexpected RuntimeError: mat1 and mat2 shapes cannot be multiplied; its trace is in log.txt"
+    assert "Traceback" in (tmp_path / "out" / "log.txt").read_text()
 
 
 def test_a_front_beyond_its_limits_is_none_and_fails(found: Any, given: dict[str, Any], tmp_path: Path) -> None:

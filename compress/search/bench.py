@@ -7,6 +7,7 @@ Test cases are not there: the data of a trial has none.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -35,13 +36,13 @@ from compress.search.space.space import Choice
 from compress.search.stopping import Sight, why_stopped
 from compress.search.trial import Trial
 from compress.task import Task
+from export.errors import REFUSALS, first_line
 from export.files import make_folder, sha256
 from export.to_onnx import Style
 
 Log = Callable[[str], None]
 SEEN: tuple[Role, ...] = ("train", "calibration", "val")
-
-
+"""Whose files are read."""
 _WORDS = {"float": "32 bits", "half": "16 bits", "integers": "integers"}
 
 
@@ -153,7 +154,9 @@ class Bench:
         with self.alone(name):
             kept = self.cache.value(name, key, work)
             if not path.is_file() or sha256(path) != kept:
-                self.cache.value(name, key_of(key, time.time_ns()), work)
+                self.log(f"{path}: is gone or was changed; training again")
+                (self.cache.folder / "kept" / f"{name}.json").unlink(missing_ok=True)
+                self.cache.value(name, key, work)
         return replace(recipe, weights=path)
 
     def alone(self, name: str) -> AbstractContextManager[None]:
@@ -194,6 +197,11 @@ class _Making:
             raise
         except (_Refused, SegpressError) as why:
             return self._trial(state="refused", why=" ".join(str(why).split()))
+        except REFUSALS as error:
+            # One recipe of many that something does not take, or that needs too much memory, ends no search of a night.
+            self.bench.log("".join(traceback.format_exception(error)))
+            why_not = f"unexpected {type(error).__name__}: {first_line(error, 200)}; its trace is in log.txt"
+            return self._trial(state="refused", why=why_not)
 
     def begin(self) -> Stage:
         task, key = self.bench.task(self.recipe)
