@@ -37,6 +37,7 @@ from compress.search.objectives.latency_ms import LatencyMs
 from compress.search.objectives.macs import Macs
 from compress.search.objectives.score import Score
 from compress.search.objectives.size_mb import SizeMb
+from compress.search.points import recipe_of
 from compress.search.proposing import Proposing, told_to
 from compress.search.space.space import Choice, Space, space_of
 from compress.search.stopping import Sight, why_stopped
@@ -277,6 +278,22 @@ def test_a_point_of_the_front_is_a_recipe_for_run(found: tuple[Path, dict[str, A
         ratio = chosen["values"]["passes[0].prune.ratio"]
         assert recipe.text["passes"][0] == {"prune": {"ratio": ratio, "multiple": 1}}
         assert len(recipe.passes) == 1 + ("int8" in chosen["values"]["passes[1]"])
+
+
+def test_a_point_finds_what_lay_beside_the_recipe_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = Path(__file__).parent.parent / "recipes" / "phantom_unet_search.yaml"
+    loaded = load(shipped)
+    point = tmp_path / "runs" / "front" / "01.yaml"
+    point.parent.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    point.write_text(yaml.safe_dump(recipe_of(loaded, Trial(number=1, state="finished"), point, 1, None)))
+    recipe = load_recipe(point)
+    assert recipe.weights is not None and recipe.weights.samefile(
+        shipped.parent / "weights" / "phantom_unet.safetensors"
+    )
+    assert recipe.passes == [] and recipe.gates and recipe.name == "phantom-unet-search-01"
 
 
 def test_the_page_needs_nothing_beside_it(found: tuple[Path, dict[str, Any]]) -> None:
