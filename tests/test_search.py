@@ -111,25 +111,29 @@ def test_what_a_little_less_latency_brings_to_the_front_is_timed_again() -> None
     ("sight", "why"),
     [
         ({}, None),
-        ({"scores": [0.61]}, "trial 1 has 0.8000 with no more MACs, parameters or bits"),
+        ({"scores": [0.61]}, "trial 1 has 0.8000 with no more MACs, parameters, bytes or bits"),
         ({"scores": [0.76]}, None),
         ({"scores": [0.61], "macs": 9}, None),
         ({"scores": [0.61], "params": 9}, None),
-        ({"scores": [0.61], "precision": "integers"}, None),
+        ({"scores": [0.61], "bits": 8}, None),
+        ({"scores": [0.61], "stored_bytes": 9}, None),
+        ({"scores": [0.61], "is_final": False}, None),
+        ({"scores": [0.44], "is_final": False}, "more than 0.05 below 0.5"),
         ({"scores": [0.44]}, "more than 0.05 below 0.5"),
         ({"scores": [0.46], "macs": 9}, None),
     ],
 )
 def test_a_trial_is_stopped_where_another_is_ahead_in_all_that_is_known(sight: dict[str, Any], why: str | None) -> None:
-    before = [trial(1, 0.8, 1, macs=10, params=10, precision="half", torch_scores=[0.8])]
-    given = {"scores": [0.9], "macs": 20, "params": 20, "precision": "float", **sight}
+    before = [trial(1, 0.8, 1, macs=10, params=10, stored_bytes=10, bits=16, torch_scores=[0.8])]
+    given = {"scores": [0.9], "macs": 20, "params": 20, "stored_bytes": 20, "bits": 32, **sight}
     said = why_stopped(Sight(**given), [Score(at_least=0.5)], before, 0.05)
     assert (said is None) == (why is None) and (why or "") in (said or "")
 
 
 def test_trials_that_were_not_finished_stop_no_others() -> None:
-    before = [trial(1, 0.8, 1, state="stopped", macs=10, params=10, precision="float", torch_scores=[0.8])]
-    assert why_stopped(Sight(scores=[0.1], macs=20, params=20, precision="float"), [Score()], before, 0.05) is None
+    before = [trial(1, 0.8, 1, state="stopped", macs=10, params=10, stored_bytes=10, torch_scores=[0.8])]
+    sight = Sight(scores=[0.1], macs=20, params=20, stored_bytes=20, bits=32)
+    assert why_stopped(sight, [Score()], before, 0.05) is None
 
 
 @pytest.mark.parametrize(
@@ -263,8 +267,8 @@ def test_test_cases_are_not_looked_at(found: tuple[Path, dict[str, Any]]) -> Non
     """Their images are none: reading one would have ended the search."""
     _, record = found
     assert record["looks"]["test"] == 0 and "test" not in record["cases"]
-    # The uncompressed network, two in torch, four artifacts.
-    assert record["looks"]["validation"] == 7
+    # The uncompressed network and two that were pruned in torch, and its artifact and four others.
+    assert record["looks"]["validation"] == 8
 
 
 def test_a_point_of_the_front_is_a_recipe_for_run(found: tuple[Path, dict[str, Any]], given: dict[str, Any]) -> None:

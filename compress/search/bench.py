@@ -43,6 +43,7 @@ from export.to_onnx import Style
 Log = Callable[[str], None]
 SEEN: tuple[Role, ...] = ("train", "calibration", "val")
 """Whose files are read."""
+_BITS = {"float": 32, "half": 16}
 _WORDS = {"float": "32 bits", "half": "16 bits", "integers": "integers"}
 
 
@@ -185,6 +186,7 @@ class _Making:
     looks: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     last: Stage | None = None
+    stored_bytes: int | None = None
     begun: float = field(default_factory=time.perf_counter)
 
     def outcome(self) -> Trial:
@@ -213,8 +215,7 @@ class _Making:
     def _passed(self, stage: Stage) -> Stage:
         """The network after all passes, if none of those on the way is too far behind."""
         passes = self.recipe.passes
-        if not passes:
-            self._look(stage, ())
+        self._look(stage, passes)
         for index in range(len(passes)):
             stage = self._after(stage, index)
             self._look(stage, passes[index + 1 :])
@@ -245,8 +246,15 @@ class _Making:
             return
         task, _ = self.bench.task(self.recipe)
         self.scores = self._in_torch(stage, task)
-        precision = to_come[-1][1].ensures if to_come else stage.precision
-        sight = Sight(scores=self.scores, macs=stage.macs, params=stage.params, precision=precision)
+        self.stored_bytes = stage.path.stat().st_size
+        sight = Sight(
+            scores=self.scores,
+            macs=stage.macs,
+            params=stage.params,
+            stored_bytes=self.stored_bytes,
+            bits=_bits_behind(self.recipe),
+            is_final=all(step.ensures != "float" for _, step in to_come),
+        )
         why = why_stopped(sight, self.bench.scores, self.before, self.bench.margin)
         if why:
             raise _Stopped(why)
@@ -306,7 +314,8 @@ class _Making:
             steps=self.steps,
             params=None if stage is None else stage.params,
             macs=None if stage is None else stage.macs,
-            precision=None if stage is None else stage.precision,
+            bits=_bits_behind(self.recipe),
+            stored_bytes=self.stored_bytes,
             torch_scores=self.scores,
             looks=self.looks,
             seconds=round(time.perf_counter() - self.begun, 3),
@@ -315,6 +324,13 @@ class _Making:
     def _name(self, word: str, key: str) -> str:
         """A name of its own for each network, and each way of writing it."""
         return f"{word}-{key_of(key, self.recipe.opset)[:12]}"
+
+
+def _bits_behind(recipe: Recipe) -> int:
+    """Of a weight behind the last pass; those that put weights into integers say how many, or 8."""
+    last = recipe.passes[-1][1] if recipe.passes else None
+    ensured = "float" if last is None else last.ensures
+    return int(getattr(last, "bits", 8)) if ensured == "integers" else _BITS[ensured]
 
 
 def _measured(build: Build, scores: Mapping[str, Any], times: Mapping[str, Any] | None) -> Measured:

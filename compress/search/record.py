@@ -134,8 +134,8 @@ def _rule(margin: float | None) -> str:
         return "No trial is stopped before its export (margin: null)."
     return (
         "A trial is stopped before its export where, behind its last pass that trains, its network in torch scores "
-        f"more than {margin:g} below a limit (at_least), or below a finished trial with no more MACs, parameters and "
-        "bits."
+        f"more than {margin:g} below a limit (at_least), or below a finished trial with no more MACs, parameters, "
+        "bytes and bits."
     )
 
 

@@ -28,7 +28,7 @@ class Effort:
     """No trial is begun once trials have taken so long, all commands in the folder together; None: no limit."""
     margin: Annotated[float, Field(gt=0, lt=1)] | None = 0.03
     """A trial is stopped before its export where, on validation cases in torch, it scores more than this below
-    `at_least`, or below a finished trial that is no larger and computes in no more bits; None stops none."""
+    `at_least`, or below a finished trial with no more MACs, parameters, bytes and bits; None stops none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from compress.search.objectives.score import Score
 from compress.search.trial import Trial
 
-_BITS = {"float": 32, "half": 16, "integers": 8}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
@@ -23,8 +21,12 @@ class Sight:
     """On validation cases, in torch, one for each objective `score`."""
     macs: int
     params: int
-    precision: str
-    """What the recipe's last pass will leave it in."""
+    stored_bytes: int
+    """Of its file: weights of few bits are stored in these."""
+    bits: int
+    """Of a weight, behind the recipe's last pass."""
+    is_final: bool = True
+    """Whether no pass to come changes it but in the bits of its numbers."""
 
 
 def why_stopped(sight: Sight, wanted: Sequence[Score], before: Sequence[Trial], margin: float) -> str | None:
@@ -37,22 +39,25 @@ def why_stopped(sight: Sight, wanted: Sequence[Score], before: Sequence[Trial], 
     for objective, score in zip(wanted, sight.scores, strict=True):
         if objective.at_least is not None and score < objective.at_least - margin:
             return f"its {objective.title} in torch, {score:.4f}, is more than {margin:g} below {objective.at_least:g}"
-    for other in before:
+    # What is still to be pruned will have fewer MACs than now.
+    for other in before if sight.is_final else ():
         if _is_ahead(other, sight, margin):
             scores = ", ".join(f"{score:.4f}" for score in sight.scores)
             theirs = ", ".join(f"{score:.4f}" for score in other.torch_scores)
-            ahead = f"trial {other.number} has {theirs} with no more MACs, parameters or bits"
+            ahead = f"trial {other.number} has {theirs} with no more MACs, parameters, bytes or bits"
             return f"its score in torch is {scores}, and {ahead}"
     return None
 
 
 def _is_ahead(other: Trial, sight: Sight, margin: float) -> bool:
     """Whether a finished trial is no larger in anything that is known, and better by more than the margin."""
-    if other.state != "finished" or not other.torch_scores or other.macs is None or other.params is None:
+    if other.state != "finished" or not other.torch_scores or other.stored_bytes is None:
         return False
+    assert other.macs is not None and other.params is not None, "it was finished"
     return (
         all(theirs > ours + margin for theirs, ours in zip(other.torch_scores, sight.scores, strict=True))
         and other.macs <= sight.macs
         and other.params <= sight.params
-        and _BITS[other.precision or "float"] <= _BITS[sight.precision]
+        and other.stored_bytes <= sight.stored_bytes
+        and other.bits <= sight.bits
     )

@@ -29,8 +29,10 @@ class Trial:
     """Its passes: `step`, `seconds` that it took when it was done, `shared` whether an earlier trial had done it."""
     params: int | None = None
     macs: int | None = None
-    precision: str | None = None
-    """What its last network computes in: float, half or integers."""
+    bits: int = 32
+    """Of a weight, behind its last pass."""
+    stored_bytes: int | None = None
+    """Of the file of the last network that was scored in torch."""
     torch_scores: Sequence[float] = ()
     """Of the last network that was scored in torch, one for each objective `score`."""
     looks: Sequence[str] = ()
@@ -64,7 +66,8 @@ _PLAIN = (
         "steps",
         "params",
         "macs",
-        "precision",
+        "bits",
+        "stored_bytes",
         "torch_scores",
         "looks",
         "seconds",
