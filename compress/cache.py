@@ -45,8 +45,13 @@ _LIBRARIES = (
 class Cache:
     """The records under one run's folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, own: str = "") -> None:
+        """The records there.
+
+        Args:
+            own: of several processes that work in one folder, a name for what each writes by itself.
+        """
+        self.folder, self.own = folder, own
 
     def value(self, name: str, key: str, make: Callable[[], Any]) -> Any:
         """The kept value of this name if its key is still right, else what `make` gives, which is then kept."""

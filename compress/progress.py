@@ -80,7 +80,7 @@ def at_work(what: str) -> Iterator[None]:
     def watch() -> None:
         while not ended.wait(EVERY / 12):
             if not _open and _silence.lasts():
-                _silence.end(f"{what}: at work for {_lasted(time.monotonic() - started)}")
+                _silence.end(f"{what}: at work for {lasted(time.monotonic() - started)}")
 
     _silence.since = started
     watching = threading.Thread(target=watch, daemon=True)
@@ -108,10 +108,11 @@ class _Counted:
     def _line(self) -> str:
         took = time.monotonic() - self.started
         if self.total is None:
-            return f"{self.what}: {self.done} done in {_lasted(took)}"
+            return f"{self.what}: {self.done} done in {lasted(took)}"
         left = took / (self.done - self.first) * (self.total - self.done)
-        return f"{self.what}: {self.done} of {self.total} in {_lasted(took)}, about {_lasted(left)} left"
+        return f"{self.what}: {self.done} of {self.total} in {lasted(took)}, about {lasted(left)} left"
 
 
-def _lasted(seconds: float) -> str:
+def lasted(seconds: float) -> str:
+    """How long, in words: 40 s, 2.5 minutes."""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} minutes"

@@ -20,10 +20,10 @@ from conftest import SIZE, write_recipe
 from torch import Tensor, nn
 
 from compress.cache import Cache
-from compress.commands.run import first_key
 from compress.errors import PassError, RecipeError
 from compress.networks.unet import UNet
 from compress.passes.distill import Distill
+from compress.pipeline.first_key import first_key
 from compress.pipeline.stages import baseline, chain
 from compress.recipe import load
 from compress.task import Task

@@ -27,6 +27,12 @@ FLOORS = (
     "compress.cli",
     "compress.exits",
     "compress.commands",
+    "compress.search",
+    "compress.search.strategies",
+    "compress.search.strategies.sampling",
+    "compress.search.space",
+    "compress.search.objectives",
+    "compress.search.objectives.judging",
     "compress.pipeline",
     "compress.recipe",
     "compress.report",
@@ -54,6 +60,7 @@ FLOORS = (
     "compress.contracts",
     "compress.task",
     "compress.cache",
+    "compress.cluster",
     "compress.postprocess",
     "compress.postprocess.applying",
     "compress.data",
@@ -115,6 +122,8 @@ VENDORS = {
     "timm": "compress/networks/foreign/timm_encoder.py",
     "torchvision": "compress/networks/foreign/torchvision_import.py",
     "nni": None,
+    "ray": "compress/cluster.py",
+    "optuna": "compress/search/strategies/sampling/samplers.py",
 }
 
 

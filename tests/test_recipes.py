@@ -15,20 +15,26 @@ from conftest import write_recipe, write_volumes
 
 from compress.cache import Cache
 from compress.cli import check
-from compress.commands.run import first_key, run
+from compress.commands.run import run
+from compress.commands.search import search
 from compress.commands.train import train
 from compress.pipeline import foreseen
 from compress.pipeline.deployment import Deployment
+from compress.pipeline.first_key import first_key
 from compress.pipeline.stages import baseline, chain
 from compress.recipe import load
 from compress.report.plots import plots
+from compress.search.loading import has_choices
+from compress.search.loading import load as load_search
 from compress.storage.description import Description, build_net
 from compress.storage.weights import load_weights, save_net
 from export import registry
 from export.files import make_folder, sha256
 
 ROOT = Path(__file__).parent.parent
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
+SEARCHES = [path for path in SHIPPED if has_choices(path)]
+RECIPES = [path for path in SHIPPED if path not in SEARCHES]
 TRAINING = sorted((ROOT / "recipes" / "train").glob("*.yaml"))
 # Whole chains take long even at toy size: they run on demand.
 SLOW = (
@@ -122,6 +128,35 @@ def test_a_shipped_recipe_runs_at_toy_size(path: Path, tmp_path: Path, monkeypat
     assert "<svg" in (tmp_path / "out" / "report.html").read_text()
 
 
+def toy_choices(node: Any) -> Any:
+    """What a search chooses from, each pass in it one that takes a moment."""
+    if isinstance(node, list):
+        return [toy_choices(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    if len(node) == 1 and set(node) <= set(registry.words("compress.passes")):
+        return toy_step(node)
+    return {key: toy_choices(value) for key, value in node.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.stem)
+def test_a_shipped_search_runs_at_toy_size(path: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load(path.read_text())
+    given = {**recipe, "passes": ["int8"]}
+    recipe |= {"network": toy_network(given, tmp_path), "data": toy_data(given, tmp_path)}
+    recipe["passes"] = toy_choices(recipe["passes"])
+    recipe["latency"] = {"samples": 10, "seconds": 0.1, "warm_up": 0, "threads": 1}
+    # Of an untrained network Dice means nothing.
+    objectives = ["score" if "score" in each else each for each in recipe["search"]["objectives"]]
+    recipe["search"] |= {"trials": 2, "margin": None, "objectives": objectives}
+    record = search(load_search(write_recipe(tmp_path, recipe)), tmp_path / "out", say=say)
+    assert [each["state"] for each in record["trials"]] == ["finished"] * 2, [each["why"] for each in record["trials"]]
+    for point in record["front"]:
+        assert load(tmp_path / "out" / point["file"]).gates
+    assert record["exit_code"] == 0
+
+
 @pytest.mark.slow
 def test_the_passes_of_a_shipped_recipe_follow_each_other_at_toy_size(tmp_path: Path) -> None:
     recipe = load(write_recipe(tmp_path, toy(ROOT / "recipes" / "unet_edge.yaml", tmp_path)))
@@ -192,6 +227,13 @@ def test_a_shipped_recipe_is_good(path: Path) -> None:
     load(path)
 
 
+@pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.stem)
+def test_a_shipped_search_is_good(path: Path) -> None:
+    first = load_search(path).first
+    assert first.weights is not None
+    load_weights(build_net(first.network), first.weights)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the ultrasound set usgra_nerve is not on this machine")
 def test_int8_costs_real_ultrasound_at_most_half_a_percent(tmp_path: Path) -> None:
@@ -213,7 +255,7 @@ def blocks_of(language: str, page: str = "README.md") -> list[str]:
 
 def on_a_jetson(folder: Path) -> Path:
     """The README's recipe with what its section on a Jetson puts into it."""
-    whole, changed, _ = map(yaml.safe_load, blocks_of("yaml"))
+    whole, changed, *_ = map(yaml.safe_load, blocks_of("yaml"))
     return write_recipe(folder, {**whole, **changed})
 
 
@@ -223,7 +265,7 @@ def test_the_commands_in_the_readme_are_real(monkeypatch: pytest.MonkeyPatch, tm
     commands = [line.split() for line in lines if line.startswith("compress ")]
     assert commands
     for _, verb, *words in commands:
-        if verb in ("run", "check", "train"):
+        if verb in ("run", "check", "train", "search"):
             # Its data and weights may not be on this machine.
             check(on_a_jetson(tmp_path) if words[0] == "my_recipe.yaml" else Path(words[0]), quick=True)
         elif verb in ("inspect", "sensitivity"):
@@ -261,9 +303,11 @@ def test_what_a_page_puts_into_a_recipe_is_good(page: str, tmp_path: Path, monke
 def test_the_readmes_recipes_are_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     blocks = blocks_of("yaml")
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in (blocks[0], blocks[2]):
         load(write_recipe(tmp_path, yaml.safe_load(block)))
+    open_ones = {**yaml.safe_load(blocks[0]), **yaml.safe_load(blocks[3])}
+    assert load_search(write_recipe(tmp_path, open_ones)).space.count() == 24
     there = load(on_a_jetson(tmp_path))
     jetson = there.devices[1]
     assert (jetson.name, jetson.reach.at) == ("orin_nano@tower-7", "tower-7")

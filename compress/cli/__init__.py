@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compress.cli.finished_runs import commands as of_finished_runs
-from compress.cli.options import Benchmark, Junit, Summary, console_of_output
+from compress.cli.options import Benchmark, DataRoot, Fresh, Junit, Out, RecipePath, Summary, console_of_output
+from compress.cli.searching import commands as of_searches
 
 if TYPE_CHECKING:
     from compress.pipeline.ahead import ExportsAhead
@@ -32,10 +33,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
-DataRoot = Annotated[Path | None, typer.Option("--data", help="Use this data folder instead of the recipe's.")]
-Out = Annotated[Path, typer.Option(help="Where the run's folder is made.")]
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -46,10 +43,10 @@ def _version(wanted: bool) -> None:
 Version = Annotated[
     bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.", show_default=False)
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; forget what is kept.")]
 Host = Annotated[str, typer.Argument(help="A host as ssh knows it, such as one of ~/.ssh/config.", show_default=False)]
 Python = Annotated[str, typer.Option(help="The Python there that has the runtimes.")]
 
+app.add_typer(of_searches)
 app.add_typer(of_finished_runs)
 device_commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(device_commands, name="device", help="A device that is reached over SSH, by itself.")
@@ -113,9 +110,15 @@ def check(
     """Look, in seconds, at all that can be seen before a run: recipe, weights, data, baseline, devices, gates."""
     from compress.errors import RecipeError
     from compress.recipe import read
+    from compress.search.loading import has_choices
+    from compress.search.loading import load as load_search
 
-    loaded, mistakes = read(recipe, data)
+    space = load_search(recipe, data) if has_choices(recipe) else None
+    loaded, mistakes = read(recipe, data) if space is None else (space.first, [])
     warnings: list[str] = []
+    if space is not None and loaded is not None and loaded.weights is None and loaded.train is not None:
+        typer.echo("its networks are trained by the search, so nothing was looked at but the recipe")
+        quick = True
     if loaded is not None and not quick:
         from compress.commands.check import check as look
 
@@ -125,7 +128,7 @@ def check(
             typer.echo(line)
     if mistakes or loaded is None:
         raise RecipeError(str(recipe), mistakes)
-    steps = " -> ".join(word for word, _ in loaded.passes) or "no pass"
+    steps = " -> ".join(word for word, _ in loaded.passes) or "no pass" if space is None else space.in_words()
     but = f", but for {len(warnings)} warning{'s' * (len(warnings) > 1)}" if warnings else ""
     devices = ", ".join(device.name for device in loaded.devices)
     gates = f"{len(loaded.gates)} gate{'s' * (len(loaded.gates) != 1)}"
@@ -259,7 +262,7 @@ def schema() -> None:
     """Print the JSON schema of recipes, for editors that complete YAML."""
     import json
 
-    from compress.recipe import schema as recipe_schema
+    from compress.search.json_schema import schema as recipe_schema
 
     typer.echo(json.dumps(recipe_schema(), indent=2))
 

@@ -8,6 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+DataRoot = Annotated[Path | None, typer.Option("--data", help="Use this data folder instead of the recipe's.")]
+Out = Annotated[Path, typer.Option(help="Where the run's folder is made.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; forget what is kept.")]
 RunFolder = Annotated[
     Path, typer.Argument(help="The folder of a finished run, such as runs/unet-int8.", show_default=False)
 ]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import pairwise
@@ -23,6 +20,8 @@ from compress.pipeline.ahead import ExportsAhead
 from compress.pipeline.baseline_skill import refuse_without
 from compress.pipeline.build import Build, Builder
 from compress.pipeline.deployment import Deployment, deployments, reached
+from compress.pipeline.first_key import first_key, weights_of
+from compress.pipeline.log import logged
 from compress.pipeline.manifest import seal, unseal
 from compress.pipeline.measure import measured
 from compress.pipeline.peak_memory import PeakMemory
@@ -173,18 +172,6 @@ def with_drops(rows: list[Row], stages: Sequence[Stage]) -> list[Row]:
     ]
 
 
-def first_key(recipe: Recipe, task: Task) -> str:
-    """What every step depends on: our code, the libraries, the network, its weights, the data, the seed."""
-    weights = sha256(weights_of(recipe))
-    return key_of(code_key(), versions(), recipe.network, weights, task.data.fingerprint(), recipe.seed, recipe.dynamic)
-
-
-def weights_of(recipe: Recipe) -> Path:
-    """The file of the recipe's weights, which a task cannot be made without."""
-    assert recipe.weights is not None
-    return recipe.weights
-
-
 def _checked(task: Task, recipe: Recipe, cache: Cache, log: Log) -> tuple[str, list[str]]:
     """Look at every file once, and at whether the baseline finds anything, before hours are spent on what either would
     have refused; returns the data's SHA-256 and what is odd.
@@ -270,17 +257,3 @@ def _step(stage: Stage, given: Any, chain: str | None) -> dict[str, Any]:
 def _word_of(given: Any) -> dict[str, Any]:
     word, options = next(iter(given.items())) if isinstance(given, dict) else (given, None)
     return {"word": word, "options": options or {}}
-
-
-@contextmanager
-def logged(folder: Path, say: Log) -> Iterator[Log]:
-    """A log that is said aloud and, with the time, appended to the folder's log.txt."""
-    with (folder / "log.txt").open("a", encoding="utf-8") as file:
-
-        def log(line: str) -> None:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-            file.flush()
-            say(line)
-
-        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} segpress {versions()['segpress']}, process {os.getpid()}\n")
-        yield log

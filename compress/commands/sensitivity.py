@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from compress import progress
 from compress.cache import Cache, claimed, key_of
-from compress.commands.run import first_key, logged
 from compress.data.dataset.cases import Case
 from compress.editing.mixed_precision import with_float
 from compress.editing.named_layers import tensor_of
@@ -30,6 +29,8 @@ from compress.errors import DataError, NotHere, PassError
 from compress.gates.judging.paired_drop import paired_drop
 from compress.measure.segmentation import Scores, scores_of
 from compress.passes.int8 import Int8
+from compress.pipeline.first_key import first_key
+from compress.pipeline.log import logged
 from compress.pipeline.stages import cost_in
 from compress.postprocess.applying.chain import Postprocess
 from compress.recipe import Recipe

@@ -281,7 +281,7 @@ def _timed(builds: Sequence[Build], task: Task, timing: Timing, log: Log) -> dic
     order = np.random.default_rng(task.seed).permutation(len(task.data.cases["test"]))
     cases = [task.data.cases["test"][which] for which in order[:32]]
     images = [task.data.image(case)[None] for case in cases]
-    with power_modes(builds), _all_open(builds) as infers, progress.steps("timing", None) as step:
+    with power_modes(builds), all_open(builds) as infers, progress.steps("timing", None) as step:
         # In one go, so that what reading and resizing cost is not drowned in the noise between two.
         alone = {each.name: partial(each.deployment.target.time, infers[each.name], images) for each in builds}
         # Elsewhere, reading and resizing here and the way there and back would be timed too.
@@ -317,7 +317,8 @@ def _whole(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _all_open(builds: Sequence[Build]) -> Iterator[dict[str, Infer]]:
+def all_open(builds: Sequence[Build]) -> Iterator[dict[str, Infer]]:
+    """Every build, open where it runs, by its name."""
     with contextlib.ExitStack() as stack:
         infers = {}
         for build in builds:

@@ -63,7 +63,7 @@ class Stage:
         return load_net(self.path)
 
 
-def baseline(task: Task, key: str, cache: Cache, log: Log) -> Stage:
+def baseline(task: Task, key: str, cache: Cache, log: Log, name: str = "baseline") -> Stage:
     """The network as it came, saved as that of every step is, with what was found out about it."""
 
     def came(task: Task) -> nn.Module:
@@ -72,7 +72,7 @@ def baseline(task: Task, key: str, cache: Cache, log: Log) -> Stage:
         _check_answers(task)
         return task.net
 
-    return _stage("baseline", key, came, task, cache, log)
+    return _stage(name, key, came, task, cache, log)
 
 
 def _check_answers(task: Task) -> None:
@@ -112,13 +112,24 @@ def chain(
             f"{number:02d}-{word}" if not title else title if number == len(passes) else f"{title}-{number:02d}-{word}"
         )
         before = stages[-1]
-        key = key_of(before.key, word, step)
+        key = key_after(before, word, step)
         if key in known:
             stages.append(replace(known[key], name=name))
         else:
-            stages.append(_stage(name, key, partial(_passed, step, before), task, cache, log))
+            stages.append(after(before, name, (word, step), task, cache, log))
         then(stages[-1])
     return stages[1:]
+
+
+def key_after(before: Stage, word: str, step: Pass) -> str:
+    """The key of the network that a pass makes of that of a stage: the same for the same work."""
+    return key_of(before.key, word, step)
+
+
+def after(before: Stage, name: str, given: tuple[str, Pass], task: Task, cache: Cache, log: Log) -> Stage:
+    """The network that one pass, given with its word, makes of that of a stage."""
+    word, step = given
+    return _stage(name, key_after(before, word, step), partial(_passed, step, before), task, cache, log)
 
 
 def _passed(step: Pass, before: Stage, task: Task) -> nn.Module:
@@ -180,7 +191,7 @@ def _own(task: Task, cache: Cache) -> Task:
     """The task as a pass has it, with what the steps of a run share."""
     # Without post-processing, so that none of it decides what a pass makes: changed, it is scored again and nothing is
     # trained again.
-    return replace(task, views=cache.folder / VIEWS, kept=cache.folder / "kept", postprocess=Postprocess())
+    return replace(task, views=cache.folder / VIEWS / cache.own, kept=cache.folder / "kept", postprocess=Postprocess())
 
 
 def _kind(net: nn.Module) -> dict[str, object]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import RecipeError
+from compress.recipe.choices import why_no_run
 from compress.recipe.entries import Entries
 from compress.recipe.form import read_sections
 from compress.recipe.recipe import Recipe
@@ -31,15 +32,24 @@ def read(path: Path, data_root: Path | None = None) -> tuple[Recipe | None, list
     """A recipe without what is wrong in it, and its mistakes; None where its network or its data is wrong.
 
     Raises:
-        RecipeError: if it cannot be read at all.
+        RecipeError: if it cannot be read at all, or leaves choices to a search.
     """
-    given = read_yaml(path)
-    text = {key: value for key, value in given.items() if value is not None}
-    if data_root is not None:
-        text = _with_root(path, text, data_root)
+    text = text_of(path, data_root)
+    if why := why_no_run(text):
+        raise RecipeError(str(path), [why])
     entries = Entries(path)
     recipe = read_sections(entries, text)
     return recipe, entries.mistakes
+
+
+def text_of(path: Path, data_root: Path | None = None) -> dict[str, Any]:
+    """What the file of a recipe says, with another data folder where one is given; nothing of it is checked.
+
+    Raises:
+        RecipeError: if it cannot be read, or its data is no folder.
+    """
+    text = {key: value for key, value in read_yaml(path).items() if value is not None}
+    return text if data_root is None else _with_root(path, text, data_root)
 
 
 def _with_root(path: Path, text: dict[str, Any], root: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What a recipe leaves open, and the recipes that it stands for."""

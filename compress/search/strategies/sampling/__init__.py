@@ -1,0 +1,1 @@
+"""What strategies have in common: their contract, and the samplers of Optuna."""
