@@ -16,10 +16,11 @@ from structures import conv, example, made
 from swaps import check_it_travels, dice, task_of, told
 from torch import Tensor, nn
 
-from compress.editing.blocks.candidates import KINDS, Candidate, candidates, kinds
+from compress.editing.blocks.candidates import KINDS, Candidate, Space, candidates, kinds
 from compress.editing.blocks.choice import changed
-from compress.editing.blocks.learning import Lessons, begin, mend
-from compress.editing.blocks.places import placed
+from compress.editing.blocks.fitting import begin, mend
+from compress.editing.blocks.learning import Lessons
+from compress.editing.blocks.places import in_first, placed
 from compress.editing.blocks.prices import Timed
 from compress.editing.blocks.program import Replacement, best, most_saved
 from compress.editing.blocks.seen import Error, seen_at
@@ -179,7 +180,7 @@ SHAPES = {
 def test_every_kind_gives_what_the_stretch_gives(shape: str) -> None:
     wanted = ends(**SHAPES[shape])  # type: ignore[arg-type]
     stretch = standing(wanted)
-    found = {each.kind: each for each in candidates(stretch, kinds(None), 0)}
+    found = {each.kind: each for each in blocks_for(stretch, None)}
     fitting = set(words(KINDS)) - ({"identity"} if shape != "the same" and shape != "volume" else set())
     fitting -= {"zoomed"} if shape in ("down", "up") else set()
     assert {kind.split()[0] for kind in found} == fitting
@@ -189,19 +190,29 @@ def test_every_kind_gives_what_the_stretch_gives(shape: str) -> None:
 
 
 def standing(wanted: Ends) -> Stretch:
-    """A stretch with these ends, as far as candidates look at it."""
-    into = torch.Size((2, wanted.before, *[8] * wanted.dims))
+    """A double convolution with these ends."""
+    layers = nn.Sequential(
+        *wanted.rise(),
+        *wanted.normed(wanted.before, wanted.inner, wanted.kernel, strided=True),
+        *wanted.normed(wanted.inner, wanted.after, wanted.kernel),
+    ).eval()
     return Stretch(
         places=(("here",),),
-        modules=(),
-        into=into,
+        modules=(layers,),
+        into=torch.Size((2, wanted.before, *[8] * wanted.dims)),
         ends=wanted,
         convs=frozenset(),
-        tail=(nn.BatchNorm2d(wanted.after) if wanted.dims == 2 else nn.InstanceNorm3d(wanted.after), nn.ReLU()),
+        tail=tuple(layers[-2:]),
         begun=0,
         macs=0,
         params=0,
     )
+
+
+def blocks_for(stretch: Stretch, space: Space | None) -> list[Candidate]:
+    """The blocks of these kinds, begun on noise."""
+    draw = torch.Generator().manual_seed(0)
+    return candidates(stretch, kinds(space), 0, lambda: [torch.randn(stretch.into, generator=draw)])
 
 
 def convs(candidate: Candidate) -> list[Any]:
@@ -224,7 +235,7 @@ def every_kind(net: nn.Module, image: Tensor) -> nn.Module:
     found, _ = found_in(net, image)
     left, chosen, taken = words(KINDS), list[Candidate](), set[str]()
     for stretch in reversed(found.values()):
-        fitting = candidates(stretch, [pair for pair in kinds(None) if pair[0].split()[0] in left], 0)
+        fitting = blocks_for(stretch, left)
         if fitting and not stretch.convs & taken:
             chosen.append(fitting[-1])
             taken |= stretch.convs
@@ -273,7 +284,7 @@ def test_what_is_seen_is_what_the_stretch_does(task: Task) -> None:
 def test_blocks_begin_near_what_they_are_to_learn(task: Task, tmp_path: Path) -> None:
     stretch = found_in(task.net, task.example)[0]["encoder.1.3 to encoder.1.5"]
     lessons = Lessons(net=task.net, task=task, steps=1, folder=tmp_path)
-    blocks = {each.kind: each for each in candidates(stretch, kinds(["single", "inverted_residual", "zoomed"]), 0)}
+    blocks = {each.kind: each for each in blocks_for(stretch, ["single", "inverted_residual", "zoomed"])}
     before, remembered = lessons._errors(list(blocks.values())), lessons._remembered(stretch)
     for each in blocks.values():
         begin(each, remembered)
@@ -289,7 +300,7 @@ def test_blocks_in_a_row_are_fitted_to_what_those_before_them_give(task: Task) -
     found, images = found_in(task.net, task.example)[0], [torch.from_numpy(each) for each in task.probes(most=4)]
     blocks = []
     for name in ("encoder.1", "encoder.2", "decoder.0", "decoder.1"):
-        (each,) = candidates(found[name], kinds(["pointwise"]), 0)
+        (each,) = blocks_for(found[name], ["pointwise"])
         begin(each, [seen_at(task.net, each.stretch, image) for image in images])
         blocks.append(each)
     net, copies = changed(task.net, blocks)
@@ -314,7 +325,7 @@ def test_a_network_is_as_before_when_a_block_was_tried(task: Task) -> None:
     image, before = torch.randn(1, 1, 32, 32), dict(task.net.named_modules())
     wanted = task.net(image)
     for stretch in found.values():
-        with placed(task.net, stretch.places, nn.Identity()):
+        with placed(task.net, stretch.places, in_first(nn.Identity(), stretch.places)):
             assert dict(task.net.named_modules()) != before
     assert dict(task.net.named_modules()) == before
     assert torch.equal(task.net(image), wanted)
@@ -460,7 +471,7 @@ def test_blocks_and_stretches_are_timed_once_as_they_will_run(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stretch = found_in(task.net, task.example)[0]["decoder.1.0 to decoder.1.2"]
-    (block,) = candidates(stretch, kinds(["pointwise"]), 0)
+    (block,) = blocks_for(stretch, ["pointwise"])
     runtime = Runtime(device="cpu", backend="onnxruntime", threads=1, python=PYTHON)
     price = Timed(runtime=runtime, seed=0, folder=tmp_path)
     (saved,) = price.saved([block], stretch.modules[0], torch.zeros(stretch.into), 1.0)

@@ -72,7 +72,7 @@ def losses(net: nn.Module, found: Sequence[Candidate], images: Sequence[Tensor])
     result = []
     for each in bar(found, "trying blocks", len(found)):
         error = Error()
-        with placed(net, each.stretch.places, each.block):
+        with placed(net, each.stretch.places, each.pieces):
             for image, logits in zip(images, wanted, strict=True):
                 error.add(net(image), logits)
         result.append(error.share())
@@ -86,7 +86,7 @@ def changed(net: nn.Module, chosen: Sequence[Candidate]) -> tuple[nn.Module, tup
     copies = tuple(replace(each, block=block, body=body) for each, (block, body) in zip(chosen, pairs, strict=True))
     copied = copy_of(net)
     for each in copies:
-        put_block(copied, each.stretch.places, each.block)
+        put_block(copied, each.stretch.places, each.pieces)
     return copied.eval(), copies
 
 

@@ -2,8 +2,8 @@
 
 Blockwise distillation: Li et al. 2020, DNA (arXiv 1911.13053); Molchanov et al. 2022, LANA (arXiv 2107.10624).
 
-A block begins with random features and a last convolution that is fitted to them by least squares; then all of its
-layers are trained. What comes in is always what the trained network gives, so that blocks need not wait for each other.
+A block begins as near to that as least squares bring it (fitting.py); then all of its layers are trained. What comes
+in is always what the trained network gives, so that blocks need not wait for each other.
 
 Legend: B batch, C channels, S one or more axes of pixels.
 """
@@ -13,11 +13,11 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from lightning_fabric import Fabric
@@ -25,10 +25,9 @@ from torch import Tensor, nn
 
 from compress.editing.activations import images
 from compress.editing.blocks.candidates import Candidate
-from compress.editing.blocks.seen import Error, Seen, into_of, seen_at, watch
-from compress.editing.blocks.stretches import NORMS, Stretch
-from compress.editing.layer_replacement import CONVS, TRANSPOSED
-from compress.editing.least_squares import LEAST, PLENTY, WIDEST, fit_layer
+from compress.editing.blocks.fitting import begin
+from compress.editing.blocks.seen import Error, Seen, seen_at, watch
+from compress.editing.blocks.stretches import Stretch
 from compress.train.augment import Augment
 from compress.train.batches import batches, view_cache
 from compress.train.plan import Plan
@@ -70,7 +69,7 @@ class Lessons:
         Returns:
             The error of each on validation cases, relative to how much its stretch's answers vary.
         """
-        able = [each for each in found if each.body.last is not None]
+        able = [each for each in found if each.learns]
         for stretch, some in by_stretch(able).items():
             remembered = self._remembered(stretch)
             for each in some:
@@ -148,54 +147,14 @@ def by_stretch(found: Sequence[Candidate]) -> dict[Stretch, list[Candidate]]:
     return groups
 
 
-@torch.no_grad()
-def begin(candidate: Candidate, remembered: Sequence[Seen]) -> None:
-    """Set the statistics of a block's norms, then fit its last convolution to what they leave."""
-    settle(nn.Sequential(*candidate.body.layers), (seen.into for seen in remembered))
-    _fit(candidate, remembered)
-
-
-@torch.no_grad()
-def mend(net: nn.Module, blocks: Sequence[Candidate], original: nn.Module, images: Sequence[Tensor]) -> None:
-    """Fit the last convolution of each block, in order, to what its stretch answered in the trained network.
-
-    A block that sees what those before it give mends what they miss (Zhang et al. 2016, arXiv 1505.06798, section 3.3).
-
-    Args:
-        net: has the blocks in it.
-    """
-    for each in blocks:
-        seen = [
-            replace(seen_at(original, each.stretch, image), into=into_of(net, each.block, image)) for image in images
-        ]
-        _fit(each, seen)
-
-
-def _fit(candidate: Candidate, remembered: Sequence[Seen]) -> None:
-    body, last = nn.Sequential(*candidate.body.layers), _last(candidate)
-    if not _can_be_fitted(last):
-        return
-    pairs = ((body(seen.into), _wanted(candidate, seen)) for seen in remembered)
-    rows = math.ceil(max(LEAST, PLENTY * last.weight[0].numel()) / len(remembered))
-    fit_layer(last, pairs, candidate.stretch.name, "blocks", rows)
-
-
-def _wanted(candidate: Candidate, seen: Seen) -> Tensor:
-    """What the last convolution should answer."""
-    if not candidate.body.shortcut:
-        return seen.wanted
-    normed = seen.wanted
-    for layer in candidate.stretch.tail:
-        normed = layer(normed) if isinstance(layer, NORMS) else normed
-    return normed - seen.into
-
-
 class _Pupil:
     """One block, and what its training needs."""
 
     def __init__(self, candidate: Candidate, steps: int, fabric: Fabric) -> None:
         self.block, self.fabric = candidate.block.to(fabric.device), fabric
-        self.fresh = nn.ModuleList([*candidate.body.layers, _last(candidate)])
+        body = candidate.body
+        # Norms that are fresh follow what they see; those at the end, and all of trained layers, stay as they are.
+        self.fresh = nn.ModuleList([] if body is None else [each for each in (*body.layers, body.last) if each])
         self.parameters = list(self.block.parameters())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=1e-4)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -204,8 +163,7 @@ class _Pupil:
 
     @torch.enable_grad()
     def learn(self, seen: Seen) -> None:
-        # The norm at the end has the statistics of the trained network, which stay; BatchNorm has no variance over a
-        # single value.
+        # BatchNorm has no variance over a single value.
         self.fresh.train(seen.into.numel() > seen.into.shape[1])
         with self.fabric.autocast():
             answer = self.block(seen.into)
@@ -217,33 +175,3 @@ class _Pupil:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
-
-
-@torch.no_grad()
-def settle(body: nn.Module, inputs: Iterator[Tensor]) -> None:
-    """Give fresh batch norms the mean statistics of what they see."""
-    norms: list[Any] = [part for part in body.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        # Without a momentum they keep the mean of all batches.
-        norm.momentum = None
-        norm.train()
-    for into in inputs:
-        if into.shape[2:].numel() > 1:
-            body(into)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    body.eval()
-
-
-def _last(candidate: Candidate) -> Any:
-    return candidate.body.last
-
-
-def _can_be_fitted(layer: Any) -> bool:
-    if isinstance(layer, TRANSPOSED):
-        return True
-    return isinstance(layer, CONVS) and layer.groups == 1 and layer.weight[0].numel() <= WIDEST
