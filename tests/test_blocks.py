@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compress.editing.blocks.candidates import KINDS, Candidate, Space, candidates, kinds
 from compress.editing.blocks.choice import changed
 from compress.editing.blocks.fitting import begin, mend
-from compress.editing.blocks.learning import Lessons
+from compress.editing.blocks.learning import Lessons, _Pupil
 from compress.editing.blocks.places import in_first, placed
 from compress.editing.blocks.prices import Timed
 from compress.editing.blocks.program import Replacement, best, most_saved
@@ -340,6 +340,8 @@ def test_the_program_finds_what_trying_everything_finds() -> None:
     ]
     for needed in (0.3, 1.0, 1.6):
         assert best(parts, needed, 3) == by_hand(parts, needed)[:3]
+    first, *others = best(parts, 1.0, 3, unlike=0.5)
+    assert others and all(len(set(first) & set(each)) <= len(first) / 2 for each in others)
     most = most_saved(parts)
     assert best(parts, most * 1.001, 1) == [] and best(parts, most * 0.999, 1) != []
 
@@ -418,7 +420,7 @@ def test_nothing_is_trained_twice_and_worse_blocks_lose_more(
 ) -> None:
     net, _, heard = replaced
 
-    def worst(parts: Sequence[Replacement], needed: float, _: int) -> list[tuple[int, ...]]:
+    def worst(parts: Sequence[Replacement], needed: float, *_: float) -> list[tuple[int, ...]]:
         return best([replace(each, loss=1 - each.loss) for each in parts], needed, 1)
 
     with monkeypatch.context() as patch:
@@ -427,6 +429,38 @@ def test_nothing_is_trained_twice_and_worse_blocks_lose_more(
     assert dice(task, worse) < dice(task, net)
     smaller = Blocks(params=0.8, space=("pointwise",), **FEW)(task.net, heard)  # type: ignore[arg-type]
     assert parameters(smaller) <= 0.8 * parameters(task.net)
+
+
+@pytest.mark.usefixtures("nothing_is_trained")
+def test_a_front_tells_what_other_budgets_would_give(
+    replaced: tuple[nn.Module, list[str], Task], task: Task, tmp_path: Path
+) -> None:
+    heard, notes = told(replaced[2])
+    Blocks(macs=0.6, space=SPACE, front=(0.7, 0.001, 0.8), tried=1, **FEW)(task.net, heard)  # type: ignore[arg-type]
+    front = [line.removeprefix("blocks: front: ") for line in notes if line.startswith("blocks: front: ")]
+    assert front[0].startswith("macs 0.001: 6,259 multiply-accumulates cannot be reached") or "not reached" in front[0]
+    shares = [float(each) for line in front for each in re.findall(r"accumulates \((\S+)%\) and", line)]
+    assert len(shares) == 2 and shares[1] <= 70 < shares[0] <= 80
+    assert replaced[2].kept is not None
+    table = (replaced[2].kept / "blocks" / "front-macs.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table] == ["macs", "0.8", "0.7"]
+    assert (replaced[2].kept / "blocks" / "front-macs.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_a_block_that_training_makes_no_better_is_trained_no_more(task: Task, tmp_path: Path) -> None:
+    """One convolution in the place of one is as good as it can be from the beginning; its state is kept."""
+    stretch = found_in(task.net, task.example)[0]["encoder.1.3 to encoder.1.5"]
+    blocks, steps = blocks_for(stretch, ["single", "inverted_residual"]), list[int]()
+    lessons = Lessons(net=task.net, task=task, steps=4, folder=tmp_path)
+    learnt: list[str] = []
+    real = _Pupil.learn
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Pupil, "learn", lambda pupil, seen: (learnt.append(names[pupil.block]), real(pupil, seen)))
+        names = {each.block: each.kind for each in blocks}
+        errors = lessons.learned(blocks, lambda: steps.append(1))
+    assert learnt.count("single") == 2 and len(steps) == 4 * len(blocks)
+    assert errors[0] < 0.01
 
 
 @pytest.mark.usefixtures("nothing_is_trained")

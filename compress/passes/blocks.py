@@ -8,10 +8,9 @@ LANA, arXiv 2107.10624).
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import ConfigDict, Field, model_validator
@@ -21,10 +20,11 @@ from torch import nn
 from compress.data.dataset.cases import Role
 from compress.editing.blocks.candidates import kinds
 from compress.editing.blocks.choice import Budget, Changed, Priced
+from compress.editing.blocks.front import Front
 from compress.editing.blocks.prices import Counted, Price, Timed
 from compress.editing.blocks.search import Search
 from compress.editing.blocks.stretches import Stretch, stretches
-from compress.editing.budget import ToABudget
+from compress.editing.budget import Positive, ToABudget
 from compress.editing.layer_replacement import SkippedSites, copied
 from compress.errors import PassError
 from compress.passes.distill import Distill
@@ -52,6 +52,8 @@ class Blocks(ToABudget):
     """Training steps of each block, on augmented train cases."""
     tried: Annotated[int, Field(ge=1, le=20)] = 3
     """Choices, the best by the sum of what their blocks lose; that with the best validation Dice is returned."""
+    front: tuple[Positive, ...] = ()
+    """Other budgets, in the same unit: what each would give is told, from the same trained blocks, before recovery."""
     recover: Distill | None = None
     """Training of each choice before it is scored: the options of `distill`, such as `{epochs: 1}`."""
 
@@ -86,20 +88,38 @@ class Blocks(ToABudget):
         priced = search.learned(search.worth(found, kept))
         choices = budget.choices(net, priced, self.tried)
         best = self._best(choices, search)
-        for line in (*_told(best, priced, budget), *kept.lines()):
+        for line in (*_told(best, priced, budget), *self._front(search, priced), *kept.lines()):
             task.note(line)
         return described(best.net)
 
     def _budget(self, net: nn.Module, task: Task) -> Budget:
-        price: Price
-        if self.latency_ms is not None:
-            price, asked = Timed(runtime=self.runtime, seed=task.seed, folder=task.kept), self.latency_ms
-        else:
-            price = Counted(what="macs" if self.macs is not None else "params")
-            asked = self.macs or self.params or 0.0
+        timed = Timed(runtime=self.runtime, seed=task.seed, folder=task.kept)
+        price: Price = timed if self._word == "latency_ms" else Counted(what=self._word)
         whole = price.of_networks([net], task.example)[0]
-        is_share = self.latency_ms is None and asked <= 1
-        return Budget(price=price, whole=whole, target=asked * whole if is_share else asked, example=task.example)
+        asked = self._target(getattr(self, self._word), whole)
+        return Budget(price=price, whole=whole, target=asked, example=task.example)
+
+    @property
+    def _word(self) -> Literal["macs", "params", "latency_ms"]:
+        return "macs" if self.macs is not None else "params" if self.params is not None else "latency_ms"
+
+    def _target(self, asked: float, whole: float) -> float:
+        return asked * whole if self._word != "latency_ms" and asked <= 1 else asked
+
+    def _front(self, search: Search, priced: Sequence[Priced]) -> Iterator[str]:
+        """What other budgets would give, in sentences; a table and a plot where the run keeps files."""
+        points = []
+        for asked in sorted(self.front, reverse=True):
+            target = self._target(asked, search.budget.whole)
+            try:
+                points.append(search.point(asked, dataclasses.replace(search.budget, target=target), priced))
+            except PassError as error:
+                yield f"blocks: front: {self._word} {asked:g}: {str(error).removeprefix('blocks: ')}"
+        if points:
+            front = Front(word=self._word, points=points, began=search.dice(search.net))
+            yield from front.told()
+            if search.task.kept is not None:
+                yield front.write(search.task.kept / "blocks", f"front-{self._word}")
 
     def _stretches(self, net: nn.Module, task: Task, kept: SkippedSites) -> list[Stretch]:
         """The stretches of the layers that `where` names."""
@@ -121,12 +141,8 @@ class Blocks(ToABudget):
         """The choice with the best validation Dice, its blocks fitted together where that is better."""
         scored, task = list[tuple[float, Changed]](), search.task
         for number, choice in enumerate(choices, start=1):
-            net, state, apart = choice.net, copy.deepcopy(choice.net.state_dict()), search.dice(choice.net)
-            search.mend(choice)
-            dice = together = search.dice(net)
-            if together < apart:
-                net.load_state_dict(state)
-                dice = apart
+            apart, together = search.fitted(choice)
+            net, dice = choice.net, max(apart, together)
             if self.recover is not None:
                 folder = None if task.folder is None else task.folder / f"choice-{number}"
                 net = self.recover(described(net), dataclasses.replace(task, folder=folder)).eval()

@@ -25,6 +25,9 @@ from export.modules import copy_of
 ROUNDS = 4
 """How often a choice that costs more than was added up is made anew, with as much more to save."""
 
+UNLIKE = 0.25
+"""Of a choice's blocks, the share that the next one does without: one block alone makes no difference to be seen."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Priced:
@@ -130,7 +133,7 @@ class Budget:
         needed = min(self.whole - self.target, most_saved(parts))
         nearest = math.inf
         for _ in range(ROUNDS):
-            tried = list(self._tried(net, found, best(parts, needed, count)))
+            tried = list(self._tried(net, found, best(parts, needed, count, UNLIKE)))
             within = [each for each in tried if each.cost <= self.target * (1 + self.price.tolerance)]
             if within:
                 return within

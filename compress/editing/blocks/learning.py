@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, islice
@@ -37,16 +37,16 @@ from compress.train.training import training_augmentation, training_data
 if TYPE_CHECKING:
     from compress.task import Task
 
-FITTED = 16
-"""Train cases that the last convolution is fitted to."""
+FITTED = 8
+"""Train cases that a block is fitted to before it is trained."""
 MOST_BYTES = 256e6
 """Of what a stretch sees on them, kept in memory."""
 CHECKED = 16
 """Validation cases on which blocks are compared."""
 VIEWS = 4
 """Ways in which each train case is augmented, at most: made anew for each stretch they would take most of the time."""
-RATE = 2e-3
-"""Peak learning rate of a block."""
+RATE, GENTLE = 2e-3, 1e-3
+"""Peak learning rate of a block, and of one that begins as trained layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Lessons:
             for each in some:
                 begin(each, remembered)
         begun, states = self._errors(able), [copy.deepcopy(each.block.state_dict()) for each in able]
-        self._train(able, step)
+        self._train(able, begun, step)
         errors = self._errors(found)
         for each, state in zip(able, states, strict=True):
             if not errors[each] <= begun[each]:
@@ -100,30 +100,43 @@ class Lessons:
                 errors[each].add(each.block.eval()(seen.into), seen.out)
 
         for image in images(self.task, self.task.data.cases["val"][:CHECKED]):
-            watch(self.net, list(blocks), image, look)
+            watch(self.net, list(blocks), image.to(next(self.net.parameters()).device), look)
         return {each: error.share() for each, error in errors.items()}
 
     @cached_property
     def _fabric(self) -> Fabric:
         return Fabric(accelerator="auto", devices=1, precision=precision(self.net, self.task.data))
 
-    def _train(self, found: Sequence[Candidate], step: Callable[[], None]) -> None:
+    def _train(self, found: Sequence[Candidate], begun: Mapping[Candidate, float], step: Callable[[], None]) -> None:
+        """Train blocks side by side; one that is no better after half of the steps than it began is trained no more."""
         fabric = self._fabric
         self.net.to(fabric.device)
-        pupils = {
-            stretch: [_Pupil(each, self.steps, fabric) for each in some] for stretch, some in by_stretch(found).items()
-        }
+        pupils = {each: _Pupil(each, self.steps, fabric) for each in found}
+        half = self.steps // 2
 
-        def look(stretch: Stretch, seen: Seen) -> None:
-            for pupil in pupils[stretch]:
-                pupil.learn(seen)
-                step()
-
-        for image_BCS in islice(self._batches(), self.steps):
+        for number, image_BCS in enumerate(islice(self._batches(), self.steps)):
+            if number == half > 0:
+                errors = self._errors(list(pupils))
+                for each in [each for each in pupils if not errors[each] < begun[each]]:
+                    del pupils[each]
+                    for _ in range(self.steps - half):
+                        step()
+            if not pupils:
+                break
             with fabric.autocast():
-                watch(self.net, list(pupils), image_BCS.to(fabric.device), look)
+                self._lesson(pupils, image_BCS.to(fabric.device), step)
         for module in (self.net, *(each.block for each in found)):
             module.to("cpu").eval()
+
+    def _lesson(self, pupils: Mapping[Candidate, _Pupil], image_BCS: Tensor, step: Callable[[], None]) -> None:
+        blocks = by_stretch(list(pupils))
+
+        def look(stretch: Stretch, seen: Seen) -> None:
+            for each in blocks[stretch]:
+                pupils[each].learn(seen)
+                step()
+
+        watch(self.net, list(blocks), image_BCS, look)
 
     def _batches(self) -> Iterator[Tensor]:
         """Augmented train cases without end; a function of the seed alone, and the same for every stretch."""
@@ -156,9 +169,10 @@ class _Pupil:
         # Norms that are fresh follow what they see; those at the end, and all of trained layers, stay as they are.
         self.fresh = nn.ModuleList([] if body is None else [each for each in (*body.layers, body.last) if each])
         self.parameters = list(self.block.parameters())
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=1e-4)
+        rate = RATE if candidate.thinned is None else GENTLE
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=1e-4)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, max_lr=RATE, total_steps=steps + 1, pct_start=0.15
+            self.optimizer, max_lr=rate, total_steps=steps + 1, pct_start=0.15
         )
 
     @torch.enable_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from compress.editing.activations import images
 from compress.editing.blocks.candidates import Candidate, Kinds, candidates
 from compress.editing.blocks.choice import Budget, Changed, Priced, losses
+from compress.editing.blocks.front import Point
 from compress.editing.blocks.seen import seen_at
 from compress.editing.blocks.stretches import Stretch
 from compress.editing.layer_replacement import SkippedSites
@@ -86,12 +88,36 @@ class Search:
             if math.isfinite(loss)
         ]
 
-    def mend(self, choice: Changed) -> None:
-        """Fit the blocks of a choice, in place, to what they see behind each other."""
+    def fitted(self, choice: Changed) -> tuple[float, float]:
+        """Fit the blocks of a choice, in place, to what they see behind each other, where the network is better so.
+
+        Returns:
+            The validation Dice as trained apart, and fitted together.
+        """
         from compress.editing.blocks.fitting import mend
 
+        state, apart = copy.deepcopy(choice.net.state_dict()), self.dice(choice.net)
         cases = self.task.data.cases["train"][:LOOKED_AT]
         mend(choice.net, choice.blocks, self.net, list(images(self.task, cases)))
+        together = self.dice(choice.net)
+        if together < apart:
+            choice.net.load_state_dict(state)
+        return apart, together
+
+    def point(self, asked: float, budget: Budget, priced: Sequence[Priced]) -> Point:
+        """What another budget would give.
+
+        Raises:
+            PassError: if it is not reached.
+        """
+        choice = budget.choices(self.net, priced, 1)[0]
+        return Point(
+            asked=asked,
+            share=choice.cost / budget.whole,
+            cost=budget.price.told(choice.cost),
+            dice=max(self.fitted(choice)),
+            loss=choice.loss,
+        )
 
     def dice(self, net: nn.Module) -> float:
         """The mean foreground Dice of a network on the validation cases."""
