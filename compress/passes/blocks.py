@@ -149,7 +149,7 @@ class Blocks(ToABudget):
                 dice = search.dice(net)
             task.note(
                 f"blocks: choice {number} of {len(choices)}: validation Dice {dice:.4f} (as trained apart {apart:.4f}, "
-                f"fitted together {together:.4f}), predicted error of the logits {choice.loss:.4f}"
+                f"fitted together {together:.4f}), predicted loss of overlap {choice.loss:.4f}"
             )
             scored.append((dice, dataclasses.replace(choice, net=net)))
         return max(scored, key=lambda pair: pair[0])[1]

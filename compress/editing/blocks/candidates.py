@@ -105,6 +105,9 @@ def candidates(stretch: Stretch, chosen: Kinds, seed: int, inputs: Images) -> li
                 torch.manual_seed(zlib.crc32(f"{seed} {stretch.name} {name}".encode()))
                 body = kind(stretch.ends)
         block = thinned.block if thinned else assembled(body, stretch.tail) if body else None
+        if thinned is not None and any(str(each.block) == str(block) for each in found if each.thinned):
+            # Of few channels several shares are the same number.
+            continue
         if block is not None and (macs := _macs(block.eval(), stretch)) is not None:
             params = sum(tensor.numel() for tensor in block.parameters())
             found.append(

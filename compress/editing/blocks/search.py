@@ -35,8 +35,8 @@ TOGETHER = 48
 MOST_PARAMS = 30e6
 """Of theirs, each of which takes 16 bytes while it is trained."""
 LOOKED_AT = 8
-"""Validation cases on which the logits of networks with one block are compared, and train cases that the blocks of a
-choice are fitted to together."""
+"""Validation cases on which networks with blocks are compared with the trained one, and train cases that the blocks of
+a choice are fitted to together."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ class Lowrank:
     """tucker: 1x1, k x k, 1x1. svd: k x k, 1x1. spatial: k x 1, 1 x k."""
     rank: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the full ranks that stays."""
-    usual: ClassVar[Sequence[Mapping[str, Any]]] = ({}, {"rank": 0.3}, {"how": "svd", "rank": 0.3})
+    usual: ClassVar[Sequence[Mapping[str, Any]]] = ({}, {"rank": 0.3}, {"rank": 0.15})
 
     def thinned(self, own: OwnLayers) -> Thinned | None:
         return own.decomposed(self.how, self.rank)
