@@ -2,7 +2,7 @@
 
 Each stretch with one way in and one way out (editing/blocks/stretches.py) may be replaced by a block of any kind in
 networks/blocks/kinds. Blocks learn apart what their stretch answers; an integer program chooses those with the least
-summed loss whose savings meet the budget; the best few choices are tried on validation cases (Molchanov et al. 2022,
+summed loss whose savings meet the budget; the best few choices are compared on validation cases (Molchanov et al. 2022,
 LANA, arXiv 2107.10624).
 """
 
@@ -51,11 +51,12 @@ class Blocks(ToABudget):
     steps: Annotated[int, Field(ge=1)] = 300
     """Training steps of each block, on augmented train cases."""
     tried: Annotated[int, Field(ge=1, le=20)] = 3
-    """Choices, the best by the sum of what their blocks lose; that with the best validation Dice is returned."""
+    """Choices, the best by the sum of what their blocks lose; the one that, fitted together, is nearest to the trained
+    network on validation cases is returned."""
     front: tuple[Positive, ...] = ()
     """Other budgets, in the same unit: what each would give is told, from the same trained blocks, before recovery."""
     recover: Distill | None = None
-    """Training of each choice before it is scored: the options of `distill`, such as `{epochs: 1}`."""
+    """Training of each choice, so that the best validation Dice decides: the options of `distill`: `{epochs: 1}`."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -138,20 +139,20 @@ class Blocks(ToABudget):
         return [each for each in found if all(any(matches(conv, one) for one in patterns) for conv in each.convs)]
 
     def _best(self, choices: Sequence[Changed], search: Search) -> Changed:
-        """The choice with the best validation Dice, its blocks fitted together where that is better."""
+        """The choice nearest to the trained network; of those that were trained, that with the best validation Dice."""
         scored, task = list[tuple[float, Changed]](), search.task
         for number, choice in enumerate(choices, start=1):
             apart, together = search.fitted(choice)
-            net, dice = choice.net, max(apart, together)
+            net, score = choice.net, -min(apart, together)
             if self.recover is not None:
                 folder = None if task.folder is None else task.folder / f"choice-{number}"
                 net = self.recover(described(net), dataclasses.replace(task, folder=folder)).eval()
-                dice = search.dice(net)
+            dice = search.dice(net)
             task.note(
-                f"blocks: choice {number} of {len(choices)}: validation Dice {dice:.4f} (as trained apart {apart:.4f}, "
-                f"fitted together {together:.4f}), predicted loss of overlap {choice.loss:.4f}"
+                f"blocks: choice {number} of {len(choices)}: validation Dice {dice:.4f}; overlap lost {apart:.4f} as "
+                f"trained apart, {together:.4f} fitted together, predicted {choice.loss:.4f}"
             )
-            scored.append((dice, dataclasses.replace(choice, net=net)))
+            scored.append((score if self.recover is None else dice, dataclasses.replace(choice, net=net)))
         return max(scored, key=lambda pair: pair[0])[1]
 
 

@@ -21,8 +21,8 @@ class Point:
     """The same in words."""
     dice: float
     """On validation cases, before any recovery."""
-    loss: float
-    """As it was predicted."""
+    lost: float
+    """Of the overlap with the trained network's probabilities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +40,13 @@ class Front:
         for each in self.points:
             yield (
                 f"blocks: front: `{self.word}: {each.asked:g}`, the other options as they are, gives {each.cost} "
-                f"({each.share:.1%}) and validation Dice {each.dice:.4f} before recovery; {self.began:.4f} as it came"
+                f"({each.share:.1%}) and validation Dice {each.dice:.4f} before recovery ({self.began:.4f} as it came; overlap lost {each.lost:.4f})"
             )
 
     def write(self, folder: Path, name: str) -> str:
         """A table and a plot in a folder; where, in a sentence."""
-        rows = [f"{each.asked:g},{each.share:.4f},{each.dice:.4f},{each.loss:.4f}" for each in self.points]
-        table = "\n".join([f"{self.word},share of the cost,validation Dice,predicted loss", *rows, ""])
+        rows = [f"{each.asked:g},{each.share:.4f},{each.dice:.4f},{each.lost:.4f}" for each in self.points]
+        table = "\n".join([f"{self.word},share of the cost,validation Dice,overlap lost", *rows, ""])
         write_bytes(make_folder(folder) / f"{name}.csv", table.encode())
         self._draw(folder / f"{name}.svg")
         return f"blocks: front: {folder / name}.csv and .svg have all {len(self.points)} points"
