@@ -40,7 +40,8 @@ class Front:
         for each in self.points:
             yield (
                 f"blocks: front: `{self.word}: {each.asked:g}`, the other options as they are, gives {each.cost} "
-                f"({each.share:.1%}) and validation Dice {each.dice:.4f} before recovery ({self.began:.4f} as it came; overlap lost {each.lost:.4f})"
+                f"({each.share:.1%}) and, before recovery, validation Dice {each.dice:.4f} ({self.began:.4f} as it "
+                f"came; overlap lost {each.lost:.4f})"
             )
 
     def write(self, folder: Path, name: str) -> str:
