@@ -195,6 +195,18 @@ def distance(net: nn.Module, other: nn.Module, images: list[Tensor]) -> float:
     return error.share()
 
 
+def test_a_fresh_block_begins_as_far_as_it_can_with_trained_layers(task: Task) -> None:
+    """At half the size, with the first convolution of the stretch."""
+    images = [torch.from_numpy(each) for each in task.probes(most=4)]
+    stretch = found_in(task.net, task.example)["encoder.1"]
+    block = begun(task.net, stretch, {"zoomed": {}}, images[:3])
+    first: Any = block.block.get_submodule("0")
+    own: Any = task.net.get_submodule("encoder.1.0")
+    assert torch.equal(first.weight, own.weight) and first.stride == (2, 2)
+    half = begun(task.net, stretch, {"zoomed": {"share": 0.5}}, images[:3])
+    assert off(task.net, block, images[3]) < off(task.net, half, images[3])
+
+
 def test_what_has_no_channels_between_is_not_narrowed() -> None:
     net = nn.Sequential(made("residual"), nn.Conv2d(2, 2, 1)).eval()
     for stretch in found_in(net, example("residual")).values():

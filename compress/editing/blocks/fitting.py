@@ -36,6 +36,7 @@ def begin(candidate: Candidate, remembered: Sequence[Seen]) -> None:
         )
         fits.done()
     elif candidate.body is not None:
+        _take_over(candidate)
         settle(nn.Sequential(*candidate.body.layers), (seen.into for seen in remembered))
         _fit_last(candidate, remembered)
 
@@ -120,6 +121,21 @@ class _Fits:
             at = Site(names=(owner,), module=row, inputs=site.inputs)
             pairs = reconstruction_pairs(self.net, self.original, at, self.inputs)
             refit(self.net, at, pairs, "blocks", rows_for(row[-1], self.cases))
+
+
+def _take_over(candidate: Candidate) -> None:
+    """Let the first convolution, and the norm behind it, begin as the stretch's own where they are of one shape."""
+    assert candidate.body is not None
+    fresh, own = (
+        [part for part in layers if isinstance(part, (*CONVS, *NORMS))]
+        for layers in (candidate.body.layers, candidate.stretch.alone.modules())
+    )
+    for layer, trained in zip(fresh[:2], own[:2], strict=False):
+        theirs = dict(trained.named_parameters())
+        if any(name not in theirs or theirs[name].shape != one.shape for name, one in layer.named_parameters()):
+            break
+        for name, one in layer.named_parameters():
+            one.copy_(theirs[name])
 
 
 def _fit_last(candidate: Candidate, remembered: Sequence[Seen]) -> None:
