@@ -198,11 +198,11 @@ def _rows_of(layer: Any, pairs: Iterable[Pair], most: int | None) -> Iterator[Pa
     """What the layer's flattened weight is multiplied with and should give (RI, RO), of each (input, wanted output)."""
     columns, draw = _columns(layer), torch.Generator().manual_seed(0)
     for into, wanted in pairs:
-        z_RI, y_RO = columns(into), _untiled(wanted, layer) if isinstance(layer, TRANSPOSED) else rows(wanted, layer)
-        if most is not None and len(z_RI) > most:
-            some = torch.randperm(len(z_RI), generator=draw)[:most]
-            z_RI, y_RO = z_RI[some], y_RO[some]
-        yield z_RI, y_RO
+        y_RO = _untiled(wanted, layer) if isinstance(layer, TRANSPOSED) else rows(wanted, layer)
+        some = torch.arange(len(y_RO))
+        if most is not None and len(y_RO) > most:
+            some = torch.randperm(len(y_RO), generator=draw)[:most]
+        yield columns(into, some), y_RO[some]
 
 
 def _best_pull(fit: LeastSquares, check: LeastSquares, start_IO: Tensor) -> float:
@@ -233,15 +233,32 @@ def rows(tensor: Tensor, layer: nn.Module) -> Tensor:
     return tensor.flatten(0, -2) if isinstance(layer, nn.Linear) else tensor.movedim(1, -1).flatten(0, -2)
 
 
-def _columns(layer: Any) -> Callable[[Tensor], Tensor]:
-    """From what a layer takes to the rows that its flattened weight is multiplied with."""
+def _columns(layer: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """From what a layer takes, and the numbers of rows, to the rows that its flattened weight is multiplied with."""
     if isinstance(layer, (nn.Linear, *TRANSPOSED)) or _is_pointwise(layer):
-        return lambda seen: rows(seen, layer)
-    inside, positions = layer.in_channels, layer.weight[0, 0].numel()
-    options = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "padding_mode")}
-    gather = type(layer)(inside, inside * positions, layer.kernel_size, groups=inside, bias=False, **options)
-    gather.to(layer.weight.dtype).weight.copy_(torch.eye(positions).repeat(inside, 1).reshape(gather.weight.shape))
-    return lambda seen: rows(gather(seen), layer)
+        return lambda seen, some_R: rows(seen, layer)[some_R]
+    axes = tuple(range(2, 2 + len(layer.kernel_size)))
+
+    def columns(seen_BCS: Tensor, some_R: Tensor) -> Tensor:
+        # A view of every patch: only those that are asked for are ever copied.
+        patches = nn.functional.pad(
+            seen_BCS, _padding(layer), "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        )
+        for axis, kernel, stride, step in zip(axes, layer.kernel_size, layer.stride, layer.dilation, strict=True):
+            patches = patches.unfold(axis, (kernel - 1) * step + 1, stride)
+        holes: Any = (..., *(slice(None, None, step) for step in layer.dilation))
+        patches = patches[holes].movedim(1, len(axes) + 1)
+        at = torch.unravel_index(some_R, patches.shape[: len(axes) + 1])
+        return patches[at].flatten(1)
+
+    return columns
+
+
+def _padding(layer: Any) -> list[int]:
+    """Before and behind each axis, the last axis first."""
+    if isinstance(layer.padding, str):
+        return list(layer._reversed_padding_repeated_twice)
+    return [side for side in reversed(layer.padding) for _ in range(2)]
 
 
 def _untiled(tensor: Tensor, layer: Any) -> Tensor:
