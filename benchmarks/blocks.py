@@ -31,7 +31,10 @@ Chain = Sequence[Mapping[str, Mapping[str, Any]]]
 
 def ways(share: float, epochs: int) -> Mapping[str, Chain]:
     """Each way to this share of the multiply-accumulates, by its name."""
-    fitted, recovery = {"by": "interpolative", "refit": True}, {"distill": {"epochs": epochs, "augment": "flips"}}
+    fitted, recovery = (
+        {"by": "interpolative", "refit": True, "multiple": 8},
+        {"distill": {"epochs": epochs, "augment": "flips"}},
+    )
     half, rest = share**0.5, {"space": SPACE, "steps": 30, "tried": 2}
     again = {"distill": {"epochs": max(1, epochs // 2), "augment": "flips"}}
     return {
