@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from zoo import Shared, Standardized, Tied, conv
 
 from compress.editing.activations import agreement
+from compress.editing.decomposition.separation import separated
 from compress.editing.layer_replacement import macs
 from compress.errors import PassError
-from compress.passes.depthwise import Depthwise, separated
+from compress.passes.depthwise import Depthwise
 from compress.passes.int8 import Int8
 from compress.task import Task
 

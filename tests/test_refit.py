@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from swaps import Describe, describes, dice, task_of, without_calibration
 from swaps import stand_in as calibrated
 from torch import nn
 
+from compress.editing.least_squares import _rows_of
 from compress.errors import PassError
 from compress.passes.prune import Prune
 
@@ -62,3 +64,28 @@ def test_a_fit_keeps_most_of_a_trained_network(folder: Path, weights: Path) -> N
     assert Prune(ratio=0.5, refit=True).uses == ("calibration",)
     with pytest.raises(PassError, match=r"prune: there are no calibration cases; .*or set refit: false"):
         Prune(ratio=0.5, multiple=4, refit=True)(task.net, without_calibration(task))
+
+
+LAYERS = {
+    "padded": (nn.Conv2d(3, 4, 3, padding=1), (2, 3, 9, 8)),
+    "strided and dilated volume": (
+        nn.Conv3d(4, 6, (3, 1, 3), padding=(1, 0, 1), stride=(2, 1, 1), dilation=(1, 1, 2)),
+        (2, 4, 9, 8, 10),
+    ),
+    "reflecting": (nn.Conv2d(3, 4, 3, padding="same", dilation=2, padding_mode="reflect"), (2, 3, 9, 9)),
+    "transposed": (nn.ConvTranspose2d(3, 4, 2, stride=2), (2, 3, 5, 6)),
+    "linear": (nn.Linear(3, 4), (2, 5, 3)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("most", [None, 7])
+def test_rows_are_what_a_layer_is_multiplied_with(name: str, most: int | None) -> None:
+    layer, shape = LAYERS[name]
+    into = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ((z_RI, y_RO),) = _rows_of(layer, [(into, layer(into))], most)
+        weight: Any = layer.weight.flatten(1)
+        offset: Any = 0 if name == "transposed" else layer.bias
+        assert torch.allclose(z_RI @ (weight if name == "transposed" else weight.T) + offset, y_RO, atol=1e-5)
+    assert most is None or len(z_RI) == most

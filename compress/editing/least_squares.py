@@ -27,23 +27,29 @@ PLENTY = 10
 """Rows for each unknown of an output after which more say little that is new."""
 LEAST = 16384
 """Rows that a fit takes even for few unknowns: they cost little, and where most are zeros the others are few."""
+PLAIN = (*CONVS, *TRANSPOSED, nn.Linear)
+Lost = Mapping[tuple[str, int], Collection[int]]
+"""By the name of a tensor and its axis, the channels that it no longer has."""
 WIDEST = 6000
 """Unknowns of an output up to which the normal equations are small enough to hold and to solve."""
 
 
 @torch.no_grad()
-def refit(net: nn.Module, site: Site, pairs: Iterable[Pair], word: str) -> None:
+def refit(net: nn.Module, site: Site, pairs: Iterable[Pair], word: str, most: int | None = None) -> None:
     """Fit the last of the layers that are now at `site` to (input of them all, wanted output).
 
     The last is a convolution in one group or a linear layer, with a bias. What it reads is scaled to
     channels of one size, since int8 has one range for all of them.
+
+    Args:
+        most: rows taken from each pair; None takes all.
 
     Raises:
         PassError: if what was seen is not finite.
     """
     layers: Any = net.get_submodule(site.name)
     last = layers[-1]
-    fit = fit_layer(last, ((layers[:-1](into), wanted) for into, wanted in pairs), site.name, word)
+    fit = fit_layer(last, ((layers[:-1](into), wanted) for into, wanted in pairs), site.name, word, most)
     _even_out(layers[-2], last, fit.sizes().reshape(last.weight.shape[1], -1).mean(1))
 
 
@@ -51,7 +57,7 @@ def refit(net: nn.Module, site: Site, pairs: Iterable[Pair], word: str) -> None:
 def refit_pruned(
     net: nn.Module,
     original: nn.Module,
-    lost: Mapping[tuple[str, int], Collection[int]],
+    lost: Lost,
     inputs: Images,
     cases: int,
 ) -> tuple[list[str], SkippedSites]:
@@ -72,32 +78,55 @@ def refit_pruned(
     """
     fitted: list[str] = []
     kept = SkippedSites(word="prune: not refitted")
-    for site in sites(net, next(iter(inputs())), (*CONVS, *TRANSPOSED, nn.Linear)):
+    for site in sites(net, next(iter(inputs())), PLAIN):
         layer: Any = site.module
         before: Any = original.get_submodule(site.name)
-        if not fitted and not kept.reasons and _inside(layer) == _inside(before):
+        if not fitted and not kept.reasons and inside(layer) == inside(before):
             # Everything up to here answers as it did.
             continue
-        if (reason := not_plain(site, net, (*CONVS, *TRANSPOSED, nn.Linear)) or _unfit(layer)) is not None:
+        if (reason := refit_as_before(net, original, site, lost, inputs, cases, "prune")) is not None:
             kept.add(site.name, reason)
-            continue
-        axis, stay = -1 if isinstance(layer, nn.Linear) else 1, _left(site, before, lost)
-        seen = reconstruction_pairs(net, original, site, inputs)
-        pairs = ((into, wanted.index_select(axis, stay)) for into, wanted in seen)
-        most = max(LEAST, PLENTY * _unknowns(layer))
-        fit_layer(layer, pairs, site.name, "prune", math.ceil(most / cases))
-        fitted.append(site.name)
+        else:
+            fitted.append(site.name)
     return fitted, kept
 
 
-def _left(site: Site, before: Any, lost: Mapping[tuple[str, int], Collection[int]]) -> Tensor:
+@torch.no_grad()
+def refit_as_before(
+    net: nn.Module, original: nn.Module, site: Site, lost: Lost, inputs: Images, cases: int, word: str
+) -> str | None:
+    """Fit one layer of a changed network to what it answered in the original one; or why it cannot be.
+
+    Args:
+        cases: how many `inputs` gives.
+
+    Raises:
+        PassError: if what was seen is not finite.
+    """
+    layer: Any = site.module
+    if (reason := not_plain(site, net, PLAIN) or _unfit(layer)) is not None:
+        return reason
+    axis, stay = -1 if isinstance(layer, nn.Linear) else 1, _left(site, original.get_submodule(site.name), lost)
+    seen = reconstruction_pairs(net, original, site, inputs)
+    pairs = ((into, wanted.index_select(axis, stay)) for into, wanted in seen)
+    fit_layer(layer, pairs, site.name, word, rows_for(layer, cases))
+    return None
+
+
+def rows_for(layer: Any, cases: int) -> int:
+    """How many rows of each case settle what a layer must be."""
+    return math.ceil(max(LEAST, PLENTY * _unknowns(layer)) / cases)
+
+
+def _left(site: Site, before: Any, lost: Lost) -> Tensor:
     """The numbers of the output channels that a layer still has of those that it had."""
     made = 1 if isinstance(before, TRANSPOSED) else 0
     gone = {channel for name in site.names for channel in lost.get((f"{name}.weight", made), ())}
     return torch.tensor([channel for channel in range(_outside(before)) if channel not in gone])
 
 
-def _inside(layer: Any) -> int:
+def inside(layer: Any) -> int:
+    """The channels that a layer reads."""
     return int(layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels)
 
 
@@ -169,11 +198,11 @@ def _rows_of(layer: Any, pairs: Iterable[Pair], most: int | None) -> Iterator[Pa
     """What the layer's flattened weight is multiplied with and should give (RI, RO), of each (input, wanted output)."""
     columns, draw = _columns(layer), torch.Generator().manual_seed(0)
     for into, wanted in pairs:
-        z_RI, y_RO = columns(into), _untiled(wanted, layer) if isinstance(layer, TRANSPOSED) else rows(wanted, layer)
-        if most is not None and len(z_RI) > most:
-            some = torch.randperm(len(z_RI), generator=draw)[:most]
-            z_RI, y_RO = z_RI[some], y_RO[some]
-        yield z_RI, y_RO
+        y_RO = _untiled(wanted, layer) if isinstance(layer, TRANSPOSED) else rows(wanted, layer)
+        some = torch.arange(len(y_RO))
+        if most is not None and len(y_RO) > most:
+            some = torch.randperm(len(y_RO), generator=draw)[:most]
+        yield columns(into, some), y_RO[some]
 
 
 def _best_pull(fit: LeastSquares, check: LeastSquares, start_IO: Tensor) -> float:
@@ -204,15 +233,32 @@ def rows(tensor: Tensor, layer: nn.Module) -> Tensor:
     return tensor.flatten(0, -2) if isinstance(layer, nn.Linear) else tensor.movedim(1, -1).flatten(0, -2)
 
 
-def _columns(layer: Any) -> Callable[[Tensor], Tensor]:
-    """From what a layer takes to the rows that its flattened weight is multiplied with."""
+def _columns(layer: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """From what a layer takes, and the numbers of rows, to the rows that its flattened weight is multiplied with."""
     if isinstance(layer, (nn.Linear, *TRANSPOSED)) or _is_pointwise(layer):
-        return lambda seen: rows(seen, layer)
-    inside, positions = layer.in_channels, layer.weight[0, 0].numel()
-    options = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "padding_mode")}
-    gather = type(layer)(inside, inside * positions, layer.kernel_size, groups=inside, bias=False, **options)
-    gather.to(layer.weight.dtype).weight.copy_(torch.eye(positions).repeat(inside, 1).reshape(gather.weight.shape))
-    return lambda seen: rows(gather(seen), layer)
+        return lambda seen, some_R: rows(seen, layer)[some_R]
+    axes = tuple(range(2, 2 + len(layer.kernel_size)))
+
+    def columns(seen_BCS: Tensor, some_R: Tensor) -> Tensor:
+        # A view of every patch: only those that are asked for are ever copied.
+        patches = nn.functional.pad(
+            seen_BCS, _padding(layer), "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        )
+        for axis, kernel, stride, step in zip(axes, layer.kernel_size, layer.stride, layer.dilation, strict=True):
+            patches = patches.unfold(axis, (kernel - 1) * step + 1, stride)
+        holes: Any = (..., *(slice(None, None, step) for step in layer.dilation))
+        patches = patches[holes].movedim(1, len(axes) + 1)
+        at = torch.unravel_index(some_R, patches.shape[: len(axes) + 1])
+        return patches[at].flatten(1)
+
+    return columns
+
+
+def _padding(layer: Any) -> list[int]:
+    """Before and behind each axis, the last axis first."""
+    if isinstance(layer.padding, str):
+        return list(layer._reversed_padding_repeated_twice)
+    return [side for side in reversed(layer.padding) for _ in range(2)]
 
 
 def _untiled(tensor: Tensor, layer: Any) -> Tensor:

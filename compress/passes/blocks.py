@@ -2,16 +2,15 @@
 
 Each stretch with one way in and one way out (editing/blocks/stretches.py) may be replaced by a block of any kind in
 networks/blocks/kinds. Blocks learn apart what their stretch answers; an integer program chooses those with the least
-summed loss whose savings meet the budget; the best few choices are tried on validation cases (Molchanov et al. 2022,
+summed loss whose savings meet the budget; the best few choices are compared on validation cases (Molchanov et al. 2022,
 LANA, arXiv 2107.10624).
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import ConfigDict, Field, model_validator
@@ -21,10 +20,11 @@ from torch import nn
 from compress.data.dataset.cases import Role
 from compress.editing.blocks.candidates import kinds
 from compress.editing.blocks.choice import Budget, Changed, Priced
+from compress.editing.blocks.front import Front
 from compress.editing.blocks.prices import Counted, Price, Timed
 from compress.editing.blocks.search import Search
 from compress.editing.blocks.stretches import Stretch, stretches
-from compress.editing.budget import ToABudget
+from compress.editing.budget import Positive, ToABudget
 from compress.editing.layer_replacement import SkippedSites, copied
 from compress.errors import PassError
 from compress.passes.distill import Distill
@@ -51,9 +51,12 @@ class Blocks(ToABudget):
     steps: Annotated[int, Field(ge=1)] = 300
     """Training steps of each block, on augmented train cases."""
     tried: Annotated[int, Field(ge=1, le=20)] = 3
-    """Choices, the best by the sum of what their blocks lose; that with the best validation Dice is returned."""
+    """Choices, the best by the sum of what their blocks lose; the one that, fitted together, is nearest to the trained
+    network on validation cases is returned."""
+    front: tuple[Positive, ...] = ()
+    """Other budgets, in the same unit: what each would give is told, from the same trained blocks, before recovery."""
     recover: Distill | None = None
-    """Training of each choice before it is scored: the options of `distill`, such as `{epochs: 1}`."""
+    """Training of each choice, so that the best validation Dice decides: the options of `distill`: `{epochs: 1}`."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -86,20 +89,38 @@ class Blocks(ToABudget):
         priced = search.learned(search.worth(found, kept))
         choices = budget.choices(net, priced, self.tried)
         best = self._best(choices, search)
-        for line in (*_told(best, priced, budget), *kept.lines()):
+        for line in (*_told(best, priced, budget), *self._front(search, priced), *kept.lines()):
             task.note(line)
         return described(best.net)
 
     def _budget(self, net: nn.Module, task: Task) -> Budget:
-        price: Price
-        if self.latency_ms is not None:
-            price, asked = Timed(runtime=self.runtime, seed=task.seed, folder=task.kept), self.latency_ms
-        else:
-            price = Counted(what="macs" if self.macs is not None else "params")
-            asked = self.macs or self.params or 0.0
+        timed = Timed(runtime=self.runtime, seed=task.seed, folder=task.kept)
+        price: Price = timed if self._word == "latency_ms" else Counted(what=self._word)
         whole = price.of_networks([net], task.example)[0]
-        is_share = self.latency_ms is None and asked <= 1
-        return Budget(price=price, whole=whole, target=asked * whole if is_share else asked, example=task.example)
+        asked = self._target(getattr(self, self._word), whole)
+        return Budget(price=price, whole=whole, target=asked, example=task.example)
+
+    @property
+    def _word(self) -> Literal["macs", "params", "latency_ms"]:
+        return "macs" if self.macs is not None else "params" if self.params is not None else "latency_ms"
+
+    def _target(self, asked: float, whole: float) -> float:
+        return asked * whole if self._word != "latency_ms" and asked <= 1 else asked
+
+    def _front(self, search: Search, priced: Sequence[Priced]) -> Iterator[str]:
+        """What other budgets would give, in sentences; a table and a plot where the run keeps files."""
+        points = []
+        for asked in sorted(self.front, reverse=True):
+            target = self._target(asked, search.budget.whole)
+            try:
+                points.append(search.point(asked, dataclasses.replace(search.budget, target=target), priced))
+            except PassError as error:
+                yield f"blocks: front: {self._word} {asked:g}: {str(error).removeprefix('blocks: ')}"
+        if points:
+            front = Front(word=self._word, points=points, began=search.dice(search.net))
+            yield from front.told()
+            if search.task.kept is not None:
+                yield front.write(search.task.kept / "blocks", f"front-{self._word}")
 
     def _stretches(self, net: nn.Module, task: Task, kept: SkippedSites) -> list[Stretch]:
         """The stretches of the layers that `where` names."""
@@ -118,24 +139,20 @@ class Blocks(ToABudget):
         return [each for each in found if all(any(matches(conv, one) for one in patterns) for conv in each.convs)]
 
     def _best(self, choices: Sequence[Changed], search: Search) -> Changed:
-        """The choice with the best validation Dice, its blocks fitted together where that is better."""
+        """The choice nearest to the trained network; of those that were trained, that with the best validation Dice."""
         scored, task = list[tuple[float, Changed]](), search.task
         for number, choice in enumerate(choices, start=1):
-            net, state, apart = choice.net, copy.deepcopy(choice.net.state_dict()), search.dice(choice.net)
-            search.mend(choice)
-            dice = together = search.dice(net)
-            if together < apart:
-                net.load_state_dict(state)
-                dice = apart
+            apart, together = search.fitted(choice)
+            net, score = choice.net, -min(apart, together)
             if self.recover is not None:
                 folder = None if task.folder is None else task.folder / f"choice-{number}"
                 net = self.recover(described(net), dataclasses.replace(task, folder=folder)).eval()
-                dice = search.dice(net)
+            dice = search.dice(net)
             task.note(
-                f"blocks: choice {number} of {len(choices)}: validation Dice {dice:.4f} (as trained apart {apart:.4f}, "
-                f"fitted together {together:.4f}), predicted error of the logits {choice.loss:.4f}"
+                f"blocks: choice {number} of {len(choices)}: validation Dice {dice:.4f}; overlap lost {apart:.4f} as "
+                f"trained apart, {together:.4f} fitted together, predicted {choice.loss:.4f}"
             )
-            scored.append((dice, dataclasses.replace(choice, net=net)))
+            scored.append((score if self.recover is None else dice, dataclasses.replace(choice, net=net)))
         return max(scored, key=lambda pair: pair[0])[1]
 
 

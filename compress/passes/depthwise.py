@@ -7,21 +7,19 @@ singular vectors: depthwise filters on the right, the weights of a 1x1 convoluti
 There is no norm or activation between the two: with one, the pair could not begin as the kernel it
 replaces, and int8 would fold it away or need one more range. The filters are scaled so that every
 channel between the two is as large as the others, since int8 has one range for all of them.
-
-Legend: O output channels, I input channels, k kernel positions, R rank.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from compress.data.dataset.cases import Role
 from compress.editing.activations import Images, fitted, inputs_to_fit, reconstruction_pairs
+from compress.editing.decomposition.separation import separated
 from compress.editing.layer_replacement import (
     CONVS,
     Site,
@@ -37,7 +35,6 @@ from compress.editing.layer_replacement import (
     swap,
 )
 from compress.editing.least_squares import refit
-from compress.networks.blocks.branches import Branches
 from compress.progress import bar
 from compress.storage.description import described
 from export.modules import Precision
@@ -137,30 +134,3 @@ class Depthwise:
 def _other_kind(site: Site) -> str | None:
     transposed = isinstance(site.module, nn.modules.conv._ConvTransposeNd)
     return "a transposed convolution has no such separation" if transposed else None
-
-
-@torch.no_grad()
-def separated(conv: Any, rank: int, *, bias: bool) -> nn.Sequential:
-    """The depthwise and the pointwise convolution nearest to a kernel (Guo et al. 2018).
-
-    Where there are more filters for an input channel, they are depthwise convolutions side by side: one with
-    several outputs for each input is the same, but runtimes have no fast kernel for it (2.3 times slower at
-    16 channels on ONNX Runtime's CPU provider, 1.9 on OpenVINO's).
-
-    Args:
-        bias: whether the pointwise convolution has one; where the convolution has none, it begins at zero.
-    """
-    inside, outside = conv.in_channels, conv.out_channels
-    left_IOR, sizes_IR, right_IRk = torch.linalg.svd(
-        conv.weight.double().flatten(2).transpose(0, 1), full_matrices=False
-    )
-    options = {name: getattr(conv, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
-    deep = [type(conv)(inside, inside, groups=inside, bias=False, **options) for _ in range(rank)]
-    point = type(conv)(inside * rank, outside, 1, bias=bias)
-    for index, layer in enumerate(deep):
-        layer.weight.copy_(right_IRk[:, index].reshape(layer.weight.shape))
-    mixed_ORI = (left_IOR * sizes_IR[:, None]).permute(1, 2, 0)[:, :rank]
-    point.weight.copy_(mixed_ORI.reshape(point.weight.shape))
-    if bias:
-        point.bias.copy_(torch.zeros(outside) if conv.bias is None else conv.bias)
-    return nn.Sequential(deep[0] if rank == 1 else Branches(*deep), point).to(conv.weight.dtype).eval()

@@ -12,9 +12,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from compress.editing.blocks.own_layers import Images, Own
+from compress.editing.blocks.places import in_first
 from compress.editing.blocks.stretches import NORMS, Stretch
 from compress.measure.macs import macs_of
-from compress.networks.blocks.ends import Body, Kind
+from compress.networks.blocks.ends import Body, Kind, Thinned, Thinner
 from compress.networks.blocks.sum import Sum
 from export.errors import REFUSALS
 from export.registry import named, words
@@ -32,14 +34,32 @@ class Candidate:
     stretch: Stretch
     kind: str
     """Its word and options, as in a recipe."""
-    body: Body
     block: nn.Module
-    """The body, with the norm and the activation of the stretch behind it."""
+    body: Body | None
+    """What is fresh in it, with the norm and the activation of the stretch behind it; None where it is `thinned`."""
+    thinned: Thinned | None
+    """How its layers became thinner; None where they are fresh."""
     macs: int
     params: int
 
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything in it to train."""
+        return self.body is None or self.body.last is not None
 
-def kinds(space: Space | None) -> list[tuple[str, Kind]]:
+    @property
+    def pieces(self) -> tuple[nn.Module, ...]:
+        """What takes each of the stretch's places."""
+        places = self.stretch.places
+        several = self.thinned is not None and len(places) > 1
+        return tuple(self.block.children()) if several else in_first(self.block, places)
+
+
+Kinds = Sequence[tuple[str, Kind | Thinner]]
+"""Each with its name: the word and its options."""
+
+
+def kinds(space: Space | None) -> list[tuple[str, Kind | Thinner]]:
     """The kinds of a space, each with its name; None takes all there are, in their usual sizes.
 
     Raises:
@@ -48,7 +68,7 @@ def kinds(space: Space | None) -> list[tuple[str, Kind]]:
     return [pair for step in (words(KINDS) if space is None else space) for pair in _of_step(step)]
 
 
-def _of_step(step: str | Mapping[str, Any]) -> Iterator[tuple[str, Kind]]:
+def _of_step(step: str | Mapping[str, Any]) -> Iterator[tuple[str, Kind | Thinner]]:
     given = {step: None} if isinstance(step, str) else step
     if len(given) != 1:
         raise ValueError(f"space: {given!r} is not one word and its options")
@@ -69,18 +89,30 @@ def _told(word: str, options: Mapping[str, Any]) -> str:
     return " ".join([word, *(f"{name} {value}" for name, value in options.items())])
 
 
-def candidates(stretch: Stretch, chosen: Sequence[tuple[str, Kind]], seed: int) -> list[Candidate]:
-    """The blocks of these kinds that give what the stretch gives, freshly initialised; the same each time."""
-    found = []
+def candidates(stretch: Stretch, chosen: Kinds, seed: int, inputs: Images) -> list[Candidate]:
+    """The blocks of these kinds that give what the stretch gives, as they begin; the same each time.
+
+    Args:
+        inputs: what goes into the stretch on some cases, for kinds that choose from its own channels.
+    """
+    own, found = Own(stretch=stretch, inputs=inputs, seed=seed), list[Candidate]()
     for name, kind in chosen:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(zlib.crc32(f"{seed} {stretch.name} {name}".encode()))
-            body = kind(stretch.ends)
-        if body is not None:
-            block = assembled(body, stretch.tail).eval()
-            if (macs := _macs(block, stretch)) is not None:
-                params = sum(tensor.numel() for tensor in block.parameters())
-                found.append(Candidate(stretch=stretch, kind=name, body=body, block=block, macs=macs, params=params))
+        body = thinned = None
+        if isinstance(kind, Thinner):
+            thinned = kind.thinned(own)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(zlib.crc32(f"{seed} {stretch.name} {name}".encode()))
+                body = kind(stretch.ends)
+        block = thinned.block if thinned else assembled(body, stretch.tail) if body else None
+        if thinned is not None and any(str(each.block) == str(block) for each in found if each.thinned):
+            # Of few channels several shares are the same number.
+            continue
+        if block is not None and (macs := _macs(block.eval(), stretch)) is not None:
+            params = sum(tensor.numel() for tensor in block.parameters())
+            found.append(
+                Candidate(stretch=stretch, kind=name, block=block, body=body, thinned=thinned, macs=macs, params=params)
+            )
     return found
 
 

@@ -17,13 +17,16 @@ from compress.editing.blocks.candidates import Candidate
 from compress.editing.blocks.places import placed, put_block
 from compress.editing.blocks.prices import Price
 from compress.editing.blocks.program import Choice, Replacement, best, most_saved
-from compress.editing.blocks.seen import Error
+from compress.editing.blocks.seen import Overlap
 from compress.errors import PassError
 from compress.progress import bar
 from export.modules import copy_of
 
 ROUNDS = 4
 """How often a choice that costs more than was added up is made anew, with as much more to save."""
+
+UNLIKE = 0.25
+"""Of a choice's blocks, the share that the next one does without: one block alone makes no difference to be seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +37,12 @@ class Priced:
     error: float
     """Of the block, relative to how much its stretch's answers vary."""
     loss: float
-    """Of the network's logits with this block alone, relative to how much they vary."""
+    """Of the overlap (soft Dice) with the trained network's probabilities, with this block alone."""
     saved: float
 
     def told(self) -> str:
         at = self.candidate.stretch.name
-        return f"{at}: {self.candidate.kind} (error {self.error:.3f}, of the logits {self.loss:.3f})"
+        return f"{at}: {self.candidate.kind} (error {self.error:.3f}, overlap lost {self.loss:.4f})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +66,20 @@ class Changed:
 
 @torch.no_grad()
 def losses(net: nn.Module, found: Sequence[Candidate], images: Sequence[Tensor]) -> list[float]:
-    """For each block alone in the network, the error of the logits, relative to how much these vary.
+    """For each block alone in the network, the overlap that it loses with what the trained network says.
 
     Blocks in different places add up better so than by their own errors: how much an error matters depends on where it
-    is made (Bercovich et al. 2024, Puzzle, arXiv 2411.19146).
+    is made (Bercovich et al. 2024, Puzzle, arXiv 2411.19146). Unlike an error of the logits, overlap says little
+    of pixels whose class is beyond doubt.
     """
     wanted = [net(image) for image in images]
     result = []
     for each in bar(found, "trying blocks", len(found)):
-        error = Error()
-        with placed(net, each.stretch.places, each.block):
+        overlap = Overlap()
+        with placed(net, each.stretch.places, each.pieces):
             for image, logits in zip(images, wanted, strict=True):
-                error.add(net(image), logits)
-        result.append(error.share())
+                overlap.add(net(image), logits)
+        result.append(overlap.lost())
     return result
 
 
@@ -86,7 +90,7 @@ def changed(net: nn.Module, chosen: Sequence[Candidate]) -> tuple[nn.Module, tup
     copies = tuple(replace(each, block=block, body=body) for each, (block, body) in zip(chosen, pairs, strict=True))
     copied = copy_of(net)
     for each in copies:
-        put_block(copied, each.stretch.places, each.block)
+        put_block(copied, each.stretch.places, each.pieces)
     return copied.eval(), copies
 
 
@@ -130,7 +134,7 @@ class Budget:
         needed = min(self.whole - self.target, most_saved(parts))
         nearest = math.inf
         for _ in range(ROUNDS):
-            tried = list(self._tried(net, found, best(parts, needed, count)))
+            tried = list(self._tried(net, found, best(parts, needed, count, UNLIKE)))
             within = [each for each in tried if each.cost <= self.target * (1 + self.price.tolerance)]
             if within:
                 return within

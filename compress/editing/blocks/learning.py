@@ -2,8 +2,8 @@
 
 Blockwise distillation: Li et al. 2020, DNA (arXiv 1911.13053); Molchanov et al. 2022, LANA (arXiv 2107.10624).
 
-A block begins with random features and a last convolution that is fitted to them by least squares; then all of its
-layers are trained. What comes in is always what the trained network gives, so that blocks need not wait for each other.
+A block begins as near to that as least squares bring it (fitting.py); then all of its layers are trained. What comes
+in is always what the trained network gives, so that blocks need not wait for each other.
 
 Legend: B batch, C channels, S one or more axes of pixels.
 """
@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from lightning_fabric import Fabric
@@ -25,10 +25,9 @@ from torch import Tensor, nn
 
 from compress.editing.activations import images
 from compress.editing.blocks.candidates import Candidate
-from compress.editing.blocks.seen import Error, Seen, into_of, seen_at, watch
-from compress.editing.blocks.stretches import NORMS, Stretch
-from compress.editing.layer_replacement import CONVS, TRANSPOSED
-from compress.editing.least_squares import LEAST, PLENTY, WIDEST, fit_layer
+from compress.editing.blocks.fitting import begin
+from compress.editing.blocks.seen import Error, Seen, seen_at, watch
+from compress.editing.blocks.stretches import Stretch
 from compress.train.augment import Augment
 from compress.train.batches import batches, view_cache
 from compress.train.plan import Plan
@@ -38,16 +37,16 @@ from compress.train.training import training_augmentation, training_data
 if TYPE_CHECKING:
     from compress.task import Task
 
-FITTED = 16
-"""Train cases that the last convolution is fitted to."""
+FITTED = 8
+"""Train cases that a block is fitted to before it is trained."""
 MOST_BYTES = 256e6
 """Of what a stretch sees on them, kept in memory."""
 CHECKED = 16
 """Validation cases on which blocks are compared."""
 VIEWS = 4
 """Ways in which each train case is augmented, at most: made anew for each stretch they would take most of the time."""
-RATE = 2e-3
-"""Peak learning rate of a block."""
+RATE, GENTLE = 2e-3, 1e-3
+"""Peak learning rate of a block, and of one that begins as trained layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +69,13 @@ class Lessons:
         Returns:
             The error of each on validation cases, relative to how much its stretch's answers vary.
         """
-        able = [each for each in found if each.body.last is not None]
+        able = [each for each in found if each.learns]
         for stretch, some in by_stretch(able).items():
             remembered = self._remembered(stretch)
             for each in some:
                 begin(each, remembered)
         begun, states = self._errors(able), [copy.deepcopy(each.block.state_dict()) for each in able]
-        self._train(able, step)
+        self._train(able, begun, step)
         errors = self._errors(found)
         for each, state in zip(able, states, strict=True):
             if not errors[each] <= begun[each]:
@@ -101,30 +100,43 @@ class Lessons:
                 errors[each].add(each.block.eval()(seen.into), seen.out)
 
         for image in images(self.task, self.task.data.cases["val"][:CHECKED]):
-            watch(self.net, list(blocks), image, look)
+            watch(self.net, list(blocks), image.to(next(self.net.parameters()).device), look)
         return {each: error.share() for each, error in errors.items()}
 
     @cached_property
     def _fabric(self) -> Fabric:
         return Fabric(accelerator="auto", devices=1, precision=precision(self.net, self.task.data))
 
-    def _train(self, found: Sequence[Candidate], step: Callable[[], None]) -> None:
+    def _train(self, found: Sequence[Candidate], begun: Mapping[Candidate, float], step: Callable[[], None]) -> None:
+        """Train blocks side by side; one that is no better after half of the steps than it began is trained no more."""
         fabric = self._fabric
         self.net.to(fabric.device)
-        pupils = {
-            stretch: [_Pupil(each, self.steps, fabric) for each in some] for stretch, some in by_stretch(found).items()
-        }
+        pupils = {each: _Pupil(each, self.steps, fabric) for each in found}
+        half = self.steps // 2
 
-        def look(stretch: Stretch, seen: Seen) -> None:
-            for pupil in pupils[stretch]:
-                pupil.learn(seen)
-                step()
-
-        for image_BCS in islice(self._batches(), self.steps):
+        for number, image_BCS in enumerate(islice(self._batches(), self.steps)):
+            if number == half > 0:
+                errors = self._errors(list(pupils))
+                for each in [each for each in pupils if not errors[each] < begun[each]]:
+                    del pupils[each]
+                    for _ in range(self.steps - half):
+                        step()
+            if not pupils:
+                break
             with fabric.autocast():
-                watch(self.net, list(pupils), image_BCS.to(fabric.device), look)
+                self._lesson(pupils, image_BCS.to(fabric.device), step)
         for module in (self.net, *(each.block for each in found)):
             module.to("cpu").eval()
+
+    def _lesson(self, pupils: Mapping[Candidate, _Pupil], image_BCS: Tensor, step: Callable[[], None]) -> None:
+        blocks = by_stretch(list(pupils))
+
+        def look(stretch: Stretch, seen: Seen) -> None:
+            for each in blocks[stretch]:
+                pupils[each].learn(seen)
+                step()
+
+        watch(self.net, list(blocks), image_BCS, look)
 
     def _batches(self) -> Iterator[Tensor]:
         """Augmented train cases without end; a function of the seed alone, and the same for every stretch."""
@@ -148,64 +160,24 @@ def by_stretch(found: Sequence[Candidate]) -> dict[Stretch, list[Candidate]]:
     return groups
 
 
-@torch.no_grad()
-def begin(candidate: Candidate, remembered: Sequence[Seen]) -> None:
-    """Set the statistics of a block's norms, then fit its last convolution to what they leave."""
-    settle(nn.Sequential(*candidate.body.layers), (seen.into for seen in remembered))
-    _fit(candidate, remembered)
-
-
-@torch.no_grad()
-def mend(net: nn.Module, blocks: Sequence[Candidate], original: nn.Module, images: Sequence[Tensor]) -> None:
-    """Fit the last convolution of each block, in order, to what its stretch answered in the trained network.
-
-    A block that sees what those before it give mends what they miss (Zhang et al. 2016, arXiv 1505.06798, section 3.3).
-
-    Args:
-        net: has the blocks in it.
-    """
-    for each in blocks:
-        seen = [
-            replace(seen_at(original, each.stretch, image), into=into_of(net, each.block, image)) for image in images
-        ]
-        _fit(each, seen)
-
-
-def _fit(candidate: Candidate, remembered: Sequence[Seen]) -> None:
-    body, last = nn.Sequential(*candidate.body.layers), _last(candidate)
-    if not _can_be_fitted(last):
-        return
-    pairs = ((body(seen.into), _wanted(candidate, seen)) for seen in remembered)
-    rows = math.ceil(max(LEAST, PLENTY * last.weight[0].numel()) / len(remembered))
-    fit_layer(last, pairs, candidate.stretch.name, "blocks", rows)
-
-
-def _wanted(candidate: Candidate, seen: Seen) -> Tensor:
-    """What the last convolution should answer."""
-    if not candidate.body.shortcut:
-        return seen.wanted
-    normed = seen.wanted
-    for layer in candidate.stretch.tail:
-        normed = layer(normed) if isinstance(layer, NORMS) else normed
-    return normed - seen.into
-
-
 class _Pupil:
     """One block, and what its training needs."""
 
     def __init__(self, candidate: Candidate, steps: int, fabric: Fabric) -> None:
         self.block, self.fabric = candidate.block.to(fabric.device), fabric
-        self.fresh = nn.ModuleList([*candidate.body.layers, _last(candidate)])
+        body = candidate.body
+        # Norms that are fresh follow what they see; those at the end, and all of trained layers, stay as they are.
+        self.fresh = nn.ModuleList([] if body is None else [each for each in (*body.layers, body.last) if each])
         self.parameters = list(self.block.parameters())
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=1e-4)
+        rate = RATE if candidate.thinned is None else GENTLE
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=1e-4)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, max_lr=RATE, total_steps=steps + 1, pct_start=0.15
+            self.optimizer, max_lr=rate, total_steps=steps + 1, pct_start=0.15
         )
 
     @torch.enable_grad()
     def learn(self, seen: Seen) -> None:
-        # The norm at the end has the statistics of the trained network, which stay; BatchNorm has no variance over a
-        # single value.
+        # BatchNorm has no variance over a single value.
         self.fresh.train(seen.into.numel() > seen.into.shape[1])
         with self.fabric.autocast():
             answer = self.block(seen.into)
@@ -217,33 +189,3 @@ class _Pupil:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
-
-
-@torch.no_grad()
-def settle(body: nn.Module, inputs: Iterator[Tensor]) -> None:
-    """Give fresh batch norms the mean statistics of what they see."""
-    norms: list[Any] = [part for part in body.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        # Without a momentum they keep the mean of all batches.
-        norm.momentum = None
-        norm.train()
-    for into in inputs:
-        if into.shape[2:].numel() > 1:
-            body(into)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    body.eval()
-
-
-def _last(candidate: Candidate) -> Any:
-    return candidate.body.last
-
-
-def _can_be_fitted(layer: Any) -> bool:
-    if isinstance(layer, TRANSPOSED):
-        return True
-    return isinstance(layer, CONVS) and layer.groups == 1 and layer.weight[0].numel() <= WIDEST

@@ -10,21 +10,23 @@ from torch import nn
 from export.modules import put
 
 
-def put_block(net: nn.Module, places: Sequence[Sequence[str]], block: nn.Module) -> None:
-    """Put a block where the first of these modules is, and nothing where the others are."""
-    first, *others = places
-    put(net, first, block)
-    for names in others:
-        put(net, names, nn.Identity())
+def in_first(block: nn.Module, places: Sequence[Sequence[str]]) -> tuple[nn.Module, ...]:
+    """The pieces of a block that takes the first of these places, and leaves nothing in the others."""
+    return (block, *(nn.Identity() for _ in places[1:]))
+
+
+def put_block(net: nn.Module, places: Sequence[Sequence[str]], pieces: Sequence[nn.Module]) -> None:
+    """Put a piece where each of these modules is."""
+    for names, piece in zip(places, pieces, strict=True):
+        put(net, names, piece)
 
 
 @contextmanager
-def placed(net: nn.Module, places: Sequence[Sequence[str]], block: nn.Module) -> Iterator[nn.Module]:
-    """While open, the network has a block where these modules are."""
+def placed(net: nn.Module, places: Sequence[Sequence[str]], pieces: Sequence[nn.Module]) -> Iterator[nn.Module]:
+    """While open, the network has the pieces of a block where these modules are."""
     own = [net.get_submodule(names[0]) for names in places]
-    put_block(net, places, block)
+    put_block(net, places, pieces)
     try:
         yield net
     finally:
-        for names, module in zip(places, own, strict=True):
-            put(net, names, module)
+        put_block(net, places, own)

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from compress.cache import Cache, code_key, key_of, versions
 from compress.editing.blocks.candidates import Candidate
-from compress.editing.blocks.stretches import Stretch
 from compress.editing.budget import NEAR, Runtime
 from compress.editing.layer_replacement import parameters
 from compress.measure.latency import Timing, in_turns
@@ -87,16 +86,16 @@ class Timed:
         """
         alike: dict[str, list[Candidate]] = {}
         for each in found:
-            alike.setdefault(f"{_alone(each.stretch)} {tuple(each.stretch.into)}", []).append(each)
+            alike.setdefault(f"{each.stretch.alone} {tuple(each.stretch.into)}", []).append(each)
         times: dict[tuple[str, str], float] = {}
         for stretch, some in bar(alike.items(), "timing blocks", len(alike)):
             blocks = {str(each.block): each.block for each in some}
-            pieces = [_alone(some[0].stretch), *blocks.values()]
+            pieces = [some[0].stretch.alone, *blocks.values()]
             all_of_it = (net, example.shape)
             reference, own, *others = self._kept([all_of_it, *((piece, some[0].stretch.into) for piece in pieces)])
             shares = ((own - ms) / reference for ms in others)
             times |= {(stretch, block): whole * share for block, share in zip(blocks, shares, strict=True)}
-        return [times[f"{_alone(each.stretch)} {tuple(each.stretch.into)}", str(each.block)] for each in found]
+        return [times[f"{each.stretch.alone} {tuple(each.stretch.into)}", str(each.block)] for each in found]
 
     def told(self, cost: float) -> str:
         return f"{cost:.2f} ms {self.runtime}"
@@ -123,7 +122,3 @@ class Timed:
                 clocks[str(place)] = partial(target.time, infer, [image])
             times = in_turns(clocks, TIMING, self.seed)
         return [float(times[str(place)].as_dict()["p50"]) for place in range(len(pieces))]
-
-
-def _alone(stretch: Stretch) -> nn.Module:
-    return stretch.modules[0] if len(stretch.modules) == 1 else nn.Sequential(*stretch.modules)

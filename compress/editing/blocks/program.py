@@ -38,15 +38,18 @@ Choice = tuple[int, ...]
 """The places of the chosen among the replacements, in order."""
 
 
-def best(replacements: Sequence[Replacement], needed: float, count: int) -> list[Choice]:
+def best(replacements: Sequence[Replacement], needed: float, count: int, unlike: float = 0.0) -> list[Choice]:
     """The choices with the least summed loss that save at least `needed`, the best first.
+
+    Args:
+        unlike: the share of its replacements that a choice has in none of those after it, one at least.
 
     Returns:
         At most `count` of them; none if nothing saves so much.
     """
     found: list[Choice] = []
     while len(found) < count:
-        choice = _solved(replacements, [each.loss for each in replacements], needed, found)
+        choice = _solved(replacements, [each.loss for each in replacements], needed, found, unlike)
         if choice is None:
             break
         found.append(choice)
@@ -55,12 +58,16 @@ def best(replacements: Sequence[Replacement], needed: float, count: int) -> list
 
 def most_saved(replacements: Sequence[Replacement]) -> float:
     """What can be saved at most, whatever it loses."""
-    choice = _solved(replacements, [-each.saved for each in replacements], 0.0, [])
+    choice = _solved(replacements, [-each.saved for each in replacements], 0.0)
     return sum(replacements[place].saved for place in choice or ())
 
 
 def _solved(
-    replacements: Sequence[Replacement], cost: Sequence[float], needed: float, without: Sequence[Choice]
+    replacements: Sequence[Replacement],
+    cost: Sequence[float],
+    needed: float,
+    without: Sequence[Choice] = (),
+    unlike: float = 0.0,
 ) -> Choice | None:
     if not replacements:
         return None
@@ -79,7 +86,9 @@ def _solved(
     for choice in without:
         signs = np.full((1, width), -1.0)
         signs[0, list(choice)] = 1.0
-        constraints.append(LinearConstraint(signs, -np.inf, len(choice) - 1))
+        if unlike:
+            signs = np.maximum(signs, 0)
+        constraints.append(LinearConstraint(signs, -np.inf, len(choice) - max(1, round(unlike * len(choice)))))
     scale = max((abs(each) for each in cost), default=1.0) or 1.0
     solution = milp(
         np.asarray(cost) / scale,

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from compress.editing.blocks.candidates import Candidate, candidates
+from compress.editing.activations import images
+from compress.editing.blocks.candidates import Candidate, Kinds, candidates
 from compress.editing.blocks.choice import Budget, Changed, Priced, losses
+from compress.editing.blocks.front import Point
+from compress.editing.blocks.seen import Overlap, seen_at
 from compress.editing.blocks.stretches import Stretch
 from compress.editing.layer_replacement import SkippedSites
-from compress.networks.blocks.ends import Kind
-from compress.progress import steps
+from compress.progress import bar, steps
 from export.files import make_folder
 
 if TYPE_CHECKING:
@@ -33,8 +36,8 @@ TOGETHER = 48
 MOST_PARAMS = 30e6
 """Of theirs, each of which takes 16 bytes while it is trained."""
 LOOKED_AT = 8
-"""Validation cases on which the logits of networks with one block are compared, and train cases that the blocks of a
-choice are fitted to together."""
+"""Validation cases on which networks with blocks are compared with the trained one, and train cases that the blocks of
+a choice are fitted to together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class Search:
     net: nn.Module
     task: Task
     budget: Budget
-    kinds: Sequence[tuple[str, Kind]]
+    kinds: Kinds
     steps: int
     """Of each block's training."""
 
@@ -55,7 +58,7 @@ class Search:
             PassError: if there are none, or they do not reach the budget.
         """
         whole = self.budget.whole
-        made = [block for each in found for block in candidates(each, self.kinds, self.task.seed)]
+        made = list(self._candidates(found))
         saved = self.budget.price.saved(made, self.net, self.task.example, whole)
         worth = [pair for pair in zip(made, saved, strict=True) if pair[1] >= LEAST * whole]
         for name in {each.name: None for each in found if each not in {block.stretch for block, _ in worth}}:
@@ -65,12 +68,20 @@ class Search:
         self.budget.check(worth)
         return worth
 
+    def _candidates(self, found: Sequence[Stretch]) -> Iterator[Candidate]:
+        for each in bar(found, "making blocks", len(found)):
+            yield from candidates(each, self.kinds, self.task.seed, partial(self._into, each))
+
+    def _into(self, stretch: Stretch) -> Iterator[Tensor]:
+        """What goes into a stretch on some train cases."""
+        cases = self.task.data.cases["train"][:LOOKED_AT]
+        return (seen_at(self.net, stretch, image).into for image in images(self.task, cases))
+
     def learned(self, worth: Sequence[tuple[Candidate, float]]) -> list[Priced]:
         """Every block trained, with its errors; those that were trained before are taken from where they are kept."""
         errors = self._errors([each for each, _ in worth])
-        data = self.task.data
-        images = [torch.from_numpy(image) for image in data.images(data.cases["val"][:LOOKED_AT])]
-        lost = losses(self.net, [each for each, _ in worth], images)
+        cases = self.task.data.cases["val"][:LOOKED_AT]
+        lost = losses(self.net, [each for each, _ in worth], list(images(self.task, cases)))
         return [
             Priced(candidate=each, error=errors[each], loss=loss, saved=saved)
             for (each, saved), loss in zip(worth, lost, strict=True)
@@ -78,13 +89,47 @@ class Search:
             if math.isfinite(loss)
         ]
 
-    def mend(self, choice: Changed) -> None:
-        """Fit the blocks of a choice, in place, to what they see behind each other."""
-        from compress.editing.blocks.learning import mend
+    def fitted(self, choice: Changed) -> tuple[float, float]:
+        """Fit the blocks of a choice, in place, to what they see behind each other, where the network is nearer so.
 
-        data = self.task.data
-        images = [torch.from_numpy(image) for image in data.images(data.cases["train"][:LOOKED_AT])]
-        mend(choice.net, sorted(choice.blocks, key=lambda each: each.stretch.begun), self.net, images)
+        Returns:
+            The overlap lost as trained apart, and fitted together.
+        """
+        from compress.editing.blocks.fitting import mend
+
+        state, apart = copy.deepcopy(choice.net.state_dict()), self.lost(choice.net)
+        cases = self.task.data.cases["train"][:LOOKED_AT]
+        mend(choice.net, choice.blocks, self.net, list(images(self.task, cases)))
+        if not (together := self.lost(choice.net)) < apart:
+            choice.net.load_state_dict(state)
+        return apart, together
+
+    @torch.no_grad()
+    def lost(self, net: nn.Module) -> float:
+        """The overlap with the trained network's probabilities that a network has lost, over all validation cases.
+
+        Few cases tell networks apart by it; Dice on them changes by whole cases, in which something is found or not.
+        """
+        overlap = Overlap()
+        for image in images(self.task, self.task.data.cases["val"]):
+            overlap.add(net(image), self.net(image))
+        return overlap.lost()
+
+    def point(self, asked: float, budget: Budget, priced: Sequence[Priced]) -> Point:
+        """What another budget would give.
+
+        Raises:
+            PassError: if it is not reached.
+        """
+        choice = budget.choices(self.net, priced, 1)[0]
+        lost = min(self.fitted(choice))
+        return Point(
+            asked=asked,
+            share=choice.cost / budget.whole,
+            cost=budget.price.told(choice.cost),
+            dice=self.dice(choice.net),
+            lost=lost,
+        )
 
     def dice(self, net: nn.Module) -> float:
         """The mean foreground Dice of a network on the validation cases."""
@@ -123,7 +168,7 @@ class Search:
                     untrained.append(each)
             if task.kept is not None and errors:
                 task.note(f"blocks: {len(errors)} of {len(blocks)} blocks were trained before")
-            able = [each for each in untrained if each.body.last is not None]
+            able = [each for each in untrained if each.learns]
             with steps("training blocks", len(able) * self.steps) as step:
                 for some in _together(untrained):
                     for each, error in zip(some, lessons.learned(some, step), strict=True):

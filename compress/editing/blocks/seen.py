@@ -1,6 +1,6 @@
 """What goes into a stretch of the trained network and what comes out, on real cases.
 
-Legend: B batch, C channels, S one or more axes of pixels.
+Legend: B batch, C channels, K classes, S one or more axes of pixels.
 """
 
 from __future__ import annotations
@@ -134,3 +134,35 @@ class Error:
         """0 where all is as wanted; 1 is what the mean of each channel would reach."""
         spread = torch.as_tensor(self.energy_C - torch.as_tensor(self.sum_C) ** 2 / max(self.values, 1)).sum()
         return self.squares / max(float(spread), 1e-12)
+
+
+class Overlap:
+    """The soft Dice of a network's class probabilities with the trained network's, over all pixels; streamed."""
+
+    def __init__(self) -> None:
+        self.both_K: Tensor | float = 0.0
+        self.own_K: Tensor | float = 0.0
+        self.wanted_K: Tensor | float = 0.0
+
+    def add(self, logits_BKS: Tensor, wanted_BKS: Tensor) -> None:
+        one, other = (_probabilities(each.double()) for each in (logits_BKS, wanted_BKS))
+        axes = [axis for axis in range(one.dim()) if axis != 1]
+        self.both_K = self.both_K + (one * other).sum(axes)
+        self.own_K = self.own_K + one.square().sum(axes)
+        self.wanted_K = self.wanted_K + other.square().sum(axes)
+
+    def lost(self) -> float:
+        """0 where all is as wanted, 1 where nothing is; the mean over the classes that the trained network finds."""
+        both_K, own_K, wanted_K = (torch.as_tensor(each) for each in (self.both_K, self.own_K, self.wanted_K))
+        found_K = wanted_K >= 1
+        if not bool(found_K[1:].any()):
+            # It finds no foreground: how sure it is of the background is all that can be lost.
+            return float((1 - 2 * both_K / (own_K + wanted_K))[0])
+        return float((1 - 2 * both_K / (own_K + wanted_K))[1:][found_K[1:]].mean())
+
+
+def _probabilities(logits_BKS: Tensor) -> Tensor:
+    """Of all classes, the background first; one logit is that of the only class beside it."""
+    if logits_BKS.shape[1] > 1:
+        return logits_BKS.softmax(1)
+    return torch.cat([(-logits_BKS).sigmoid(), logits_BKS.sigmoid()], 1)

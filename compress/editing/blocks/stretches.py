@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.editing.blocks.calls import Call, calls_of, chains
-from compress.editing.blocks.places import placed
+from compress.editing.blocks.places import in_first, placed
 from compress.editing.layer_replacement import CONVS, TRANSPOSED, SkippedSites
 from compress.measure.macs import macs_of
 from compress.networks.blocks.ends import Ends
@@ -48,6 +48,11 @@ class Stretch:
     """Its place in the order in which parts of the network begin."""
     macs: int
     params: int
+
+    @property
+    def alone(self) -> nn.Module:
+        """The trained layers by themselves; these are those of the network, not copies."""
+        return self.modules[0] if len(self.modules) == 1 else nn.Sequential(*self.modules)
 
     @property
     def name(self) -> str:
@@ -181,7 +186,7 @@ class _Search:
         """
         places = [self.names[call.module] for call in calls]
         try:
-            with placed(self.net, places, _StandIn([call.module for call in calls])):
+            with placed(self.net, places, in_first(_StandIn([call.module for call in calls]), places)):
                 after = _tensors(self.net(self.image.clone()))
         except REFUSALS as error:
             return f"the network does not run with another module in its place ({first_line(error)})"

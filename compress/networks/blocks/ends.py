@@ -6,9 +6,9 @@ Legend: B batch, C channels.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -19,6 +19,9 @@ _NORMS = {
     2: (nn.BatchNorm2d, nn.InstanceNorm2d),
     3: (nn.BatchNorm3d, nn.InstanceNorm3d),
 }
+
+Decomposed = Literal["tucker", "svd", "spatial"]
+"""How a kernel becomes a product of thinner ones, as in the pass `lowrank`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +135,46 @@ class Ends:
         return [_POOL[self.dims](1), *layers]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Thinned:
+    """The trained layers of a stretch, made thinner: still to be fitted to what they answered before."""
+
+    block: nn.Module
+    """Named inside as the stretch is."""
+    lost: Mapping[tuple[str, int], Collection[int]]
+    """By the name of a tensor and its axis, the channels that it no longer has."""
+    swapped: Collection[str] = ()
+    """The names of layers in the place of each of which there are several thin ones in a row."""
+
+
+class OwnLayers(Protocol):
+    """The trained layers of a stretch, and how they can be made thinner; None where there is nothing to gain."""
+
+    def narrowed(self, share: float) -> Thinned | None:
+        """With this share of the channels between its layers: those from which the others can best be computed."""
+        ...
+
+    def separated(self, rank: int) -> Thinned | None:
+        """With depthwise convolutions, so many for each channel, and 1x1 ones in the place of k x k ones."""
+        ...
+
+    def decomposed(self, how: Decomposed, rank: float) -> Thinned | None:
+        """With thin layers in the place of each convolution, at this share of its full ranks."""
+        ...
+
+
 class Kind(Protocol):
     """A kind of small block: a file of compress/networks/blocks/kinds/, its fields the options of a recipe."""
 
     def __call__(self, ends: Ends) -> Body | None:
         """A block of this kind, freshly initialised; None where these ends do not allow one."""
+        ...
+
+
+@runtime_checkable
+class Thinner(Protocol):
+    """A kind whose blocks begin as the trained layers of the stretch; it lies beside the others."""
+
+    def thinned(self, own: OwnLayers) -> Thinned | None:
+        """These layers, thinner; None where there is nothing to gain."""
         ...

@@ -1,4 +1,7 @@
-"""Depthwise and 1x1 convolutions, each with norm and activation (Howard et al. 2017, MobileNet, arXiv 1704.04861)."""
+"""Depthwise and 1x1 convolutions in the place of each of the stretch's own (MobileNet, arXiv 1704.04861).
+
+Begun from the trained kernels: Guo et al. 2018, "Network Decoupling" (arXiv 1808.05517).
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,16 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from compress.networks.blocks.ends import Body, Ends
+from compress.networks.blocks.ends import OwnLayers, Thinned
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class DepthwiseSeparable:
-    """A depthwise k x k convolution and a 1x1 one, once or several times."""
+    """The trained layers, each k x k convolution as a depthwise one and a 1x1 one."""
 
-    repeat: Annotated[int, Field(ge=1, le=4)] = 1
-    """How many times."""
-    usual: ClassVar[Sequence[Mapping[str, Any]]] = ({}, {"repeat": 2})
+    rank: Annotated[int, Field(ge=1, le=4)] = 1
+    """Depthwise filters for each channel."""
+    usual: ClassVar[Sequence[Mapping[str, Any]]] = ({}, {"rank": 2})
 
-    def __call__(self, ends: Ends) -> Body | None:
-        if max(ends.kernel) == 1:
-            return None
-        layers, channels = ends.rise(), ends.before
-        for place in range(self.repeat):
-            if place:
-                layers += ends.normed(channels, ends.after)
-                channels = ends.after
-            layers += ends.normed(channels, channels, ends.kernel, groups=channels, strided=place == 0)
-        return Body(layers=layers, last=ends.conv(channels, ends.after))
+    def thinned(self, own: OwnLayers) -> Thinned | None:
+        return own.separated(self.rank)
