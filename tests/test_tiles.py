@@ -273,7 +273,7 @@ def test_train_validation_and_calibration_cases_are_tiles_and_test_cases_whole(v
 def test_training_takes_other_crops_in_every_epoch_and_the_same_ones_by_seed(varied: Path, tmp_path: Path) -> None:
     seen: list[Plan] = []
 
-    def fit(plan: Plan, _: Any, net: nn.Module, data: Dataset, *more: Any) -> Any:
+    def fit(plan: Plan, _: Any, net: nn.Module, data: Dataset, *more: Any, devices: int) -> Any:
         seen.append(plan)
         assert all(case.corner is None for case in data.cases["train"])
         first, again, later = (

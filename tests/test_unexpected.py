@@ -85,7 +85,7 @@ def test_every_error_is_one_sentence_with_its_exit_code(
 @pytest.mark.parametrize("words", [("inspect", "x.onnx"), ("schema",)])
 def test_inspect_and_schema_do_so_too(words: tuple[str, ...], monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr("compress.commands.inspect.inspect", raising(RuntimeError("odd")))
-    monkeypatch.setattr("compress.recipe.schema", raising(RuntimeError("odd")))
+    monkeypatch.setattr("compress.search.json_schema.schema", raising(RuntimeError("odd")))
     assert ended(*words) == 4
     assert capsys.readouterr().err.startswith("compress: unexpected RuntimeError: odd")
 
