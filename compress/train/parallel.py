@@ -36,12 +36,17 @@ _Norm = nn.modules.batchnorm._BatchNorm
 
 def rank() -> int:
     """Which of the processes this is; 0 is the one that logs and writes."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if _joined() else 0
 
 
 def size() -> int:
     """How many processes train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if _joined() else 1
+
+
+def _joined() -> bool:
+    # Some builds of torch for small devices come without it.
+    return dist.is_available() and dist.is_initialized()
 
 
 def device() -> int | list[int]:
@@ -91,6 +96,10 @@ def by_many(count: int, work: Callable[..., Any], **given: Any) -> Any:
         PassError: if there are fewer GPUs, or fewer cores, than processes.
         SurroundingsError: if one of the other processes ends too early.
     """
+    if not dist.is_available():
+        raise PassError(
+            f"training: devices is {count}, but this torch was built without torch.distributed; leave it out"
+        )
     there, what = _places()
     if count > there:
         raise PassError(f"training: devices is {count}, but this host has {there} {what}; give at most as many")
