@@ -65,7 +65,7 @@ def main(
             Console().print(line, markup=False)
         command = " ".join(f"--macs {each:g}" for each in share)
         head = f"`python -m benchmarks.blocks {command} --epochs {epochs} --train {train} --test {test}`"
-        write_bytes(to, "\n".join([head, "", *lines, ""]).encode())
+        write_bytes(to, "\n".join(["# Blocks against pruning", "", head, "", *lines, ""]).encode())
 
 
 def _rows(name: str, chain: Chain, folder: Path, cases: tuple[int, int]) -> Iterator[str]:
