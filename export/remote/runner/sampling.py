@@ -64,18 +64,24 @@ def sampled(rails: Rails, root: Path, kind: str = "cpu") -> Iterator[Samples]:
     Args:
         kind: of what computes.
     """
-    samples, done = Samples(rails, root, kind), threading.Event()
+    samples, done, taking = Samples(rails, root, kind), threading.Event(), threading.Lock()
 
     def work() -> None:
         while not done.wait(PERIOD):
-            samples.take()
+            with taking:
+                if not done.is_set():
+                    samples.take()
 
-    samples.take()
     thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+    # Neither that it starts nor that it ends lies between the first sample and the last: on a busy host it takes longer
+    # than what is measured, and would be called rest.
+    with taking:
+        thread.start()
+        samples.take()
     try:
         yield samples
     finally:
         done.set()
+        with taking:
+            samples.take()
         thread.join()
-        samples.take()
