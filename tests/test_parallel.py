@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import runpy
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -83,6 +85,19 @@ def test_where_one_of_them_ends_it_is_told(tmp_path: Path, monkeypatch: pytest.M
         SurroundingsError, match=r"training process 2 of 2 ended \(exit code -9\); the same command goes"
     ):
         parallel.by_many(2, partial(runpy.run_path, str(script)))
+    assert parallel.size() == 1
+
+
+def test_what_another_process_cannot_make_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_places", lambda: (2, "CPU cores"))
+    read_here = ModuleType("read_only_here")
+    exec("class Net: pass", vars(read_here))
+    monkeypatch.setitem(sys.modules, "read_only_here", read_here)
+    why = r"cannot be made again in another process \(.*read_only_here.*\); leave devices out"
+    with pytest.raises(PassError, match=why):
+        parallel.by_many(2, print, net=read_here.Net())
+    with pytest.raises(PassError, match="cannot be made again in another process"):
+        parallel.by_many(2, print, net=lambda: None)
     assert parallel.size() == 1
 
 

@@ -15,7 +15,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,9 +29,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from compress.errors import PassError, SurroundingsError
+from export.errors import first_line
 from export.host import usable_cpus
 
 _Norm = nn.modules.batchnorm._BatchNorm
+READY = b"ready\n"
+"""What a process says when it has read what to do."""
+CANNOT_READ = 3
+"""The exit code of one that cannot."""
 
 
 def rank() -> int:
@@ -93,7 +98,8 @@ def by_many(count: int, work: Callable[..., Any], **given: Any) -> Any:
     """What `work(**given)` returns here, while `count - 1` other processes do the same.
 
     Raises:
-        PassError: if there are fewer GPUs, or fewer cores, than processes.
+        PassError: if there are fewer GPUs, or fewer cores, than processes; or another process cannot make what is given
+            again, such as a network whose class is in a file that only this one has read.
         SurroundingsError: if one of the other processes ends too early.
     """
     if not dist.is_available():
@@ -109,9 +115,11 @@ def by_many(count: int, work: Callable[..., Any], **given: Any) -> Any:
             for each in range(count)
         ]
         others = [
-            stack.enter_context(_started(member, pickle.dumps((member, work, given)), Path(folder) / f"{member.rank}"))
+            stack.enter_context(_started(member, _packed(member, work, given), Path(folder) / f"{member.rank}"))
             for member in members[1:]
         ]
+        for other in others:
+            other.wait_for_it()
         try:
             with members[0].joined():
                 return work(**given)
@@ -119,6 +127,20 @@ def by_many(count: int, work: Callable[..., Any], **given: Any) -> Any:
             for other in others:
                 other.tell(error)
             raise
+
+
+def _packed(member: _Member, work: Callable[..., Any], given: Mapping[str, Any]) -> bytes:
+    try:
+        return pickle.dumps((member, work, given))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise _cannot_be_sent(member.size, first_line(error)) from None
+
+
+def _cannot_be_sent(count: int, why: str) -> PassError:
+    return PassError(
+        f"training: devices is {count}, but what is trained cannot be made again in another process ({why}); leave "
+        "devices out"
+    )
 
 
 def _places() -> tuple[int, str]:
@@ -135,29 +157,45 @@ class _Other:
     process: subprocess.Popen[bytes]
     said: Path
 
+    def wait_for_it(self) -> None:
+        """Wait until it has read what to do; one that never will would be waited for in vain by all the others."""
+        assert self.process.stdout is not None
+        if self.process.stdout.readline() != READY:
+            code = self.process.wait()
+            if code == CANNOT_READ:
+                raise _cannot_be_sent(self.member.size, self._last_line())
+            raise self._ended(code)
+
     def tell(self, error: Exception) -> None:
         """Raise what ended the process, if it ended by itself."""
         with suppress(subprocess.TimeoutExpired):
-            code = self.process.wait(timeout=5)
-            lines = [line for line in self.said.read_text(errors="replace").splitlines() if line.strip()]
-            why = lines[-1] if lines and code > 0 else f"exit code {code}"
-            raise SurroundingsError(
-                f"training process {self.member.rank + 1} of {self.member.size} ended ({why}); the same command goes "
-                "on after the last whole epoch"
-            ) from error
+            raise self._ended(self.process.wait(timeout=5)) from error
+
+    def _ended(self, code: int) -> SurroundingsError:
+        why = self._last_line() if code > 0 else ""
+        return SurroundingsError(
+            f"training process {self.member.rank + 1} of {self.member.size} ended ({why or f'exit code {code}'}); the "
+            "same command goes on after the last whole epoch"
+        )
+
+    def _last_line(self) -> str:
+        lines = [line for line in self.said.read_text(errors="replace").splitlines() if line.strip()]
+        return lines[-1] if lines else ""
 
 
 @contextmanager
 def _started(member: _Member, job: bytes, said: Path) -> Iterator[_Other]:
-    with said.open("wb") as errors:
+    with (
+        said.open("wb") as errors,
         # In a group of its own: what Ctrl-C stops is this process, which then ends the others.
-        process = subprocess.Popen(
+        subprocess.Popen(
             [sys.executable, "-m", "compress.train.parallel"],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=errors,
             process_group=0,
-        )
+        ) as process,
+    ):
         try:
             assert process.stdin is not None
             with suppress(BrokenPipeError):
@@ -168,7 +206,6 @@ def _started(member: _Member, job: bytes, said: Path) -> Iterator[_Other]:
                 process.wait(timeout=30)
         finally:
             process.kill()
-            process.wait()
 
 
 def _quiet(_: str) -> None:
@@ -177,7 +214,14 @@ def _quiet(_: str) -> None:
 
 def main() -> None:
     """Be one of the processes: what to do comes from the one that started it."""
-    member, work, given = pickle.loads(sys.stdin.buffer.read())
+    try:
+        member, work, given = pickle.loads(sys.stdin.buffer.read())
+    except (ImportError, AttributeError) as error:
+        sys.stderr.write(f"{type(error).__name__}: {first_line(error)}\n")
+        sys.exit(CANNOT_READ)
+    os.write(sys.stdout.fileno(), READY)
+    # Nobody reads what is printed from here on.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     with member.joined():
         work(**given | ({"log": _quiet} if "log" in given else {}))
 
