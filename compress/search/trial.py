@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from compress.search.objectives.judging.objective import Measured, Place
@@ -56,20 +56,4 @@ class Trial:
         return Trial(**{name: read[name] for name in _PLAIN}, measured=measured)
 
 
-_PLAIN = (
-    *(
-        "number",
-        "state",
-        "why",
-        "chosen",
-        "values",
-        "steps",
-        "params",
-        "macs",
-        "bits",
-        "stored_bytes",
-        "torch_scores",
-        "looks",
-        "seconds",
-    ),
-)
+_PLAIN = tuple(each.name for each in fields(Trial) if each.name != "measured")

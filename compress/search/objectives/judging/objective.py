@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
@@ -100,4 +100,3 @@ class Objective(Protocol):
 
 Objectives = Sequence[tuple[str, Objective]]
 """Each with its word."""
-Value = Callable[[Measured], float | None]
