@@ -6,19 +6,17 @@ import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
 from contourpy import contour_generator
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
 from compress.gates.judging.paired_drop import COLLAPSE
 from compress.report.derived import compared, headline, numbers, recorded, verdicts
-from compress.report.derived.numbers import NOTHING
 from compress.report.drawing.waterfall import legend as legend_of_steps
+from compress.report.pages import page
 from compress.report.plots import plots
 from compress.report.report import Overlay
 from compress.report.tables import tables
@@ -31,25 +29,12 @@ _LARGEST = 512
 
 def to_html(report: Mapping[str, Any], overlays: Sequence[Overlay]) -> str:
     """The whole report; `report` is `Report.as_dict()` or report.json read back, `overlays` the worst cases."""
-    pages = Environment(
-        loader=PackageLoader("compress", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.globals.update(
-        numbers=numbers,
-        made=headline.made,
-        drop_text=headline.drop_text,
-        collapse=COLLAPSE,
-        nothing=NOTHING,
-        reach=reach,
-        longest=longest,
+    template = page(
+        "report.html.j2", numbers=numbers, made=headline.made, drop_text=headline.drop_text, collapse=COLLAPSE
     )
     gates, steps, notes, devices, classes, *rest = tables(report)
     names = recorded.class_names(report)
-    return pages.get_template("report.html.j2").render(
+    return template.render(
         report=report,
         verdict=verdicts.conclusion(report),
         summary=headline.summary(report),
@@ -64,16 +49,6 @@ def to_html(report: Mapping[str, Any], overlays: Sequence[Overlay]) -> str:
         cases=[_case(overlay, len(names)) for overlay in overlays],
         recipe=json.dumps(report["recipe"], indent=2, ensure_ascii=False),
     )
-
-
-def reach(row: Sequence[str], start: int) -> int:
-    """How many columns a cell can take: its own, and the empty ones behind it."""
-    return 1 + sum(1 for _ in takewhile(lambda cell: cell == NOTHING, row[start + 1 :]))
-
-
-def longest(text: str) -> int:
-    """The letters of its longest word: a hash or a path must be broken where there is little room, a number never."""
-    return max(map(len, text.split()), default=0)
 
 
 def _color(place: int) -> str:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from compress.report.derived import numbers
-from compress.report.derived.numbers import NOTHING
 from compress.report.derived.recorded import Json
 from compress.report.drawing.front import front_plot
-from compress.report.html import longest, reach
+from compress.report.pages import page
 from compress.report.search_tables import front_table, space_table, trial_table
 from compress.report.tables import Table
 
@@ -31,15 +28,7 @@ def to_html(record: Json) -> str:
     Args:
         record: what search.json holds.
     """
-    pages = Environment(
-        loader=PackageLoader("compress", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.globals.update(nothing=NOTHING, reach=reach, longest=longest)
-    return pages.get_template("search.html.j2").render(
+    return page("search.html.j2").render(
         record=record,
         ending=ending(record),
         facts=facts(record),
