@@ -8,7 +8,7 @@ together. The result is that of torch but for rounding; benchmarks/batch_norm.md
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -26,13 +26,19 @@ _Norm = nn.BatchNorm2d | nn.BatchNorm3d
 @contextmanager
 def fast_batch_norms(net: nn.Module) -> Iterator[None]:
     """Within it the network's batch norms over few channels train faster, on a CPU."""
-    changed = [module for module in net.modules() if isinstance(module, _Norm) and _is_slow(module)]
-    for module in changed:
-        module.forward = partial(_forward, module)  # type: ignore[method-assign]
+    with computed_by(_forward, [module for module in net.modules() if isinstance(module, _Norm) and _is_slow(module)]):
+        yield
+
+
+@contextmanager
+def computed_by(forward: Callable[[Any, Tensor], Tensor], modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Within it `forward(module, given)` is what each of the modules computes."""
+    for module in modules:
+        module.forward = partial(forward, module)
     try:
         yield
     finally:
-        for module in changed:
+        for module in modules:
             del module.forward
 
 

@@ -15,10 +15,9 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from compress.errors import PassError, SurroundingsError
+from compress.train.fast_batch_norm import computed_by
 from export.errors import first_line
 from export.host import usable_cpus
 
@@ -347,14 +347,8 @@ def shared_batch_norms(net: nn.Module) -> Iterator[None]:
 
     torch's own SyncBatchNorm takes GPUs alone.
     """
-    norms: Sequence[_Norm] = [module for module in net.modules() if isinstance(module, _Norm)]
-    for norm in norms:
-        norm.forward = partial(_normalized, norm)  # type: ignore[method-assign]
-    try:
+    with computed_by(_normalized, [module for module in net.modules() if isinstance(module, _Norm)]):
         yield
-    finally:
-        for norm in norms:
-            del norm.forward
 
 
 def _normalized(norm: _Norm, given_BCS: Tensor) -> Tensor:
