@@ -27,6 +27,15 @@ from export.to_onnx import parity, to_onnx
 QUICK = {"attention_gate", "tied", "volume"}
 ALL = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in STRUCTURES]
 Describe = Callable[[nn.Module], Any]
+SMALL_SMP: Mapping[str, Mapping[str, Any]] = {
+    "smp": {
+        "arch": "Unet",
+        "encoder": "resnet18",
+        "classes": 2,
+        "in_channels": 1,
+        "options": {"encoder_depth": 3, "decoder_channels": [8, 8, 8]},
+    }
+}
 
 
 def describes(monkeypatch: pytest.MonkeyPatch) -> Describe:

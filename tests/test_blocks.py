@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from structures import conv, example, made
-from swaps import check_it_travels, dice, task_of, told
+from swaps import SMALL_SMP, check_it_travels, dice, task_of, told
 from torch import Tensor, nn
 
 from compress.editing.blocks.candidates import KINDS, Candidate, Space, candidates, kinds
@@ -67,18 +67,10 @@ def test_a_u_net_has_its_double_convolutions_and_each_convolution_for_stretches(
     assert reasons == {}
 
 
-NETWORKS: dict[str, tuple[dict[str, Any], tuple[int, ...], str]] = {
+NETWORKS: dict[str, tuple[Mapping[str, Any], tuple[int, ...], str]] = {
     "3-D U-Net": ({"unet3d": {"classes": 2, "width": 2, "depth": 1}}, (1, 1, 8, 8, 8), "encoder.1"),
     "smp": (
-        {
-            "smp": {
-                "arch": "Unet",
-                "encoder": "resnet18",
-                "classes": 2,
-                "in_channels": 1,
-                "options": {"encoder_depth": 3, "decoder_channels": [8, 8, 8]},
-            }
-        },
+        SMALL_SMP,
         (1, 1, 32, 32),
         "encoder.layer2.0",
     ),

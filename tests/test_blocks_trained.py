@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from structures import example, made
-from swaps import check_it_travels, task_of
+from swaps import SMALL_SMP, check_it_travels, task_of
 from torch import Tensor, nn
 
 from compress.editing.blocks.candidates import Candidate, candidates, kinds
@@ -115,15 +115,7 @@ def test_what_trained_layers_do_not_need_is_left_out_without_a_loss(what: str, s
 
 NETWORKS: dict[str, tuple[Any, tuple[int, ...], str]] = {
     "smp": (
-        {
-            "smp": {
-                "arch": "Unet",
-                "encoder": "resnet18",
-                "classes": 2,
-                "in_channels": 1,
-                "options": {"encoder_depth": 3, "decoder_channels": [8, 8, 8]},
-            }
-        },
+        SMALL_SMP,
         (1, 1, 32, 32),
         "encoder.layer1",
     ),
