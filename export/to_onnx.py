@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import importlib
 import math
 import re
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -143,7 +145,7 @@ def _read_operators_once() -> None:
 
     No public call takes a table that is there already; where a version of torch has this one elsewhere, none is kept.
     """
-    registry: Any = getattr(sys.modules.get("torch.onnx._internal.exporter._registration"), "ONNXRegistry", None)
+    registry: Any = getattr(_of_exporter("_registration"), "ONNXRegistry", None)
     read = getattr(registry, "from_torchlib", None)
     if read is None or not hasattr(registry(), "functions") or hasattr(read, "table"):
         return
@@ -168,7 +170,7 @@ def _leave_whole_what_is_translated() -> None:
 
     The list is a seventh of an export's time; where a version of torch makes it elsewhere, it is made for nothing.
     """
-    passes: Any = sys.modules.get("torch.onnx._internal.exporter._fx_passes")
+    passes: Any = _of_exporter("_fx_passes")
     decompose = getattr(passes, "decompose_with_registry", None)
     if decompose is None or hasattr(decompose, "of_torch"):
         return
@@ -178,6 +180,14 @@ def _leave_whole_what_is_translated() -> None:
 
     decompose_with_registry.of_torch = decompose  # type: ignore[attr-defined]
     passes.decompose_with_registry = decompose_with_registry
+
+
+def _of_exporter(name: str) -> ModuleType | None:
+    """A module of torch's exporter, which torch itself imports at the first export only; None where there is none."""
+    try:
+        return importlib.import_module(f"torch.onnx._internal.exporter.{name}")
+    except ImportError:
+        return None
 
 
 def _reason(error: BaseException) -> str:

@@ -84,7 +84,10 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, 'tests'); from pathlib import Path; from zoo import image, quantized\n"
         "from export.backends.onnxruntime import RULES; from export.to_onnx import to_onnx\n"
-        "to_onnx(quantized('pyramid').placed(RULES), image(), Path(sys.argv[1]))"
+        "to_onnx(quantized('pyramid').placed(RULES), image(), Path(sys.argv[1]))\n"
+        # Torch's operators were read once and kept, from the first file on.
+        "from torch.onnx._internal.exporter._registration import ONNXRegistry\n"
+        "assert ONNXRegistry.from_torchlib.table.cache_info().misses == 1"
     )
     for seed in ("1", "2"):
         where = str(tmp_path / f"{seed}.onnx")
