@@ -37,11 +37,15 @@ class RecipeError(SegpressError):
     """The recipe is wrong; all of its mistakes are listed together, each with its place."""
 
     def __init__(self, source: str, mistakes: list[str]) -> None:
-        self.mistakes = mistakes
+        self.source, self.mistakes = source, mistakes
         if len(mistakes) == 1:
             super().__init__(f"{source}: {mistakes[0]}")
         else:
             super().__init__(f"{source}: {len(mistakes)} mistakes\n" + "\n".join(f"  {m}" for m in mistakes))
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        """From a process of a cluster it comes as it was made."""
+        return type(self), (self.source, self.mistakes)
 
 
 class DataError(SegpressError):

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from compress.cluster import ALONE, Workers
 from compress.data.dataset.cases import Case, Dataset, Fit, FloatArray, MaskArray, Spacing
 from compress.data.dataset.oddities import oddities
 from compress.data.dataset.restore import labels_at
@@ -52,6 +53,8 @@ class Task:
     """Where augmented cases and the teacher's answers lie, for all steps that ask for the same; None: each its own."""
     kept: Path | None = None
     """Where passes keep, by content, what later ones may ask for again; None keeps nothing."""
+    workers: Workers = ALONE
+    """Processes that a pass may have its work done in at once."""
     note: Note = _unheard
     """Told what a pass did, or did not do and why, a sentence at a time: for the log and the report."""
 
@@ -98,15 +101,11 @@ class Task:
         The same labels of a case have the same scores: most of those of a network in float are, on all runtimes.
         """
         labels_HW, truth_HW, spacing = self._compared(infer, case)
+        ruler = Ruler(spacing=spacing, tolerance=self.data.tolerance) if surfaces else None
         which = case.name, surfaces, labels_HW.shape, _digest(labels_HW), _digest(truth_HW)
         if which not in self._scored:
-            self._scored[which] = score_case(
-                labels_HW,
-                truth_HW,
-                classes=len(self.data.class_names),
-                ruler=Ruler(spacing=spacing, tolerance=self.data.tolerance) if surfaces else None,
-                ignore=self.data.ignore,
-            )
+            classes, ignore = len(self.data.class_names), self.data.ignore
+            self._scored[which] = score_case(labels_HW, truth_HW, classes=classes, ruler=ruler, ignore=ignore)
         return self._scored[which]
 
     @cached_property

@@ -32,7 +32,12 @@ class MissingExtra(BackendError):
     """An optional package is not installed; the text says how to install it."""
 
     def __init__(self, package: str, extra: str) -> None:
+        self.package, self.extra = package, extra
         super().__init__(f"{package} is not installed: pip install 'segpress[{extra}]'")
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        """From a process of a cluster it comes as it was made."""
+        return type(self), (self.package, self.extra)
 
 
 class NotHere(SegpressError):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from structures import conv, example, made
 from swaps import SMALL_SMP, check_it_travels, dice, task_of, told
 from torch import Tensor, nn
 
+from compress.cluster import Processes, Workers
 from compress.editing.blocks.candidates import KINDS, Candidate, Space, candidates, kinds
 from compress.editing.blocks.choice import changed
 from compress.editing.blocks.fitting import begin, mend
@@ -394,6 +397,27 @@ def test_what_was_trained_before_a_run_was_stopped_is_not_trained_again(
             step(task.net, heard)
     step(task.net, heard)
     assert notes[0] == "blocks: 1 of 3 blocks were trained before"
+
+
+def test_other_processes_train_the_same_blocks(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here another process is this one, and the first of them dies; tests/test_cluster.py has real ones."""
+    orders: list[int] = []
+
+    @contextmanager
+    def here(workers: Workers, _: Any) -> Iterator[Processes]:
+        def each(work: Any, given: Any) -> Iterator[Any]:
+            for number, order in enumerate(given):
+                orders.append(len(order.blocks))
+                yield pickle.loads(pickle.dumps(work(pickle.loads(pickle.dumps(order))))) if number else None
+
+        yield Processes(count=workers.count, threads=1, each=each)
+
+    monkeypatch.setattr("compress.editing.blocks.apart.opened", here)
+    step = Blocks(macs=0.9, space=["pointwise"], where="decoder.1", steps=1, tried=1)  # type: ignore[arg-type]
+    for count in (1, 2):
+        step(task.net, replace(task, kept=tmp_path / str(count), workers=Workers(count=count)))
+    alone, beside = ({path.name: path.read_bytes() for path in (tmp_path / each).rglob("*.*")} for each in "12")
+    assert orders == [2, 1] and alone == beside and len(alone) == 6
 
 
 def stopped_at_the_second() -> Any:

@@ -23,7 +23,7 @@ from conftest import write_recipe
 
 from compress.cache import claimed
 from compress.cli import main
-from compress.cluster import Workers, opened
+from compress.cluster import Processes, Workers, opened
 from compress.commands.search import search
 from compress.errors import DataError, MissingExtra, NotHere, RecipeError, SurroundingsError
 from compress.passes.prune import Prune
@@ -395,7 +395,7 @@ def test_trials_made_at_once_end_as_those_made_one_after_the_other(
                 *(pickle.loads(pickle.dumps(work(pickle.loads(pickle.dumps(order))))) for order in wanted[1:]),
             ]
 
-        yield each
+        yield Processes(count=workers.count, threads=1, each=each)
 
     monkeypatch.setattr("compress.commands.search.opened", here)
     record = search(loaded, tmp_path / "out", say=quiet, workers=Workers(count=3))
@@ -417,8 +417,8 @@ def test_without_ray_the_error_says_how_to_install_it(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra, match=r"pip install 'segpress\[cluster\]'"), opened(Workers(count=2), quiet):
         pass
-    with opened(Workers(), quiet) as each:
-        assert each(abs, [-1, 2]) == [1, 2]
+    with opened(Workers(), quiet) as processes:
+        assert processes.each(abs, [-1, 2]) == [1, 2]
 
 
 def test_two_searches_in_one_folder_are_refused(cheap: dict[str, Any], tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compress.cli.finished_runs import commands as of_finished_runs
-from compress.cli.options import Benchmark, DataRoot, Fresh, Junit, Out, RecipePath, Summary, console_of_output
+from compress.cli.options import Benchmark, Cluster, DataRoot, Fresh, Junit, Out, RecipePath, Summary, console_of_output
 from compress.cli.searching import commands as of_searches
 
 if TYPE_CHECKING:
@@ -66,9 +66,13 @@ def run(
     junit: Junit = None,
     summary: Summary = None,
     benchmark_json: Benchmark = None,
+    workers: Annotated[int, typer.Option(min=1, help="Train blocks in so many processes at once (Ray).")] = 1,
+    cluster: Cluster = None,
 ) -> None:
     """Compress, build, measure and judge. Exits 0 only if every gate holds."""
     with _exports_ahead() as ahead:
+        from compress.cluster import Workers
+        from compress.commands.run import Helpers
         from compress.commands.run import run as run_recipe
         from compress.recipe import load
         from compress.report.outputs import Outputs
@@ -83,7 +87,8 @@ def run(
         def say(line: str) -> None:
             console.print(line, markup=False, style="dim")
 
-        report = run_recipe(loaded, folder, fresh=fresh, say=say, ahead=ahead)
+        helpers = Helpers(ahead=ahead, workers=Workers(count=workers, address=cluster))
+        report = run_recipe(loaded, folder, fresh=fresh, say=say, helpers=helpers)
     show(report.as_dict(), console)
     outputs.write(report.as_dict())
     console.print(f"Report: {folder / 'report.html'} (also report.md, report.json)", markup=False)

@@ -22,6 +22,9 @@ Summary = Annotated[
 Benchmark = Annotated[
     Path | None, typer.Option("--benchmark-json", help="Also write latency, size and drop for github-action-benchmark.")
 ]
+Cluster = Annotated[
+    str | None, typer.Option(help="The address of a Ray cluster whose machines all see the folders named.")
+]
 
 
 def console_of_output() -> Any:

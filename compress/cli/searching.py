@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from compress.cli.options import DataRoot, Fresh, Out, RecipePath, console_of_output
+from compress.cli.options import Cluster, DataRoot, Fresh, Out, RecipePath, console_of_output
 
 commands = typer.Typer()
 
@@ -19,9 +19,7 @@ def search(
     out: Out = Path("runs"),
     fresh: Fresh = False,
     workers: Annotated[int, typer.Option(min=1, help="Make so many trials at once, each in a process (Ray).")] = 1,
-    cluster: Annotated[
-        str | None, typer.Option(help="The address of a Ray cluster whose machines all see the folders named.")
-    ] = None,
+    cluster: Cluster = None,
 ) -> None:
     """Try the choices of a recipe, and write the best trade-offs as recipes. Exits 0 only if there are any."""
     from compress.cluster import Workers

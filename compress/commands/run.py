@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from compress.cache import Cache, claimed, code_key, key_of, versions
+from compress.cluster import ALONE, Workers
 from compress.data.dataset.cases import ROLES, Role
 from compress.errors import ExportError, NotHere, PassError
 from compress.gates.judging.drop_record import baseline_drop, step_drop
@@ -38,28 +39,37 @@ from export.registry import is_for_signs
 from export.to_onnx import Style
 
 Log = Callable[[str], None]
-Ahead = ExportsAhead | None
 
 
-def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print, ahead: Ahead = None) -> Report:
+@dataclass(frozen=True, kw_only=True)
+class Helpers:
+    """Processes beside the one that does what the recipe says."""
+
+    ahead: ExportsAhead | None = None
+    """Writes ONNX files while passes run, which takes a core and some memory; it ends with the run."""
+    workers: Workers = ALONE
+    """In which a pass may have its work done at once."""
+
+
+NONE = Helpers()
+
+
+def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print, helpers: Helpers = NONE) -> Report:
     """Do what a recipe says, in `folder`; go on from what is already done there unless `fresh`.
 
     Writes report.json, report.md, report.html, the artifacts, a log, and last the manifest of them all. Every finished
     step is kept, so a run that was interrupted continues, and a run repeated is answered from what is kept.
-
-    Args:
-        ahead: writes ONNX files while passes run, which takes a core and some memory; it ends with the run.
     """
     deployed = deployments(recipe.devices, recipe.latency.threads)
     with claimed(folder, fresh=fresh), logged(folder, say) as log, reached(deployed, log):
         unseal(folder)
         cache = Cache(folder)
-        task = recipe.task()
+        task = replace(recipe.task(), workers=helpers.workers)
         log(f"normalization is that of {recipe.normalization_from()}: {task.data.normalization}")
         content, notes = _checked(task, recipe, cache, log)
         note_on(task.net, *notes)
 
-        with PeakMemory() as peaks, (ahead or ExportsAhead()).into(folder / "ahead") as exports:
+        with PeakMemory() as peaks, (helpers.ahead or ExportsAhead()).into(folder / "ahead") as exports:
             builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), cache, log, peaks, exports)
             order = partial(builder.exports.order, deployed=deployed)
             begun = baseline(task, first_key(recipe, task), cache, log)

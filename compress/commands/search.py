@@ -6,13 +6,12 @@ cases.
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from compress.cache import Cache, claimed
-from compress.cluster import Workers, opened
+from compress.cluster import ALONE, Workers, opened
 from compress.pipeline.deployment import deployments, reached
 from compress.pipeline.log import written
 from compress.pipeline.stages import tidy
@@ -30,7 +29,6 @@ from compress.search.trial import Trial
 from export.files import write_bytes, write_json
 
 Log = Callable[[str], None]
-ALONE = Workers()
 
 
 def search(
@@ -57,10 +55,8 @@ def search(
         log("measuring the uncompressed network")
         reference = bench.reference(recipe)
         log(line_of(reference, found))
-        if not workers.are_one:
-            log(_of_workers(workers))
-        with opened(workers, log) as each:
-            loop = Loop(found=found, bench=bench, reference=reference, workers=workers, each=each, log=log)
+        with opened(workers, log) as processes:
+            loop = Loop(found=found, bench=bench, reference=reference, processes=processes, log=log)
             why = loop.run()
 
         def recipe_of(trial: Trial) -> Recipe:
@@ -71,13 +67,6 @@ def search(
         front = front_of(found.goals, again)
         ended = Ended(why=why, reference=reference, trials=_updated(loop.trials, again), front=front)
         return publish(found, bench, ended, folder)
-
-
-def _of_workers(workers: Workers) -> str:
-    """How the machine is divided."""
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    where = f"on {workers.address}" if workers.address else f"of {workers.threads} threads each"
-    return f"{workers.count} workers {where}; each needs about {megabytes:,.0f} MB, as this process did so far"
 
 
 def _updated(trials: Sequence[Trial], again: Sequence[Trial]) -> list[Trial]:

@@ -30,7 +30,6 @@ class Order:
     number: int
     chosen: Mapping[str, int | float]
     before: Sequence[Mapping[str, Any]]
-    threads: int
 
 
 def made(order: Order) -> dict[str, Any]:
@@ -39,11 +38,8 @@ def made(order: Order) -> dict[str, Any]:
     Raises:
         SurroundingsError: if the search's folder is not seen from here.
     """
-    import torch
-
     if not (order.folder / ".lock").is_file():
         raise SurroundingsError(f"{order.folder}: is not seen by a worker: every machine must have it by this path")
-    torch.set_num_threads(order.threads)
     found = load(order.recipe, order.data)
     cache = Cache(order.folder, own=f"worker-{os.getpid()}")
     clock = Clock(timing=found.first.latency, cache=cache, seed=found.first.seed, places=())

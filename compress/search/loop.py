@@ -9,7 +9,7 @@ from typing import Any
 
 from compress import progress
 from compress.cache import key_of
-from compress.cluster import Each, Workers
+from compress.cluster import Processes
 from compress.search.ahead import Order, made
 from compress.search.bench import Bench
 from compress.search.loading import Searchable
@@ -39,8 +39,7 @@ class Loop:
     found: Searchable
     bench: Bench
     reference: Trial
-    workers: Workers
-    each: Each
+    processes: Processes
     log: Log
     trials: list[Trial] = field(default_factory=list)
 
@@ -66,7 +65,7 @@ class Loop:
     @property
     def spent(self) -> float:
         """Seconds that the trials took, those of trials that were made at once counted once."""
-        return sum(trial.seconds for trial in self.trials) / self.workers.count
+        return sum(trial.seconds for trial in self.trials) / self.processes.count
 
     def _proposing(self) -> Proposing:
         space, effort = self.found.space, self.found.settings.effort
@@ -84,7 +83,7 @@ class Loop:
     def _turns(self, proposing: Proposing, key: str) -> list[Turn]:
         """The next recipes, as many as are tried at once."""
         turns: list[Turn] = []
-        most = min(self.workers.count, self.found.settings.effort.trials - len(self.trials))
+        most = min(self.processes.count, self.found.settings.effort.trials - len(self.trials))
         while len(turns) < most and (proposal := proposing.next()):
             key = key_of(key, proposal.choice.text)
             turns.append(Turn(number=len(self.trials) + len(turns) + 1, key=key, proposal=proposal))
@@ -93,7 +92,7 @@ class Loop:
     def _ahead(self, turns: Sequence[Turn]) -> dict[int, Trial]:
         """What other processes made of those that are not kept, all but their times, by the trial's number."""
         wanted = [turn for turn in turns if not self.bench.cache.holds(_name(turn.number), turn.key)]
-        if self.workers.are_one or not wanted:
+        if self.processes.are_one or not wanted:
             return {}
         orders = [
             Order(
@@ -103,12 +102,11 @@ class Loop:
                 number=turn.number,
                 chosen=dict(turn.proposal.choice.chosen),
                 before=[trial.as_dict() for trial in self.trials],
-                threads=self.workers.threads,
             )
             for turn in wanted
         ]
         with progress.at_work(f"trials {wanted[0].number} to {wanted[-1].number}"):
-            records = self.each(made, orders)
+            records = list(self.processes.each(made, orders))
         return {turn.number: Trial.from_dict(each) for turn, each in zip(wanted, records, strict=True) if each}
 
     def _tried(self, turn: Turn, ahead: Trial | None) -> Trial:

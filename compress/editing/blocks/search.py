@@ -151,6 +151,7 @@ class Search:
 
     def _errors(self, blocks: Sequence[Candidate]) -> dict[Candidate, float]:
         # Only here: importing what trains takes time and memory.
+        from compress.editing.blocks.apart import errors_of
         from compress.editing.blocks.kept import Kept, key_of_lessons
         from compress.editing.blocks.learning import Lessons
 
@@ -170,18 +171,23 @@ class Search:
                 task.note(f"blocks: {len(errors)} of {len(blocks)} blocks were trained before")
             able = [each for each in untrained if each.learns]
             with steps("training blocks", len(able) * self.steps) as step:
-                for some in _together(untrained):
-                    for each, error in zip(some, lessons.learned(some, step), strict=True):
+                groups = list(_together(untrained, task.workers.count))
+                for some, found in zip(groups, errors_of(groups, lessons, task.workers, step), strict=True):
+                    for each, error in zip(some, found, strict=True):
                         kept.save(each, error)
                         errors[each] = error
         return errors
 
 
-def _together(blocks: Sequence[Candidate]) -> Iterator[list[Candidate]]:
-    """Blocks in a row that are trained side by side: as many as a run that is stopped may lose, and memory holds."""
-    group: list[Candidate] = []
+def _together(blocks: Sequence[Candidate], at_once: int) -> Iterator[list[Candidate]]:
+    """Blocks in a row that are trained side by side: as many as a run that is stopped may lose, and memory holds.
+
+    Args:
+        at_once: groups that are trained at the same time, which have one of these each.
+    """
+    most, group = min(TOGETHER, math.ceil(len(blocks) / at_once)), list[Candidate]()
     for each in blocks:
-        if len(group) == TOGETHER or sum(one.params for one in (*group, each)) > MOST_PARAMS:
+        if len(group) == most or sum(one.params for one in (*group, each)) > MOST_PARAMS:
             if group:
                 yield group
             group = []
