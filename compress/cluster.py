@@ -156,8 +156,8 @@ def _begun(workers: Workers) -> Any:
     try:
         with _said_aside():
             ray.init(
-                address=workers.address,
-                # Of this machine alone they can be said.
+                # Unless it is told, Ray takes any cluster that this machine has, or had.
+                address=workers.address or "local",
                 num_cpus=None if workers.address else max(workers.count, usable_cpus()),
                 include_dashboard=None if workers.address else False,
                 log_to_driver=False,

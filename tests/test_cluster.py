@@ -56,6 +56,23 @@ def test_an_address_where_nothing_answers_is_told_at_once(address: str, port: in
         pass
 
 
+@pytest.mark.parametrize("address", [None, "auto"])
+def test_workers_of_this_machine_are_of_no_cluster_that_it_has(
+    address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def init(**given: Any) -> None:
+        asked.update(given)
+        raise ConnectionError("asked enough")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    with pytest.raises(SurroundingsError, match="asked enough"), opened(Workers(count=2, address=address), quiet):
+        pass
+    assert asked["address"] == (address or "local") and (asked["num_cpus"] is None) == (address is not None)
+
+
 def test_a_cluster_that_asks_for_a_token_is_told() -> None:
     try:
         try:
