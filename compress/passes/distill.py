@@ -174,9 +174,8 @@ class Distill:
         steps = self.steps or (self.epochs or 30) * math.ceil(len(task.data.cases["train"]) / task.data.batch)
         if self.rate is not None:
             return {"steps": steps, "rate": self.rate}
-        from lightning_fabric import Fabric
-
         from compress.train.batches import batches, view_cache
+        from compress.train.fabric import fabric_for
         from compress.train.plan import Plan
         from compress.train.precision import precision
         from compress.train.range_test import range_test
@@ -184,7 +183,7 @@ class Distill:
         count = min(48, max(16, steps // 10))
         plan = Plan(steps=count, rate=1e-3, augment=training_augmentation(self.augment, task.data), views=self.views)
         stream = batches(task.data, plan, 0, task.seed, view_cache(views, plan, task.data))
-        fabric = Fabric(accelerator="auto", devices=1, precision=precision(student, task.data))
+        fabric = fabric_for(precision(student, task.data))
         found = range_test(student, objective, stream, count, fabric)
         task.note(f"learning rate {found.rate:g}, {steps} steps ({found.seconds:.2f} s each in the range test)")
         return {"steps": steps, "rate": found.rate}

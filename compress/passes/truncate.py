@@ -113,13 +113,12 @@ def _check_head(nested: UNetPPModule, level: int) -> None:
 
 
 def _score(nested: UNetPPModule, level: int, task: Task) -> float:
-    from lightning_fabric import Fabric
-
+    from compress.train.fabric import fabric_for
     from compress.train.loop import validation_dice
 
     net = copy.deepcopy(nested)
     net.cut(level)
-    fabric = Fabric(accelerator="auto", devices=1)
+    fabric = fabric_for()
     with warnings.catch_warnings():
         # A mean over no case at all warns, and is told of below.
         warnings.simplefilter("ignore", RuntimeWarning)

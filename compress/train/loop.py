@@ -23,6 +23,7 @@ from compress.errors import PassError
 from compress.measure.segmentation import score_case
 from compress.train import parallel
 from compress.train.batches import ViewCache, ahead_of_gpu, batches, channels_last, view_cache
+from compress.train.fabric import fabric_for
 from compress.train.fast_batch_norm import fast_batch_norms
 from compress.train.objective import Objective, fitted
 from compress.train.plan import Plan
@@ -97,7 +98,7 @@ def _fit(
     how_precise: Precision,
     log: Log,
 ) -> Outcome:
-    fabric = Fabric(accelerator="auto", devices=parallel.device(), precision=how_precise)
+    fabric = fabric_for(how_precise, parallel.device())
     checkpoint = folder / "training.pt"
     torch.manual_seed(seed)
     state = State.fresh(_to_channels_last(net), objective, plan)

@@ -30,6 +30,7 @@ from compress.editing.blocks.seen import Error, Seen, seen_at, watch
 from compress.editing.blocks.stretches import Stretch
 from compress.train.augment import Augment
 from compress.train.batches import batches, view_cache
+from compress.train.fabric import fabric_for
 from compress.train.plan import Plan
 from compress.train.precision import precision
 from compress.train.training import training_augmentation, training_data
@@ -105,7 +106,7 @@ class Lessons:
 
     @cached_property
     def _fabric(self) -> Fabric:
-        return Fabric(accelerator="auto", devices=1, precision=precision(self.net, self.task.data))
+        return fabric_for(precision(self.net, self.task.data))
 
     def _train(self, found: Sequence[Candidate], begun: Mapping[Candidate, float], step: Callable[[], None]) -> None:
         """Train blocks side by side; one that is no better after half of the steps than it began is trained no more."""

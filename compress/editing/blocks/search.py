@@ -143,11 +143,10 @@ class Search:
 
     @cached_property
     def _fabric(self) -> Fabric:
-        from lightning_fabric import Fabric
-
+        from compress.train.fabric import fabric_for
         from compress.train.precision import precision
 
-        return Fabric(accelerator="auto", devices=1, precision=precision(self.net, self.task.data))
+        return fabric_for(precision(self.net, self.task.data))
 
     def _errors(self, blocks: Sequence[Candidate]) -> dict[Candidate, float]:
         # Only here: importing what trains takes time and memory.
