@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,11 @@ def proposals(strategy: str, seed: int, most: int) -> list[Choice]:
     return found
 
 
-STRATEGIES = words("compress.search.strategies")
+NNI = pytest.mark.skipif(find_spec("nni") is None, reason="NNI is not installed: pip install '.[nni]'")
+STRATEGIES = [
+    pytest.param(word, marks=[NNI] if word.startswith("nni_") else []) for word in words("compress.search.strategies")
+]
+ENDLESS = [word for word in STRATEGIES if word.values != ("grid",)]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -191,17 +196,22 @@ def test_the_same_answers_lead_to_the_same_proposals(strategy: str) -> None:
     assert [each.chosen for each in longer[:12]] == [each.chosen for each in first], "more trials begin with the same"
 
 
-def test_numbers_lie_where_the_recipe_says() -> None:
-    numbers = "{x: {between: [1.0e-4, 1.0e-2], log: true}, y: {between: [2, 8], step: 3}, z: {between: [1, 9]}}"
+@pytest.mark.parametrize("strategy", ENDLESS)
+def test_numbers_lie_where_the_recipe_says(strategy: str) -> None:
+    numbers = (
+        "{v: {between: [0.5, 2]}, w: {between: [1, 500], log: true}, x: {between: [1.0e-4, 1.0e-2], log: true}, "
+        "y: {between: [2, 8], step: 3}, z: {between: [1, 9]}}"
+    )
     where, _ = space_of(yaml.safe_load(f"passes: [{{a: {numbers}}}]"))
-    for strategy in ("random", "tpe", "nsga2"):
-        made = named("compress.search.strategies", strategy)(Start(space=where, directions=["minimize"], seed=1))
-        for _ in range(12):
-            proposal = made.propose()
-            x, y, z = proposal.choice.values.values()
-            assert 1e-4 <= x <= 1e-2 and y in (2, 5, 8) and z in range(1, 10)
-            assert [type(each) for each in (x, y, z)] == [float, int, int]
-            made.learn(proposal, [x])
+    made, small = named("compress.search.strategies", strategy)(Start(space=where, directions=["minimize"], seed=1)), 0
+    for _ in range(24):
+        proposal = made.propose()
+        v, w, x, y, z = proposal.choice.values.values()
+        assert 0.5 <= v <= 2 and w in range(1, 501) and 1e-4 <= x <= 1e-2 and y in (2, 5, 8) and z in range(1, 10)
+        assert [type(each) for each in (v, w, x, y, z)] == [float, int, float, int, int]
+        small += w < 100
+        made.learn(proposal, [x])
+    assert small >= 8, "its logarithm is drawn evenly"
 
 
 @pytest.mark.parametrize("word", ["tpe", "nsga2"])
@@ -482,6 +492,14 @@ def test_what_cannot_be_measured_here_is_told_before_any_trial(cheap: dict[str, 
     cheap["devices"] = ["cpu", "rtx_40"]
     cheap["search"]["objectives"] = ["score", {"latency_ms": {"device": "rtx_40", "backend": "tensorrt"}}]
     assert "nothing can be measured there" in refusal(NotHere, cheap, tmp_path)
+
+
+def test_an_extra_that_is_missing_is_told_before_anything_is_measured(cheap: dict[str, Any], tmp_path: Path) -> None:
+    cheap["search"]["strategy"] = "nni_evolution"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(sys.modules, "nni", None)
+        patched.setattr(Bench, "reference", None)
+        assert "pip install 'segpress[nni]'" in refusal(MissingExtra, cheap, tmp_path)
 
 
 def test_a_class_that_is_not_there_is_told_before_any_trial(cheap: dict[str, Any], tmp_path: Path) -> None:

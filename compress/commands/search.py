@@ -22,7 +22,7 @@ from compress.search.bench import Bench
 from compress.search.ending import places_timed, timed_again
 from compress.search.front import front_of
 from compress.search.loading import Searchable
-from compress.search.loop import Loop
+from compress.search.loop import Loop, proposing_of
 from compress.search.measuring import Clock
 from compress.search.points import write_points
 from compress.search.record import Ended, line_of, record_of
@@ -43,8 +43,9 @@ def search(
 
     Raises:
         NotHere: if what an objective asks for cannot be measured on this host.
+        MissingExtra: if the strategy is a library's that is not installed.
     """
-    recipe = found.first
+    recipe, proposing = found.first, proposing_of(found)
     with claimed(folder, fresh=fresh), written(folder) as quiet, reached(deployments(recipe.devices, None), quiet):
         cache = Cache(folder)
 
@@ -60,7 +61,15 @@ def search(
         if not workers.are_one:
             log(_of_workers(workers))
         with opened(workers, log) as each:
-            loop = Loop(found=found, bench=bench, reference=reference, workers=workers, each=each, log=log)
+            loop = Loop(
+                found=found,
+                bench=bench,
+                reference=reference,
+                workers=workers,
+                each=each,
+                proposing=proposing,
+                log=log,
+            )
             why = loop.run()
 
         def recipe_of(trial: Trial) -> Recipe:
