@@ -81,12 +81,13 @@ def test_what_nni_is_told_is_learnt_from(word: str) -> None:
 
 
 @installed
+@pytest.mark.parametrize("count", [4, 24])
 @pytest.mark.parametrize("word", WORDS)
-def test_trials_that_are_made_at_once_are_told_in_any_order(word: str) -> None:
+def test_trials_that_are_made_at_once_are_told_in_any_order(word: str, count: int) -> None:
     def proposed() -> Iterator[Any]:
         strategy, shuffled = made(word), random.Random(0)
         for _ in range(6):
-            pending = [strategy.propose() for _ in range(4)]
+            pending = [strategy.propose() for _ in range(count)]
             shuffled.shuffle(pending)
             for proposal in pending:
                 assert proposal is not None

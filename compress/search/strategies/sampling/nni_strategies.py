@@ -16,6 +16,8 @@ from queue import SimpleQueue
 from threading import Thread, current_thread
 from typing import Any
 
+import numpy as np
+
 from compress.errors import MissingExtra
 from compress.search.objectives.judging.objective import Direction
 from compress.search.space.domain import Between, Domain
@@ -91,7 +93,9 @@ class Driven:
     def __init__(self, start: Start, word: str) -> None:
         nni = imported()
         self.space, self._directions = start.space, start.directions
-        self._engine = _Engine(nni)
+        self._engine, self._by_chance = _Engine(nni), _ByChance(nni, start)
+        # From a population of none evolution chooses no parent.
+        self._blind, self._proposed, self._told = POPULATION if word == "evolution" else math.inf, 0, 0
         models = nni.nas.space.RawFormatModelSpace(_labelled(nni, start.space), self._engine.evaluator)
         thread = Thread(target=_drive, args=(_strategy(nni, word, start), models, self._engine), daemon=True)
         # It ends with the strategy, or with Python.
@@ -99,18 +103,20 @@ class Driven:
         thread.start()
 
     def propose(self) -> Proposal:
-        if not self._engine.is_over:
+        self._proposed += 1
+        if not self._engine.is_over and (self._told or self._proposed <= self._blind):
             self._engine.asked.put(_Engine.another)
             model = self._engine.submitted.get()
             if model is not None:
                 return Proposal(choice=self.space.choice(_choosing(model.sample)), token=model)
         if self._engine.failure is not None:
             raise self._engine.failure
-        return _any_of(self.space)
+        return self._by_chance.proposal()
 
     def learn(self, proposal: Proposal, values: Sequence[float]) -> None:
         # What it did not propose NNI does not take.
         if proposal.token is not None:
+            self._told += 1
             self._engine.asked.put((proposal.token, reward(values, self._directions)))
 
 
@@ -119,7 +125,7 @@ class Tuned:
 
     def __init__(self, start: Start) -> None:
         nni = imported()
-        self.space, self._directions = start.space, start.directions
+        self.space, self._directions, self._by_chance = start.space, start.directions, _ByChance(nni, start)
         strategy = nni.nas.strategy.TPE(optimize_mode="maximize", seed=start.seed, tpe_args=OF_TPE)
         self._tuner, self._nothing_left = strategy.tuner, nni.NoMoreTrialError
         self._tuner.update_search_space({each.name: _legacy(each.domain) for each in start.space.decisions.values()})
@@ -130,12 +136,26 @@ class Tuned:
         try:
             sample = self._tuner.generate_parameters(self._count)
         except self._nothing_left:
-            return _any_of(self.space)
+            return self._by_chance.proposal()
         return Proposal(choice=self.space.choice(_choosing(sample)), token=(self._count, sample))
 
     def learn(self, proposal: Proposal, values: Sequence[float]) -> None:
         if proposal.token is not None:
             self._tuner.receive_trial_result(*proposal.token, reward(values, self._directions))
+
+
+class _ByChance:
+    """What is proposed where NNI has no other, or cannot choose yet."""
+
+    def __init__(self, nni: Any, start: Start) -> None:
+        self._space, self._labelled = start.space, _labelled(nni, start.space)
+        self._state = np.random.RandomState(start.seed)
+
+    def proposal(self) -> Proposal:
+        """Of which NNI is not told what it is worth."""
+        sample: dict[str, Any] = {}
+        self._labelled.random(memo=sample, random_state=self._state)
+        return Proposal(choice=self._space.choice(_choosing(sample)))
 
 
 class _Engine:
@@ -250,8 +270,3 @@ def _choosing(sample: Sample) -> Callable[[Decision], int | float]:
         return round(value) if isinstance(domain, Between) and domain.whole else float(value)
 
     return choose
-
-
-def _any_of(space: Space) -> Proposal:
-    """Where NNI has no other: the search draws one itself in its place, if one is left."""
-    return Proposal(choice=space.of({}))
