@@ -29,6 +29,7 @@ from compress.commands.search import search
 from compress.errors import DataError, MissingExtra, NotHere, RecipeError, SurroundingsError
 from compress.passes.prune import Prune
 from compress.recipe import load as load_recipe
+from compress.report.derived.chosen import chosen_in_words, titles
 from compress.search.bench import Bench
 from compress.search.ending import may_be_on_the_front
 from compress.search.front import Goals, front_of
@@ -230,6 +231,14 @@ def test_without_optuna_the_error_says_how_to_install_it(monkeypatch: pytest.Mon
     with pytest.raises(MissingExtra, match=r"pip install 'segpress\[search\]'"):
         named("compress.search.strategies", "tpe")(Start(space=space(), directions=["minimize"], seed=1))
     assert len(proposals("random", 7, 3)) == 3
+
+
+def test_what_is_chosen_of_a_network_is_called_by_its_place_in_it() -> None:
+    names = ["network.nas_unet.width", "network.nas_unet.cell.down[0][0]", "passes[0].prune.ratio"]
+    listed = [{"name": name} for name in names]
+    assert list(titles(listed).values()) == ["width", "cell.down[0][0]", "prune.ratio"]
+    said = chosen_in_words(listed, dict(zip(names, [8, "max_pool", 0.5], strict=True)))
+    assert said == "width 8, cell.down[0][0] max_pool, prune.ratio 0.5"
 
 
 @pytest.fixture(scope="module")
