@@ -1,7 +1,7 @@
 """NNI's strategies, which learn from the trials told to them; of NNI 3.0, its last release (archived in 2024).
 
 Of NNI it is the space of labelled choices, the strategies and the sequential engine that are used: no experiment, so
-that there is no server, no port and no file of it anywhere, and no layer of `nni.nas.nn`.
+that no server is started, no port is opened and no file is written; and no layer of `nni.nas.nn`.
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ class _ByChance:
 
     def __init__(self, nni: Any, start: Start) -> None:
         self._space, self._labelled = start.space, _labelled(nni, start.space)
-        self._state = np.random.RandomState(start.seed)
+        # Not what NNI's own strategies draw from this seed, which was proposed.
+        self._state = np.random.RandomState([start.seed, 1])
 
     def proposal(self) -> Proposal:
         """Of which NNI is not told what it is worth."""
@@ -194,7 +195,7 @@ class _Engine:
             self.submitted.put(model)
 
     def wait_models(self, *models: Any) -> None:
-        """Not at all: what the search is not told to go on with has ended."""
+        """Nothing: a search that has ended tells of no other model."""
 
 
 class _Evaluator:
