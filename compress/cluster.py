@@ -77,7 +77,8 @@ def _begun(workers: Workers) -> Any:
     stop = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
-            address=workers.address,
+            # Without an address Ray goes to the cluster that began on this machine, and takes no number of processes.
+            address=workers.address or "local",
             num_cpus=cpus,
             include_dashboard=False,
             log_to_driver=False,
