@@ -31,6 +31,7 @@ from compress.errors import DataError, MissingExtra, NotHere, RecipeError, Surro
 from compress.passes.prune import Prune
 from compress.recipe import load as load_recipe
 from compress.report.derived.chosen import chosen_in_words, titles
+from compress.report.search_tables import front_table
 from compress.search.bench import Bench
 from compress.search.ending import may_be_on_the_front
 from compress.search.front import Goals, front_of
@@ -240,6 +241,18 @@ def test_what_is_chosen_of_a_network_is_called_by_its_place_in_it() -> None:
     assert list(titles(listed).values()) == ["width", "cell.down[0][0]", "prune.ratio"]
     said = chosen_in_words(listed, dict(zip(names, [8, "max_pool", 0.5], strict=True)))
     assert said == "width 8, cell.down[0][0] max_pool, prune.ratio 0.5"
+
+
+def test_many_decisions_are_told_in_one_column() -> None:
+    names = [f"network.nas_unet.cell.down[{place}][0]" for place in range(9)]
+    objectives = [{"title": "Dice", "objective": "score"}]
+    chosen = {"number": 1, "values": dict.fromkeys(names, "conv")}
+    record: dict[str, Any] = {"trials": [chosen], "front": [{"trial": 1, "objectives": [0.5]}], "cases": {"val": 4}}
+    record |= {"objectives": objectives, "reference": {"objectives": [0.4]}}
+    for count, head in ((9, ["chosen"]), (2, ["cell.down[0][0]", "cell.down[1][0]"])):
+        table = front_table({**record, "space": [{"name": name} for name in names[:count]]})
+        assert list(table.head[3:]) == head and all(len(row) == len(table.head) for row in table.rows)
+    assert "cell.down[8][0] conv" in front_table({**record, "space": [{"name": each} for each in names]}).rows[1][3]
 
 
 @pytest.fixture(scope="module")
