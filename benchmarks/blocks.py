@@ -19,13 +19,14 @@ import yaml
 from rich.console import Console
 from torch import nn
 
+from compress.editing.blocks.candidates import Space
 from compress.editing.layer_replacement import macs
 from compress.recipe import load
 from compress.task import Task
 from export.files import make_folder, write_bytes
 
 HERE = Path(__file__).parent
-SPACE = ["narrow", "depthwise_separable", {"lowrank": {"rank": 0.3}}]
+SPACE: Space = ["narrow", "depthwise_separable", {"lowrank": {"rank": 0.3}}]
 Chain = Sequence[Mapping[str, Mapping[str, Any]]]
 
 

@@ -121,7 +121,7 @@ VENDORS = {
     "nibabel": "compress/data/nifti.py",
     "timm": "compress/networks/foreign/timm_encoder.py",
     "torchvision": "compress/networks/foreign/torchvision_import.py",
-    "nni": None,
+    "nni": "compress/search/strategies/sampling/nni_strategies.py",
     "ray": "compress/cluster.py",
     "optuna": "compress/search/strategies/sampling/samplers.py",
 }

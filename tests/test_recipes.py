@@ -143,8 +143,14 @@ def toy_choices(node: Any) -> Any:
 @pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.stem)
 def test_a_shipped_search_runs_at_toy_size(path: Path, tmp_path: Path) -> None:
     recipe = yaml.safe_load(path.read_text())
+    if recipe["search"]["strategy"].startswith("nni_"):
+        pytest.importorskip("nni", reason="the extra `nni` has what proposes its recipes")
     given = {**recipe, "passes": ["int8"]}
-    recipe |= {"network": toy_network(given, tmp_path), "data": toy_data(given, tmp_path)}
+    if "train" in recipe:
+        recipe["train"]["epochs"] = 1
+    else:
+        recipe["network"] = toy_network(given, tmp_path)
+    recipe["data"] = toy_data(given, tmp_path)
     recipe["passes"] = toy_choices(recipe["passes"])
     recipe["latency"] = {"samples": 10, "seconds": 0.1, "warm_up": 0, "threads": 1}
     # Of an untrained network Dice means nothing.
@@ -230,8 +236,10 @@ def test_a_shipped_recipe_is_good(path: Path) -> None:
 @pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.stem)
 def test_a_shipped_search_is_good(path: Path) -> None:
     first = load_search(path).first
-    assert first.weights is not None
-    load_weights(build_net(first.network), first.weights)
+    assert (first.weights is None) == (first.train is not None), "it has weights, or a search trains it"
+    net = build_net(first.network)
+    if first.weights is not None:
+        load_weights(net, first.weights)
 
 
 @pytest.mark.slow

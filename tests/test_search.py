@@ -11,8 +11,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,8 @@ from compress.commands.search import search
 from compress.errors import DataError, MissingExtra, NotHere, RecipeError, SurroundingsError
 from compress.passes.prune import Prune
 from compress.recipe import load as load_recipe
+from compress.report.derived.chosen import chosen_in_words, titles
+from compress.report.search_tables import front_table
 from compress.search.bench import Bench
 from compress.search.ending import may_be_on_the_front
 from compress.search.front import Goals, front_of
@@ -175,7 +179,11 @@ def proposals(strategy: str, seed: int, most: int) -> list[Choice]:
     return found
 
 
-STRATEGIES = words("compress.search.strategies")
+NNI = pytest.mark.skipif(find_spec("nni") is None, reason="NNI is not installed: pip install '.[nni]'")
+STRATEGIES = [
+    pytest.param(word, marks=[NNI] if word.startswith("nni_") else []) for word in words("compress.search.strategies")
+]
+ENDLESS = [word for word in STRATEGIES if word.values != ("grid",)]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -191,17 +199,22 @@ def test_the_same_answers_lead_to_the_same_proposals(strategy: str) -> None:
     assert [each.chosen for each in longer[:12]] == [each.chosen for each in first], "more trials begin with the same"
 
 
-def test_numbers_lie_where_the_recipe_says() -> None:
-    numbers = "{x: {between: [1.0e-4, 1.0e-2], log: true}, y: {between: [2, 8], step: 3}, z: {between: [1, 9]}}"
+@pytest.mark.parametrize("strategy", ENDLESS)
+def test_numbers_lie_where_the_recipe_says(strategy: str) -> None:
+    numbers = (
+        "{v: {between: [0.5, 2]}, w: {between: [1, 500], log: true}, x: {between: [1.0e-4, 1.0e-2], log: true}, "
+        "y: {between: [2, 8], step: 3}, z: {between: [1, 9]}}"
+    )
     where, _ = space_of(yaml.safe_load(f"passes: [{{a: {numbers}}}]"))
-    for strategy in ("random", "tpe", "nsga2"):
-        made = named("compress.search.strategies", strategy)(Start(space=where, directions=["minimize"], seed=1))
-        for _ in range(12):
-            proposal = made.propose()
-            x, y, z = proposal.choice.values.values()
-            assert 1e-4 <= x <= 1e-2 and y in (2, 5, 8) and z in range(1, 10)
-            assert [type(each) for each in (x, y, z)] == [float, int, int]
-            made.learn(proposal, [x])
+    made, small = named("compress.search.strategies", strategy)(Start(space=where, directions=["minimize"], seed=1)), 0
+    for _ in range(24):
+        proposal = made.propose()
+        v, w, x, y, z = proposal.choice.values.values()
+        assert 0.5 <= v <= 2 and w in range(1, 501) and 1e-4 <= x <= 1e-2 and y in (2, 5, 8) and z in range(1, 10)
+        assert [type(each) for each in (v, w, x, y, z)] == [float, int, float, int, int]
+        small += w < 100
+        made.learn(proposal, [x])
+    assert small >= 8, "its logarithm is drawn evenly"
 
 
 @pytest.mark.parametrize("word", ["tpe", "nsga2"])
@@ -220,6 +233,26 @@ def test_without_optuna_the_error_says_how_to_install_it(monkeypatch: pytest.Mon
     with pytest.raises(MissingExtra, match=r"pip install 'segpress\[search\]'"):
         named("compress.search.strategies", "tpe")(Start(space=space(), directions=["minimize"], seed=1))
     assert len(proposals("random", 7, 3)) == 3
+
+
+def test_what_is_chosen_of_a_network_is_called_by_its_place_in_it() -> None:
+    names = ["network.nas_unet.width", "network.nas_unet.cell.down[0][0]", "passes[0].prune.ratio"]
+    listed = [{"name": name} for name in names]
+    assert list(titles(listed).values()) == ["width", "cell.down[0][0]", "prune.ratio"]
+    said = chosen_in_words(listed, dict(zip(names, [8, "max_pool", 0.5], strict=True)))
+    assert said == "width 8, cell.down[0][0] max_pool, prune.ratio 0.5"
+
+
+def test_many_decisions_are_told_in_one_column() -> None:
+    names = [f"network.nas_unet.cell.down[{place}][0]" for place in range(9)]
+    objectives = [{"title": "Dice", "objective": "score"}]
+    chosen = {"number": 1, "values": dict.fromkeys(names, "conv")}
+    record: dict[str, Any] = {"trials": [chosen], "front": [{"trial": 1, "objectives": [0.5]}], "cases": {"val": 4}}
+    record |= {"objectives": objectives, "reference": {"objectives": [0.4]}}
+    for count, head in ((9, ["chosen"]), (2, ["cell.down[0][0]", "cell.down[1][0]"])):
+        table = front_table({**record, "space": [{"name": name} for name in names[:count]]})
+        assert list(table.head[3:]) == head and all(len(row) == len(table.head) for row in table.rows)
+    assert "cell.down[8][0] conv" in front_table({**record, "space": [{"name": each} for each in names]}).rows[1][3]
 
 
 @pytest.fixture(scope="module")
@@ -421,6 +454,18 @@ def test_without_ray_the_error_says_how_to_install_it(monkeypatch: pytest.Monkey
         assert processes.each(abs, [-1, 2]) == [1, 2]
 
 
+@pytest.mark.parametrize(("address", "asked"), [(None, "local"), ("ray://head:10001", "ray://head:10001")])
+def test_workers_of_this_machine_are_no_other_clusters(
+    address: str | None, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[dict[str, Any]] = []
+    ray = SimpleNamespace(init=lambda **given: begun.append(given), shutdown=lambda: None)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with opened(Workers(count=2, address=address), quiet):
+        pass
+    assert [each["address"] for each in begun] == [asked]
+
+
 def test_two_searches_in_one_folder_are_refused(cheap: dict[str, Any], tmp_path: Path) -> None:
     with claimed(tmp_path / "out", fresh=False), pytest.raises(SurroundingsError, match="another run is writing there"):
         search(load(write_recipe(tmp_path, cheap)), tmp_path / "out", say=quiet)
@@ -482,6 +527,14 @@ def test_what_cannot_be_measured_here_is_told_before_any_trial(cheap: dict[str, 
     cheap["devices"] = ["cpu", "rtx_40"]
     cheap["search"]["objectives"] = ["score", {"latency_ms": {"device": "rtx_40", "backend": "tensorrt"}}]
     assert "nothing can be measured there" in refusal(NotHere, cheap, tmp_path)
+
+
+def test_an_extra_that_is_missing_is_told_before_anything_is_measured(cheap: dict[str, Any], tmp_path: Path) -> None:
+    cheap["search"]["strategy"] = "nni_evolution"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(sys.modules, "nni", None)
+        patched.setattr(Bench, "reference", None)
+        assert "pip install 'segpress[nni]'" in refusal(MissingExtra, cheap, tmp_path)
 
 
 def test_a_class_that_is_not_there_is_told_before_any_trial(cheap: dict[str, Any], tmp_path: Path) -> None:

@@ -223,7 +223,9 @@ def test_the_schema_refuses_what_a_search_refuses(
 
 def test_what_the_page_shows_is_good(tmp_path: Path) -> None:
     page = (Path(__file__).parent.parent / "docs" / "search.md").read_text()
-    opened, section = (yaml.safe_load(each) for each in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    opened, scratch, section = (yaml.safe_load(each) for each in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
     network = {"unet": {"classes": 2, "in_channels": 1}}
     found = load(write_recipe(tmp_path, {"network": network, "devices": ["cpu", "orin_nano"], **opened, **section}))
     assert found.goals.places == [HERE, Place(backend="tensorrt", device="orin_nano")]
+    whole = {"data": {"synthetic": {}}, "passes": [], "devices": ["cpu", "orin_nano"], **scratch, **section}
+    assert load(write_recipe(tmp_path, whole)).first.train is not None

@@ -21,7 +21,7 @@ from compress.search.bench import Bench
 from compress.search.ending import places_timed, timed_again
 from compress.search.front import front_of
 from compress.search.loading import Searchable
-from compress.search.loop import Loop
+from compress.search.loop import Loop, proposing_of
 from compress.search.measuring import Clock
 from compress.search.points import write_points
 from compress.search.record import Ended, line_of, record_of
@@ -41,8 +41,9 @@ def search(
 
     Raises:
         NotHere: if what an objective asks for cannot be measured on this host.
+        MissingExtra: if the strategy is a library's that is not installed.
     """
-    recipe = found.first
+    recipe, proposing = found.first, proposing_of(found)
     with claimed(folder, fresh=fresh), written(folder) as quiet, reached(deployments(recipe.devices, None), quiet):
         cache = Cache(folder)
 
@@ -56,7 +57,9 @@ def search(
         reference = bench.reference(recipe)
         log(line_of(reference, found))
         with opened(workers, log) as processes:
-            loop = Loop(found=found, bench=bench, reference=reference, processes=processes, log=log)
+            loop = Loop(
+                found=found, bench=bench, reference=reference, processes=processes, proposing=proposing, log=log
+            )
             why = loop.run()
 
         def recipe_of(trial: Trial) -> Recipe:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from compress.report.derived import numbers
-from compress.report.derived.chosen import in_words, titles, value_in_words
+from compress.report.derived.chosen import chosen_in_words, in_words, titles, value_in_words
 from compress.report.derived.numbers import NOTHING
 from compress.report.derived.recorded import Json
 from compress.report.tables import Table
+
+COLUMNS = 7
+"""Decisions that have a column each; where there are more, what was chosen is told in one."""
 
 
 def front_table(record: Json) -> Table:
     """A row for each point of the front, the best of the first objective first; above them the uncompressed network."""
     trials = {trial["number"]: trial for trial in record["trials"]}
-    names, among = decisions(record), _among(record)
-    numbered = [each["title"] for each in record["objectives"]]
-    head = ("point", "trial", *numbered, *names.values())
+    names, numbered = decisions(record), [each["title"] for each in record["objectives"]]
+    head = ("point", "trial", *numbered, *names)
     first = ("uncompressed", NOTHING, *_values(record, record["reference"]), *[NOTHING] * len(names))
     rows = [
-        (f"{index:02d}", str(point["trial"]), *_values(record, point), *_chosen(among, trials[point["trial"]]))
+        (f"{index:02d}", str(point["trial"]), *_values(record, point), *_chosen(record, trials[point["trial"]]))
         for index, point in enumerate(record["front"], start=1)
     ]
     note = (
@@ -36,11 +37,11 @@ def trial_table(record: Json) -> Table:
     """A row for each trial, in their order."""
     names, on_front = decisions(record), {point["trial"] for point in record["front"]}
     numbered = [each["title"] for each in record["objectives"]]
-    head = ("trial", *names.values(), "outcome", *numbered, "in torch", "took", "shared", "why")
+    head = ("trial", *names, "outcome", *numbered, "in torch", "took", "shared", "why")
     rows = [
         (
             str(trial["number"]),
-            *_chosen(_among(record), trial),
+            *_chosen(record, trial),
             "on the front" if trial["number"] in on_front else trial["state"],
             *_values(record, trial),
             ", ".join(map(numbers.fixed, trial["torch_scores"])) or NOTHING,
@@ -64,9 +65,9 @@ def space_table(record: Json) -> Table:
     )
 
 
-def decisions(record: Json) -> dict[str, str]:
-    """The name of each decision, with the one that tables have."""
-    return titles(record["space"])
+def decisions(record: Json) -> list[str]:
+    """The columns of what was chosen."""
+    return ["chosen"] if len(record["space"]) > COLUMNS else list(titles(record["space"]).values())
 
 
 def _values(record: Json, one: Json) -> list[str]:
@@ -74,13 +75,11 @@ def _values(record: Json, one: Json) -> list[str]:
     return [value_in_words(each["objective"], value) for each, value in zip(record["objectives"], given, strict=True)]
 
 
-def _among(record: Json) -> dict[str, Sequence[Any]]:
-    """What each decision, by its name, was chosen from; of numbers nothing."""
-    return {each["name"]: each.get("choices", ()) for each in record["space"]}
-
-
-def _chosen(among: Mapping[str, Sequence[Any]], trial: Json) -> list[str]:
-    values = trial["values"]
+def _chosen(record: Json, trial: Json) -> list[str]:
+    values, space = trial["values"], record["space"]
+    if len(space) > COLUMNS:
+        return [chosen_in_words(space, values)]
+    among = {each["name"]: each.get("choices", ()) for each in space}
     return [in_words(values[name], others) if name in values else NOTHING for name, others in among.items()]
 
 

@@ -40,24 +40,25 @@ class Loop:
     bench: Bench
     reference: Trial
     processes: Processes
+    proposing: Proposing
     log: Log
     trials: list[Trial] = field(default_factory=list)
 
     def run(self) -> str:
         """Try recipes until there is a reason to end, which is returned."""
-        effort, proposing, key = self.found.settings.effort, self._proposing(), self._first_key()
+        effort, key = self.found.settings.effort, self._first_key()
         with progress.steps("trials", effort.trials) as step:
             while len(self.trials) < effort.trials:
                 if effort.minutes is not None and self.spent >= 60 * effort.minutes:
                     return f"{effort.minutes:g} minutes of trials are over"
-                turns = self._turns(proposing, key)
+                turns = self._turns(key)
                 if not turns:
                     return "no recipe was left that had not been tried"
                 key, ahead = turns[-1].key, self._ahead(turns)
                 for turn in turns:
                     trial = self._tried(turn, ahead.get(turn.number))
                     self.trials.append(trial)
-                    proposing.learn(turn.proposal, told_to(self.found.goals, trial, self.reference))
+                    self.proposing.learn(turn.proposal, told_to(self.found.goals, trial, self.reference))
                     self.log(f"{line_of(trial, self.found)}{self._left()}")
                     step()
         return f"{effort.trials} trials are done"
@@ -67,24 +68,17 @@ class Loop:
         """Seconds that the trials took, those of trials that were made at once counted once."""
         return sum(trial.seconds for trial in self.trials) / self.processes.count
 
-    def _proposing(self) -> Proposing:
-        space, effort = self.found.space, self.found.settings.effort
-        directions = [each.direction for _, each in self.found.goals.objectives]
-        start = Start(space=space, directions=directions, seed=effort.seed)
-        strategy = named("compress.search.strategies", effort.strategy)(start)
-        return Proposing(strategy=strategy, space=space, seed=effort.seed)
-
     def _first_key(self) -> str:
         """What every trial depends on besides its recipe and the trials before it."""
         found = self.found
         first = self.bench.task(found.first)[1]
         return key_of(first, found.settings.objectives, found.settings.effort.margin, found.first.latency)
 
-    def _turns(self, proposing: Proposing, key: str) -> list[Turn]:
+    def _turns(self, key: str) -> list[Turn]:
         """The next recipes, as many as are tried at once."""
         turns: list[Turn] = []
         most = min(self.processes.count, self.found.settings.effort.trials - len(self.trials))
-        while len(turns) < most and (proposal := proposing.next()):
+        while len(turns) < most and (proposal := self.proposing.next()):
             key = key_of(key, proposal.choice.text)
             turns.append(Turn(number=len(self.trials) + len(turns) + 1, key=key, proposal=proposal))
         return turns
@@ -130,6 +124,19 @@ class Loop:
         if effort.minutes is not None:
             left = min(left, max(0.0, 60 * effort.minutes - self.spent))
         return f"; about {progress.lasted(left)} left" if left else ""
+
+
+def proposing_of(found: Searchable) -> Proposing:
+    """What proposes recipes, of the strategy that the recipe names.
+
+    Raises:
+        MissingExtra: if the strategy is a library's that is not installed.
+    """
+    space, effort = found.space, found.settings.effort
+    directions = [each.direction for _, each in found.goals.objectives]
+    start = Start(space=space, directions=directions, seed=effort.seed)
+    strategy = named("compress.search.strategies", effort.strategy)(start)
+    return Proposing(strategy=strategy, space=space, seed=effort.seed)
 
 
 def _name(number: int) -> str:

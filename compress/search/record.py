@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +141,5 @@ def _rule(margin: float | None) -> str:
 
 
 def _versions(strategy: str) -> dict[str, str]:
-    if strategy not in ("tpe", "nsga2"):
-        return versions()
-    from compress.search.strategies.sampling.samplers import imported
-
-    return {**versions(), "optuna": imported().__version__}
+    vendor = "optuna" if strategy in ("tpe", "nsga2") else "nni" if strategy.startswith("nni_") else None
+    return versions() if vendor is None else {**versions(), vendor: version(vendor)}

@@ -21,7 +21,8 @@ class Effort:
     trials: Annotated[int, Field(ge=1)] = 30
     """How many recipes are tried, those refused or stopped early included."""
     strategy: str = "tpe"
-    """What proposes the next recipe: tpe or nsga2 (from Optuna), random, or grid, which tries one after the other."""
+    """What proposes the next recipe: tpe or nsga2 (from Optuna), nni_evolution, nni_tpe or nni_random (from NNI),
+    random, or grid, which tries one after the other."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 7
     """Of the strategy; the recipe's own seed is that of training."""
     minutes: Annotated[float, Field(gt=0)] | None = None

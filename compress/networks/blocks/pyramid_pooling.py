@@ -23,7 +23,10 @@ class PyramidPooling(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         size = x_BCHW.shape[2:]
-        means = [branch(_pooled(x_BCHW, parts)) for branch, parts in zip(self.branches, self.bins, strict=True)]
+        means = [
+            branch(mean_of_parts(x_BCHW, (parts, parts)))
+            for branch, parts in zip(self.branches, self.bins, strict=True)
+        ]
         enlarged = (F.interpolate(mean, size, mode="bilinear", align_corners=True) for mean in means)
         return torch.cat([x_BCHW, *enlarged], dim=1)
 
@@ -32,10 +35,11 @@ def _branch(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True))
 
 
-def _pooled(x_BCHW: Tensor, parts: int) -> Tensor:
+def mean_of_parts(x_BCHW: Tensor, parts: tuple[int, int]) -> Tensor:
+    """The means over a grid of so many parts along height and width."""
     height, width = x_BCHW.shape[2:]
-    if parts == 1:
+    if parts == (1, 1):
         return x_BCHW.mean((2, 3), keepdim=True)
-    if height % parts == 0 and width % parts == 0:
-        return F.avg_pool2d(x_BCHW, (height // parts, width // parts))
+    if height % parts[0] == 0 and width % parts[1] == 0:
+        return F.avg_pool2d(x_BCHW, (height // parts[0], width // parts[1]))
     return F.adaptive_avg_pool2d(x_BCHW, parts)

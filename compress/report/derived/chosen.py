@@ -11,6 +11,8 @@ from compress.report.derived import numbers
 
 NONE = "none"
 """In a list, no entry."""
+NETWORK = "network."
+"""How decisions begin whose lists are no steps."""
 
 
 def in_words(value: Any, among: Sequence[Any] = ()) -> str:
@@ -42,8 +44,10 @@ def titles(space: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _short(decision: Mapping[str, Any]) -> str:
-    """Without the place in a list that it is at; of steps their words."""
+    """Without the place in a list that it is at, or the network that it is of; of steps their words."""
     name: str = decision["name"]
+    if name.startswith(NETWORK):
+        return name.removeprefix(NETWORK).partition(".")[2] or name
     words = [word_of(each) for each in decision.get("choices", ()) if each != NONE]
     if name.endswith("]") and 0 < len(words) <= 3 and None not in words:
         return " / ".join(dict.fromkeys(map(str, words)))
@@ -56,7 +60,7 @@ def chosen_in_words(space: Sequence[Mapping[str, Any]], values: Mapping[str, Any
     said = []
     for name, value in values.items():
         words = in_words(value, among[name])
-        if name.endswith("]"):
+        if name.endswith("]") and not name.startswith(NETWORK):
             said += [] if value == NONE else [words]
         else:
             said.append(f"{called[name]} {words}")

@@ -1,1 +1,1 @@
-"""What strategies have in common: their contract, and the samplers of Optuna."""
+"""What strategies have in common: their contract, the samplers of Optuna and the strategies of NNI."""
