@@ -14,7 +14,6 @@ from copy import deepcopy
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -452,18 +451,6 @@ def test_without_ray_the_error_says_how_to_install_it(monkeypatch: pytest.Monkey
         pass
     with opened(Workers(), quiet) as processes:
         assert processes.each(abs, [-1, 2]) == [1, 2]
-
-
-@pytest.mark.parametrize(("address", "asked"), [(None, "local"), ("ray://head:10001", "ray://head:10001")])
-def test_workers_of_this_machine_are_no_other_clusters(
-    address: str | None, asked: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun: list[dict[str, Any]] = []
-    ray = SimpleNamespace(init=lambda **given: begun.append(given), shutdown=lambda: None)
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    with opened(Workers(count=2, address=address), quiet):
-        pass
-    assert [each["address"] for each in begun] == [asked]
 
 
 def test_two_searches_in_one_folder_are_refused(cheap: dict[str, Any], tmp_path: Path) -> None:
