@@ -35,6 +35,8 @@ TOGETHER = 48
 """Blocks that are trained side by side: the trained network runs once for all of them."""
 MOST_PARAMS = 30e6
 """Of theirs, each of which takes 16 bytes while it is trained."""
+MOST_BYTES = 256e6
+"""Of the trained network's answers, kept in memory."""
 LOOKED_AT = 8
 """Validation cases on which networks with blocks are compared with the trained one, and train cases that the blocks of
 a choice are fitted to together."""
@@ -111,9 +113,23 @@ class Search:
         Few cases tell networks apart by it; Dice on them changes by whole cases, in which something is found or not.
         """
         overlap = Overlap()
-        for image in images(self.task, self.task.data.cases["val"]):
-            overlap.add(net(image), self.net(image))
+        for number, image in enumerate(images(self.task, self.task.data.cases["val"])):
+            overlap.add(net(image), self._said(number, image))
         return overlap.lost()
+
+    def _said(self, number: int, image: Tensor) -> Tensor:
+        """What the trained network says of a validation case; of as many as there is memory for it is asked once."""
+        if number in self._known:
+            return self._known[number]
+        answer: Tensor = self.net(image)
+        if (len(self._known) + 1) * answer.nbytes <= MOST_BYTES:
+            self._known[number] = answer
+        return answer
+
+    @cached_property
+    def _known(self) -> dict[int, Tensor]:
+        """Answers of the trained network by the number of the validation case."""
+        return {}
 
     def point(self, asked: float, budget: Budget, priced: Sequence[Priced]) -> Point:
         """What another budget would give.
