@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from compress.cache import code_key
@@ -24,8 +24,6 @@ from export.errors import first_line
 from export.files import make_folder
 from export.host import usable_cpus
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
 Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """Does the same work for each of several things at once, and gives what came of them in their order; None for those
 whose process died."""
