@@ -77,7 +77,8 @@ def _begun(workers: Workers) -> Any:
     stop = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
-            address=workers.address,
+            # A cluster that somebody has begun on this machine is theirs: without a word Ray would join it.
+            address=workers.address or "local",
             num_cpus=cpus,
             include_dashboard=False,
             log_to_driver=False,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from compress.recipe.choices import NAMED, ONE_OF, is_choice, without_search
+from compress.recipe.choices import NAMED, ONE_OF, is_choice, misspelt, without_search
 from compress.search.space.domain import Domain, OneOf, domain_of
 
 NONE = "none"
@@ -111,6 +111,7 @@ def space_of(text: Mapping[str, Any]) -> tuple[Space, list[str]]:
     found = _Found(named=text.get(ONE_OF))
     if ONE_OF in text and not isinstance(text[ONE_OF], Mapping):
         found.mistakes.append(f"{ONE_OF}: names, each with what it may be, such as 'width: [8, 16]'")
+    found.mistakes += misspelt(without_search(text))
     found.look(without_search(text), "")
     unused = [name for name in found.names if f"{ONE_OF}.{name}" not in found.decisions]
     found.mistakes += [f"{ONE_OF}.{name}: stands nowhere: write {{choice: {name}}} where it counts" for name in unused]
