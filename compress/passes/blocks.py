@@ -60,6 +60,9 @@ class Blocks(ToABudget):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
+        for option in ("space", "where"):
+            if getattr(self, option) == ():
+                raise ValueError(f"{option}: names nothing; leave it out, and all there is is tried")
         kinds(self.space)
         if self.latency_ms is not None and find_backend(self.backend).runs_modules:
             others = [word for word in find_device(self.device).backends if not find_backend(word).runs_modules]
@@ -110,7 +113,7 @@ class Blocks(ToABudget):
     def _front(self, search: Search, priced: Sequence[Priced]) -> Iterator[str]:
         """What other budgets would give, in sentences; a table and a plot where the run keeps files."""
         points = []
-        for asked in sorted(self.front, reverse=True):
+        for asked in sorted(set(self.front), reverse=True):
             target = self._target(asked, search.budget.whole)
             try:
                 points.append(search.point(asked, dataclasses.replace(search.budget, target=target), priced))
