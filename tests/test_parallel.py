@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import io
 import runpy
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -99,6 +100,39 @@ def test_what_another_process_cannot_make_again_is_refused(monkeypatch: pytest.M
     with pytest.raises(PassError, match="cannot be made again in another process"):
         parallel.by_many(2, print, net=lambda: None)
     assert parallel.size() == 1
+
+
+class NeedsTorchvision:
+    """As networks of smp and torchvision do, where torchvision's compiled operators do not fit this torch."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return imported_behind_torchvision, ()
+
+
+def imported_behind_torchvision() -> None:
+    raise RuntimeError("\n".join(order))
+
+
+order: list[str] = []
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_another_process_has_torchvision_before_it_reads_what_needs_it(
+    used: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And whatever goes wrong as it reads is told as that: the same command would never go on."""
+    order[:] = ["read"]
+    monkeypatch.setattr(parallel, "torchvision", lambda: order.insert(0, "torchvision"))
+    monkeypatch.setattr(sys, "modules", {**sys.modules, "torchvision": sys} if used else dict(sys.modules))
+    if not used:
+        sys.modules.pop("torchvision", None)
+    member = parallel._Member(rank=1, size=2, meeting=Path("meeting"), threads=1)
+    packed = parallel._packed(member, print, {"net": NeedsTorchvision()})
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(packed)))
+    with pytest.raises(SystemExit) as ended:
+        parallel.main()
+    assert ended.value.code == parallel.CANNOT_READ
+    assert capsys.readouterr().err == f"RuntimeError: {'torchvision' if used else 'read'}\n"
 
 
 def test_more_processes_than_places_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
