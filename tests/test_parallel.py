@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import runpy
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import tiny_task
@@ -133,6 +135,12 @@ def test_another_process_has_torchvision_before_it_reads_what_needs_it(
         parallel.main()
     assert ended.value.code == parallel.CANNOT_READ
     assert capsys.readouterr().err == f"RuntimeError: {'torchvision' if used else 'read'}\n"
+
+
+def test_a_class_that_no_case_has_is_left_out_of_the_mean_without_a_warning() -> None:
+    nothing = math.nan
+    assert loop._mean_of_classes(np.array([[0.5, nothing, 0.0], [nothing, nothing, 0.5]])) == 0.375
+    assert math.isnan(loop._mean_of_classes(np.full((2, 3), nothing)))
 
 
 def test_more_processes_than_places_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
