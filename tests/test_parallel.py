@@ -33,7 +33,8 @@ def task(tmp_path: Path, folder: Path, weights: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(loop, "precision", lambda *_: "32-true")
     task = tiny_task(tmp_path, folder, weights, "distill")
     cases = {**task.data.cases, "train": task.data.cases["train"][:7], "val": task.data.cases["val"][:3]}
-    return replace(task, data=replace(task.data, cases=cases, batch=3))
+    # A run's own notes are known to its process alone.
+    return replace(task, data=replace(task.data, cases=cases, batch=3), note=lambda _: None)
 
 
 def trained(task: Task, devices: int, **options: object) -> Mapping[str, Tensor]:

@@ -132,6 +132,8 @@ def by_many(count: int, work: Callable[..., Any], **given: Any) -> Any:
 
 def _packed(member: _Member, work: Callable[..., Any], given: Mapping[str, Any]) -> bytes:
     """What it is and does, and whether torchvision has to be there before that can be read: its classes import it."""
+    # It tells nobody anything; and what this one tells may be known here alone.
+    given = {**given, "log": _quiet} if "log" in given else given
     try:
         return pickle.dumps((member, "torchvision" in sys.modules, pickle.dumps((work, given))))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -228,7 +230,7 @@ def main() -> None:
     # Nobody reads what is printed from here on.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     with member.joined():
-        work(**given | ({"log": _quiet} if "log" in given else {}))
+        work(**given)
 
 
 # --- sharing a batch ---
