@@ -102,6 +102,10 @@ def test_what_another_process_cannot_make_again_is_refused(monkeypatch: pytest.M
         parallel.by_many(2, print, net=read_here.Net())
     with pytest.raises(PassError, match="cannot be made again in another process"):
         parallel.by_many(2, print, net=lambda: None)
+    # As `binary` does while it recovers.
+    computed = nn.utils.parametrize.register_parametrization(nn.Linear(1, 1), "weight", nn.Identity())
+    with pytest.raises(PassError, match=r"made again in another process .*parametrized"):
+        parallel.by_many(2, print, net=computed)
     assert parallel.size() == 1
 
 

@@ -136,7 +136,7 @@ def _packed(member: _Member, work: Callable[..., Any], given: Mapping[str, Any])
     given = {**given, "log": _quiet} if "log" in given else given
     try:
         return pickle.dumps((member, "torchvision" in sys.modules, pickle.dumps((work, given))))
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+    except (pickle.PicklingError, *REFUSALS) as error:
         raise _cannot_be_sent(member.size, first_line(error)) from None
 
 
