@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -517,6 +518,18 @@ def test_blocks_and_stretches_are_timed_once_as_they_will_run(
     assert saved > 0
     monkeypatch.setattr(Timed, "_ms", None)
     assert price.saved([block], stretch.modules[0], torch.zeros(stretch.into), 2.0) == [2 * saved]
+
+
+def test_weights_and_answers_that_are_not_finite_are_told_by_names_of_the_network(task: Task) -> None:
+    net = copy.deepcopy(task.net)
+    net.encoder[1][3].weight.data[0, 0, 0, 0] = torch.nan  # type: ignore[index,operator,union-attr]
+    with pytest.raises(PassError, match=r"blocks: the weights of encoder\.1\.3 are not finite"):
+        Blocks(macs=0.5)(net, task)
+    stretch = found_in(task.net, task.example)[0]["encoder.1"]
+    (block,) = blocks_for(stretch, ["narrow"])[:1]
+    seen = seen_at(task.net, stretch, task.example)
+    with pytest.raises(PassError, match=r"what encoder\.1 sees or gives is not finite on the train cases"):
+        begin(block, [replace(seen, into=seen.into * torch.inf)])
 
 
 def test_without_validation_cases_nothing_is_chosen(task: Task) -> None:

@@ -19,12 +19,28 @@ from compress.editing.blocks.seen import Seen, into_of, seen_at
 from compress.editing.blocks.stretches import NORMS
 from compress.editing.layer_replacement import CONVS, TRANSPOSED, Site, sites
 from compress.editing.least_squares import PLAIN, WIDEST, Lost, fit_layer, inside, refit, refit_as_before, rows_for
+from compress.errors import PassError
 from compress.progress import bar
 
 
 @torch.no_grad()
 def begin(candidate: Candidate, remembered: Sequence[Seen]) -> None:
-    """Bring a block, in place, as near to what its stretch answers as its layers allow without training."""
+    """Bring a block, in place, as near to what its stretch answers as its layers allow without training.
+
+    Raises:
+        PassError: if what the stretch sees or gives is not finite.
+    """
+    try:
+        _begin(candidate, remembered)
+    except PassError:
+        # Layers of a stretch alone have names that say nothing to a reader.
+        at = candidate.stretch.name
+        raise PassError(
+            f"blocks: what {at} sees or gives is not finite on the train cases; check the weights"
+        ) from None
+
+
+def _begin(candidate: Candidate, remembered: Sequence[Seen]) -> None:
     if candidate.thinned is not None:
         fits = _Fits(
             net=candidate.block,
