@@ -21,6 +21,7 @@ import optuna
 import pytest
 import yaml
 from conftest import write_recipe
+from rich.console import Console
 
 from compress.cache import claimed
 from compress.cli import main
@@ -29,6 +30,8 @@ from compress.commands.search import search
 from compress.errors import DataError, MissingExtra, NotHere, RecipeError, SurroundingsError
 from compress.passes.prune import Prune
 from compress.recipe import load as load_recipe
+from compress.report.tables import Table
+from compress.report.terminal import show_table
 from compress.search.bench import Bench
 from compress.search.ending import may_be_on_the_front
 from compress.search.front import Goals, front_of
@@ -541,3 +544,9 @@ def test_workers_join_no_cluster_that_somebody_has_begun(monkeypatch: pytest.Mon
         with pytest.raises(SurroundingsError, match="seen enough"), opened(workers, quiet):
             pass
     assert asked == ["local", "ray://head:10001"]
+
+
+def test_names_in_brackets_are_told_as_they_are() -> None:
+    console = Console(record=True, width=80)
+    show_table(Table(title="[/b]", head=("[/i]", "[x](<b>)"), align="ll", rows=[("[/u]", "1")]), console)
+    assert "[/i]  [x](<b>)" in console.export_text()

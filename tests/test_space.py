@@ -237,6 +237,17 @@ def test_what_the_page_shows_is_good(tmp_path: Path) -> None:
     assert found.goals.places == [HERE, Place(backend="tensorrt", device="orin_nano")]
 
 
+def test_a_choice_may_have_any_name(searched: dict[str, Any], tmp_path: Path) -> None:
+    names = [7, None, "größe mit | . leer", "a|1b", "[x](<b>)"]
+    searched["choices"] = {name: [0.25, 0.5] for name in names}
+    searched["passes"] = [{"prune": {"ratio": {"choice": name}, "multiple": 1}} for name in names]
+    found = load(write_recipe(tmp_path, searched))
+    assert found.space.count() == 2 ** len(names)
+    assert [each.name for each in found.space.decisions.values()] == [str(name) for name in names]
+    chosen = found.space.choice(lambda decision: int("7" in decision.name)).text["passes"]
+    assert [each["prune"]["ratio"] for each in chosen] == [0.5, 0.25, 0.25, 0.25, 0.25]
+
+
 def test_numbers_in_billions_of_steps_take_no_memory(searched: dict[str, Any], tmp_path: Path) -> None:
     searched["seed"] = {"between": [0, 4_000_000_000]}
     found = load(write_recipe(tmp_path, searched))

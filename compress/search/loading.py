@@ -157,7 +157,9 @@ def _fault_of(
 
 def _around(space: Space, where: str) -> dict[str, int | float]:
     """The choices among whose values a decision stands."""
-    return {space.decisions[where[: each.start()]].name: int(each[1]) for each in re.finditer(r"\|(\d+)", where)}
+    # A key may have such a mark in it, too.
+    marks = [each for each in re.finditer(r"\|(\d+)", where) if where[: each.start()] in space.decisions]
+    return {space.decisions[where[: each.start()]].name: int(each[1]) for each in marks}
 
 
 def _without_effect(text: Mapping[str, Any]) -> Iterator[str]:

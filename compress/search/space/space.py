@@ -146,7 +146,8 @@ class _Found:
 
     def _decision(self, node: Mapping[str, Any], where: str) -> None:
         if NAMED in node:
-            self._named(node[NAMED], where)
+            # A recipe's keys are read as text, also those that are numbers.
+            self._named(str(node[NAMED]), where)
             return
         if where in self.decisions:
             return
@@ -160,12 +161,13 @@ class _Found:
 
     def _name(self, where: str) -> str:
         """Where it stands without which of several choices it is inside of, unless that is another decision's name."""
+        given = next((name for name in self.names if where == f"{ONE_OF}.{name}"), None)
         plain = "".join(part.lstrip("0123456789") if index else part for index, part in enumerate(where.split("|")))
-        plain = plain.removeprefix(f"{ONE_OF}.")
+        plain = given or plain.removeprefix(f"{ONE_OF}.")
         taken = {each.name for each in self.decisions.values()}
         return next(name for name in (plain, where, *(f"{where}#{n}" for n in range(99))) if name not in taken)
 
-    def _named(self, name: Any, where: str) -> None:
+    def _named(self, name: str, where: str) -> None:
         if name not in self.names:
             there = ", ".join(self.names) or "none: give a mapping 'choices:' of names and choices in the recipe"
             self.mistakes.append(f"{where}: no choice is named {name!r}; there are {there}")
