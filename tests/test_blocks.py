@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import pickle
 import re
@@ -219,6 +220,9 @@ def test_a_kind_that_is_not_there_and_an_option_that_it_has_not_are_told() -> No
         Blocks(macs=0.5, space=("singel",))
     with pytest.raises(ValueError, match="space: bottleneck: reduce: Input should be greater than or equal to 2"):
         Blocks(macs=0.5, space=({"bottleneck": {"reduce": 1}},))
+    for option in ("space", "where"):
+        with pytest.raises(ValueError, match=f"{option}: names nothing; leave it out"):
+            Blocks(macs=0.5, **{option: ()})
     with pytest.raises(ValueError, match="macs and params are given; give one of macs, params or latency_ms"):
         Blocks(macs=0.5, params=0.5)
     with pytest.raises(ValueError, match="backend 'torch' runs no file of blocks on cpu"):
@@ -454,9 +458,12 @@ def test_a_front_tells_what_other_budgets_would_give(
     replaced: tuple[nn.Module, list[str], Task], task: Task, tmp_path: Path
 ) -> None:
     heard, notes = told(replaced[2])
-    Blocks(macs=0.6, space=SPACE, front=(0.7, 0.001, 0.8), tried=1, **FEW)(task.net, heard)  # type: ignore[arg-type]
+    Blocks(macs=0.6, space=SPACE, front=(0.7, 0.001, 0.8, 1, 0.7), tried=1, **FEW)(task.net, heard)  # type: ignore[arg-type]
     front = [line.removeprefix("blocks: front: ") for line in notes if line.startswith("blocks: front: ")]
-    assert front[0].startswith("macs 0.001: 6,259 multiply-accumulates cannot be reached") or "not reached" in front[0]
+    assert front[0].startswith("macs 1: nothing needs to be replaced")
+    assert front[1].startswith(
+        "macs 0.001: 6,259 multiply-accumulates cannot be reached: with the smallest blocks every"
+    )
     shares = [float(each) for line in front for each in re.findall(r"accumulates \((\S+)%\) and", line)]
     assert len(shares) == 2 and shares[1] <= 70 < shares[0] <= 80
     assert replaced[2].kept is not None
@@ -477,7 +484,7 @@ def test_a_block_that_training_makes_no_better_is_trained_no_more(task: Task, tm
         patch.setattr(_Pupil, "learn", lambda pupil, seen: (learnt.append(names[pupil.block]), real(pupil, seen)))
         names = {each.block: each.kind for each in blocks}
         errors = lessons.learned(blocks, lambda: steps.append(1))
-    assert learnt.count("single") == 2 and len(steps) == 4 * len(blocks)
+    assert learnt.count("single") == 2 and len(steps) == (1 + 4) * len(blocks), "a step for what it begins with"
     assert errors[0] < 0.01
 
 
@@ -488,7 +495,11 @@ def test_a_block_that_training_makes_no_better_is_trained_no_more(task: Task, tm
         ({"macs": 0.001, "where": "decoder.1"}, "cannot be reached: with the smallest blocks everywhere there are"),
         ({"macs": 1e9, "where": "decoder.1"}, "nothing needs to be replaced: the network has 6,258,688 multiply-"),
         ({"macs": 0.5, "where": "midle"}, "where 'midle' names no layer of a stretch; there are encoder.0, "),
-        ({"macs": 0.5, "where": "encoder.1.0", "space": ("identity",)}, "no stretch was replaced; "),
+        (
+            {"macs": 0.5, "where": "encoder.1.0", "space": ("identity",)},
+            "no block of these kinds fits its channels and",
+        ),
+        ({"macs": 0.5, "where": "encoder.1.0", "space": ({"narrow": {"share": 0.99}},)}, "no stretch was replaced; "),
     ],
 )
 def test_what_cannot_be_is_told(
@@ -531,6 +542,18 @@ def test_blocks_and_stretches_are_timed_once_as_they_will_run(
     assert saved > 0
     monkeypatch.setattr(Timed, "_ms", None)
     assert price.saved([block], stretch.modules[0], torch.zeros(stretch.into), 2.0) == [2 * saved]
+
+
+def test_weights_and_answers_that_are_not_finite_are_told_by_names_of_the_network(task: Task) -> None:
+    net = copy.deepcopy(task.net)
+    net.encoder[1][3].weight.data[0, 0, 0, 0] = torch.nan  # type: ignore[index,operator,union-attr]
+    with pytest.raises(PassError, match=r"blocks: the weights of encoder\.1\.3 are not finite"):
+        Blocks(macs=0.5)(net, task)
+    stretch = found_in(task.net, task.example)[0]["encoder.1"]
+    (block,) = blocks_for(stretch, ["narrow"])[:1]
+    seen = seen_at(task.net, stretch, task.example)
+    with pytest.raises(PassError, match=r"what encoder\.1 sees or gives is not finite on the train cases"):
+        begin(block, [replace(seen, into=seen.into * torch.inf)])
 
 
 def test_without_validation_cases_nothing_is_chosen(task: Task) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import io
+import math
 import runpy
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import tiny_task
@@ -30,7 +33,8 @@ def task(tmp_path: Path, folder: Path, weights: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(loop, "precision", lambda *_: "32-true")
     task = tiny_task(tmp_path, folder, weights, "distill")
     cases = {**task.data.cases, "train": task.data.cases["train"][:7], "val": task.data.cases["val"][:3]}
-    return replace(task, data=replace(task.data, cases=cases, batch=3))
+    # A run's own notes are known to its process alone.
+    return replace(task, data=replace(task.data, cases=cases, batch=3), note=lambda _: None)
 
 
 def trained(task: Task, devices: int, **options: object) -> Mapping[str, Tensor]:
@@ -98,7 +102,50 @@ def test_what_another_process_cannot_make_again_is_refused(monkeypatch: pytest.M
         parallel.by_many(2, print, net=read_here.Net())
     with pytest.raises(PassError, match="cannot be made again in another process"):
         parallel.by_many(2, print, net=lambda: None)
+    # As `binary` does while it recovers.
+    computed = nn.utils.parametrize.register_parametrization(nn.Linear(1, 1), "weight", nn.Identity())
+    with pytest.raises(PassError, match=r"made again in another process .*parametrized"):
+        parallel.by_many(2, print, net=computed)
     assert parallel.size() == 1
+
+
+class NeedsTorchvision:
+    """As networks of smp and torchvision do, where torchvision's compiled operators do not fit this torch."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return imported_behind_torchvision, ()
+
+
+def imported_behind_torchvision() -> None:
+    raise RuntimeError("\n".join(order))
+
+
+order: list[str] = []
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_another_process_has_torchvision_before_it_reads_what_needs_it(
+    used: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And whatever goes wrong as it reads is told as that: the same command would never go on."""
+    order[:] = ["read"]
+    monkeypatch.setattr(parallel, "torchvision", lambda: order.insert(0, "torchvision"))
+    monkeypatch.setattr(sys, "modules", {**sys.modules, "torchvision": sys} if used else dict(sys.modules))
+    if not used:
+        sys.modules.pop("torchvision", None)
+    member = parallel._Member(rank=1, size=2, meeting=Path("meeting"), threads=1)
+    packed = parallel._packed(member, print, {"net": NeedsTorchvision()})
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(packed)))
+    with pytest.raises(SystemExit) as ended:
+        parallel.main()
+    assert ended.value.code == parallel.CANNOT_READ
+    assert capsys.readouterr().err == f"RuntimeError: {'torchvision' if used else 'read'}\n"
+
+
+def test_a_class_that_no_case_has_is_left_out_of_the_mean_without_a_warning() -> None:
+    nothing = math.nan
+    assert loop._mean_of_classes(np.array([[0.5, nothing, 0.0], [nothing, nothing, 0.5]])) == 0.375
+    assert math.isnan(loop._mean_of_classes(np.full((2, 3), nothing)))
 
 
 def test_more_processes_than_places_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from copy import deepcopy
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import optuna
 import pytest
 import yaml
 from conftest import write_recipe
+from rich.console import Console
 
 from compress.cache import claimed
 from compress.cli import main
@@ -31,6 +33,8 @@ from compress.passes.prune import Prune
 from compress.recipe import load as load_recipe
 from compress.report.derived.chosen import chosen_in_words, titles
 from compress.report.search_tables import front_table
+from compress.report.tables import Table
+from compress.report.terminal import show_table
 from compress.search.bench import Bench
 from compress.search.ending import may_be_on_the_front
 from compress.search.front import Goals, front_of
@@ -566,3 +570,23 @@ def test_the_command_prints_the_front_and_ends_with_its_exit_code(
     with pytest.raises(SystemExit):
         main()
     assert "2 decisions, 4 recipes; 9 trials by grid" in "".join(capsys.readouterr().out.splitlines())
+
+
+def test_workers_join_no_cluster_that_somebody_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def init(address: str, **_: Any) -> None:
+        asked.append(address)
+        raise ConnectionError("seen enough")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    for workers in (Workers(count=2), Workers(count=2, address="ray://head:10001")):
+        with pytest.raises(SurroundingsError, match="seen enough"), opened(workers, quiet):
+            pass
+    assert asked == ["local", "ray://head:10001"]
+
+
+def test_names_in_brackets_are_told_as_they_are() -> None:
+    console = Console(record=True, width=80)
+    show_table(Table(title="[/b]", head=("[/i]", "[x](<b>)"), align="ll", rows=[("[/u]", "1")]), console)
+    assert "[/i]  [x](<b>)" in console.export_text()

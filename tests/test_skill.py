@@ -14,6 +14,9 @@ from PIL import Image
 from torch import nn
 
 from compress.commands.run import run
+from compress.data.dataset.cases import Role
+from compress.data.dataset.faults import Look
+from compress.data.dataset.oddities import oddities
 from compress.data.folder import Folder
 from compress.errors import DataError, RecipeError
 from compress.measure.segmentation import score_case, scores_of
@@ -220,6 +223,21 @@ def test_a_test_split_without_foreground_is_refused_and_a_class_it_lacks_is_told
     root = spoilt(tmp_path, "test_000", "test_001", "test_002", value=0, part="masks")
     with pytest.raises(DataError, match="no test case has a foreground pixel, so no Dice can be measured"):
         task_of(root, Says(3, 0), 3).check()
+
+
+@pytest.mark.parametrize(
+    ("role", "named", "means"),
+    [
+        ("val", "validation", "what is chosen by these cases says nothing of it"),
+        ("train", "train", "nothing is learnt of it"),
+    ],
+)
+def test_what_other_roles_lack_is_told(tmp_path: Path, role: Role, named: str, means: str) -> None:
+    data = task_of(spoilt(tmp_path, "nothing", value=1, part="masks"), Says(3, 0), 3).data
+    looked = {kind: [(each, Look(values=frozenset({0, 1}))) for each in data.cases["test"]] for kind in (role,)}
+    assert oddities(data, looked) == [f"no {named} case has the class 'class 2': {means}"]
+    looked = {role: [(each, Look(values=frozenset({0}))) for each, _ in looked[role]]}
+    assert oddities(data, looked) == [f"no {named} case has a foreground pixel: {means}"]
 
 
 # In the report

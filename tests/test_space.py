@@ -12,6 +12,7 @@ from conftest import write_recipe
 
 from compress.errors import RecipeError
 from compress.recipe import load as load_recipe
+from compress.search.foreseen import foreseen
 from compress.search.json_schema import schema
 from compress.search.loading import load
 from compress.search.objectives.judging.objective import Place
@@ -169,6 +170,13 @@ def test_search_refuses_a_recipe_without_choices_and_names_run(recipe: dict[str,
         ({"search": {"objectives": [{"score": {"backend": "tensorrt"}}]}}, "cpu has no backend 'tensorrt'"),
         ({"passes": [{"prune": {"ratio": {"between": [0.2, 0.5]}}}]}, "grid takes numbers in steps: give passes[0]"),
         ({"compare": {"alone": ["int8"]}}, "compare: a search compares its own trials"),
+        ({"search": {"objectives": [{"score": {"at_least": 80}}]}}, "at_least: 80: input should be less than or equal"),
+        ({"search": {"objectives": ["score", {"size_mb": {"at_most": -1}}]}}, "at_most: -1: input should be greater"),
+        ({"name": {"choices": ["a", "b"]}}, "name: what is chosen here makes no difference"),
+        ({"gates": [{"size_mb": {"at_most": {"between": [1, 2]}}}]}, "gates[0].size_mb.at_most: what is chosen here"),
+        ({"latency": {"samples": {"choices": [20, 30]}}}, "latency.samples: what is chosen here"),
+        ({"passes": [{"prune": {"ratio": {"between": [0.2, 0.4], "stp": 0.1}}}]}, "'stp' beside 'between', beside wh"),
+        ({"passes": [{"choices": ["int8", {"choices": ["half"], "x": 1}]}]}, "passes[0].choices[1]: 'x' beside 'cho"),
         ({"passes": [{"prune": {"ratio": {"choices": [0.5, 1.5]}}}]}, "passes[0].prune.ratio: with 1.5: "),
         ({"passes": [{"prune": {"ratio": {"between": [0.5, 1.5]}}}]}, "passes[0].prune.ratio: with 1.5: "),
         ({"passes": [{"choices": ["none", "int9"]}]}, "passes[0]: with int9: passes[0] (int9): no such pass"),
@@ -229,3 +237,42 @@ def test_what_the_page_shows_is_good(tmp_path: Path) -> None:
     assert found.goals.places == [HERE, Place(backend="tensorrt", device="orin_nano")]
     whole = {"data": {"synthetic": {}}, "passes": [], "devices": ["cpu", "orin_nano"], **scratch, **section}
     assert load(write_recipe(tmp_path, whole)).first.train is not None
+
+
+def test_a_choice_may_have_any_name(searched: dict[str, Any], tmp_path: Path) -> None:
+    names = [7, None, "größe mit | . leer", "a|1b", "[x](<b>)"]
+    searched["choices"] = {name: [0.25, 0.5] for name in names}
+    searched["passes"] = [{"prune": {"ratio": {"choice": name}, "multiple": 1}} for name in names]
+    found = load(write_recipe(tmp_path, searched))
+    assert found.space.count() == 2 ** len(names)
+    assert [each.name for each in found.space.decisions.values()] == [str(name) for name in names]
+    chosen = found.space.choice(lambda decision: int("7" in decision.name)).text["passes"]
+    assert [each["prune"]["ratio"] for each in chosen] == [0.5, 0.25, 0.25, 0.25, 0.25]
+
+
+def test_numbers_in_billions_of_steps_take_no_memory(searched: dict[str, Any], tmp_path: Path) -> None:
+    searched["seed"] = {"between": [0, 4_000_000_000]}
+    found = load(write_recipe(tmp_path, searched))
+    listed = found.space.decisions["seed"].domain.listed()
+    assert (len(listed), listed[3_999_999_999], listed[-1]) == (4_000_000_001, 3_999_999_999, 4_000_000_000)
+    assert listed[1:3] == (1, 2) and found.space.count() is None
+    with pytest.raises(IndexError):
+        listed[4_000_000_001]
+
+
+def test_an_objective_means_the_device_that_a_gate_means(searched: dict[str, Any], tmp_path: Path) -> None:
+    """`orin_nano`, wherever it is; of two of them one must be named."""
+    searched["search"]["objectives"] = ["score", {"latency_ms": {"device": "orin_nano", "backend": "tensorrt"}}]
+    searched["devices"] = ["cpu", {"orin_nano": {"at": "tower-7"}}]
+    found = load(write_recipe(tmp_path, searched))
+    assert found.goals.places[1] == Place(backend="tensorrt", device="orin_nano@tower-7")
+    searched["devices"].append({"orin_nano": {"at": "tower-8"}})
+    (said,) = refused(tmp_path, searched)
+    assert "no device 'orin_nano'; there are cpu, orin_nano@tower-7, orin_nano@tower-8" in said
+
+
+def test_check_sees_what_a_search_would_stop_at(searched: dict[str, Any], tmp_path: Path) -> None:
+    searched["search"]["objectives"] = [{"score": {"class": "spleen"}}]
+    assert foreseen(load(write_recipe(tmp_path, searched))) == [
+        "search.objectives: no foreground class 'spleen'; there are class 1, class 2"
+    ]

@@ -126,8 +126,11 @@ def check(
         quick = True
     if loaded is not None and not quick:
         from compress.commands.check import check as look
+        from compress.search.foreseen import foreseen
 
         found = look(loaded, say=lambda line: typer.echo(f"{line} ...", err=True))
+        if space is not None and not found.mistakes:
+            found.mistakes += found.tried(lambda: foreseen(space)) or []
         mistakes, warnings = [*mistakes, *found.mistakes], found.warnings
         for line in (*found.facts, *(f"warning: {warning}" for warning in warnings)):
             typer.echo(line)

@@ -25,7 +25,7 @@ from compress.editing.blocks.prices import Counted, Price, Timed
 from compress.editing.blocks.search import Search
 from compress.editing.blocks.stretches import Stretch, stretches
 from compress.editing.budget import Positive, ToABudget
-from compress.editing.layer_replacement import SkippedSites, copied
+from compress.editing.layer_replacement import SkippedSites, copied, finite
 from compress.errors import PassError
 from compress.passes.distill import Distill
 from compress.storage.description import described
@@ -60,6 +60,9 @@ class Blocks(ToABudget):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
+        for option in ("space", "where"):
+            if getattr(self, option) == ():
+                raise ValueError(f"{option}: names nothing; leave it out, and all there is is tried")
         kinds(self.space)
         if self.latency_ms is not None and find_backend(self.backend).runs_modules:
             others = [word for word in find_device(self.device).backends if not find_backend(word).runs_modules]
@@ -76,13 +79,16 @@ class Blocks(ToABudget):
         """The network with blocks in it.
 
         Raises:
-            PassError: if no stretch can be replaced (with the reasons), the budget is met already or out of reach, or
-                there are no train or validation cases.
+            PassError: if no stretch can be replaced (with the reasons), the budget is met already or out of reach,
+                there are no train or validation cases, or weights are not finite.
         """
         for role in self.uses:
             if not task.data.cases[role]:
                 raise PassError(f"blocks: there are no {role} cases; give some the split '{role}'")
         net, kept = copied(net, "blocks"), SkippedSites(word="blocks")
+        broken = [name for name, part in net.named_modules() if not list(part.children()) and not finite(part)]
+        if broken:
+            raise PassError(f"blocks: the weights of {broken[0]} are not finite; give a network whose weights are")
         budget = self._budget(net, task)
         found = self._stretches(net, task, kept)
         search = Search(net=net, task=task, budget=budget, kinds=kinds(self.space), steps=self.steps)
@@ -110,7 +116,7 @@ class Blocks(ToABudget):
     def _front(self, search: Search, priced: Sequence[Priced]) -> Iterator[str]:
         """What other budgets would give, in sentences; a table and a plot where the run keeps files."""
         points = []
-        for asked in sorted(self.front, reverse=True):
+        for asked in sorted(set(self.front), reverse=True):
             target = self._target(asked, search.budget.whole)
             try:
                 points.append(search.point(asked, dataclasses.replace(search.budget, target=target), priced))

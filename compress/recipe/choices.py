@@ -21,6 +21,21 @@ def is_choice(node: Any) -> bool:
     return any(first in node and set(node) <= keys for first, keys in zip((ONE_OF, NAMED, NUMBER), _KEYS, strict=True))
 
 
+def misspelt(node: Any, where: str = "") -> Iterator[str]:
+    """A mistake for each mapping that would be a choice but for a key; networks of others have any arguments."""
+    if isinstance(node, Mapping):
+        for first, keys in zip((ONE_OF, NUMBER), (_KEYS[0], _KEYS[2]), strict=True):
+            if first in node and where and not set(node) <= keys:
+                other = next(str(key) for key in node if key not in keys)
+                beside = f"{' and '.join(sorted(keys - {first}))} stand" if keys - {first} else "nothing else stands"
+                yield f"{where}: '{other}' beside '{first}', beside which {beside}"
+    parts = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in parts:
+        name = f"{where}[{key}]" if isinstance(node, list) else f"{where}.{key}" if where else str(key)
+        if name != "network":
+            yield from misspelt(value, name)
+
+
 def places(node: Any, where: str = "") -> Iterator[str]:
     """Where choices stand in a recipe's text, outermost only: `passes[0].prune.ratio`."""
     if is_choice(node) and where:

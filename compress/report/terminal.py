@@ -110,7 +110,8 @@ def show_table(told: tables.Table, console: Console) -> None:
     """Print a table as the report's pages show it."""
     table = Table(title=Text(told.title, "bold"), title_justify="left", header_style="bold", box=None, pad_edge=False)
     for head, side in zip(told.head, told.align, strict=True):
-        table.add_column(head, justify="right" if side == "r" else "left", overflow="fold")
+        # A recipe's own names are in heads: in brackets they would be styles.
+        table.add_column(Text(head), justify="right" if side == "r" else "left", overflow="fold")
     for row in told.rows:
         table.add_row(*map(Text, row))
     console.print(table)

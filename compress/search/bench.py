@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,6 +28,7 @@ from compress.pipeline.stages import Stage, after, baseline, key_after
 from compress.pipeline.training import trained_into
 from compress.progress import at_work
 from compress.recipe import Recipe
+from compress.search.foreseen import faults_of_scores, refuse_no_validation
 from compress.search.front import Goals
 from compress.search.measuring import Clock, in_torch, on_artifact
 from compress.search.objectives.judging.objective import Measured, Place
@@ -80,7 +81,7 @@ class Bench:
             if at is not None and (why := at.not_here()):
                 raise NotHere(f"{at.title}: {why}: nothing can be measured there; name another place in objectives")
         task, _ = self.task(recipe)
-        wrong = list(_faults_of_scores(self.scores, task))
+        wrong = list(faults_of_scores(self.scores, task.data))
         if wrong:
             raise RecipeError(str(recipe.source), wrong)
         making = _Making(bench=self, recipe=replace(recipe, passes=()), before=(), number=0)
@@ -125,11 +126,7 @@ class Bench:
             recipe = self.trained(recipe)
             whole = recipe.task()
             data = replace(whole.data, cases={**whole.data.cases, "test": ()})
-            if not data.cases["val"]:
-                raise DataError(
-                    f"{data.source}: there are no validation cases, and test cases choose nothing; give cases the "
-                    "split 'val', or set data val above 0"
-                )
+            refuse_no_validation(data)
             task = replace(whole, data=data)
             key = first_key(recipe, task)
             notes = self.cache.value(f"data-{key[:12]}", key, lambda: oddities(data, data.check(SEEN)))
@@ -345,18 +342,13 @@ def _measured(build: Build, scores: Mapping[str, Any], times: Mapping[str, Any] 
     )
 
 
-def _faults_of_scores(scores: Sequence[Score], task: Task) -> Iterator[str]:
-    known = task.data.class_names[1:]
-    for each in scores:
-        if each.class_name is not None and each.class_name not in known:
-            yield f"search.objectives: no foreground class '{each.class_name}'; there are {', '.join(known)}"
-
-
 def _refuse_blind(trial: Trial, goals: Goals, task: Task) -> None:
     """Stop before any trial if the uncompressed network finds nothing: every trial would be as good."""
     for _, objective in goals.objectives:
         if isinstance(objective, Score):
-            value = objective(trial.measured[Place(backend=objective.backend, device=objective.device or goals.device)])
+            at = goals.place(objective)
+            assert at is not None, "a score is measured somewhere"
+            value = objective(trial.measured[at])
             if not value:
                 raise DataError(
                     f"{task.data.source}: the uncompressed network's {objective.title} is {value or 0:.4f} on the "

@@ -78,5 +78,5 @@ def _sooner(found: Measured) -> Measured:
 
 def places_timed(goals: Goals) -> list[Place]:
     """Where an objective asks for times."""
-    timed = [each.place(goals.device) for _, each in goals.objectives if isinstance(each, LatencyMs)]
+    timed = [goals.place(each) for _, each in goals.objectives if isinstance(each, LatencyMs)]
     return [place for place in goals.places if place in timed]

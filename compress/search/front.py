@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from compress.search.objectives.judging.objective import Objectives, Place
+from compress.gates.judging.artifacts import is_device
+from compress.search.objectives.judging.objective import Objective, Objectives, Place
 from compress.search.trial import Trial
 
 Values = Sequence[float]
@@ -19,25 +20,33 @@ class Goals:
     objectives: Objectives
     device: str
     """The recipe's first, which an objective without `device` means."""
+    devices: Sequence[str] = ()
+    """All of the recipe's: `orin_nano` means `orin_nano@tower-7` where there is no other, as in a gate."""
+
+    def place(self, objective: Objective) -> Place | None:
+        """Where an objective is measured; None for what is the same everywhere."""
+        at = objective.place(self.device)
+        meant = [name for name in self.devices if at is not None and is_device(at.device, name)]
+        return replace(at, device=meant[0]) if at is not None and len(meant) == 1 else at
 
     @property
     def places(self) -> list[Place]:
         """Where something is measured, each place once."""
-        found = (each.place(self.device) for _, each in self.objectives)
+        found = (self.place(each) for _, each in self.objectives)
         return list(dict.fromkeys(place for place in found if place is not None))
 
     @property
     def titles(self) -> list[str]:
         """What each is called, with its place where there are several."""
         several = len(self.places) > 1
-        places = [(each.title, each.place(self.device)) for _, each in self.objectives]
+        places = [(each.title, self.place(each)) for _, each in self.objectives]
         return [f"{title}, {place}" if several and place else title for title, place in places]
 
     def values(self, trial: Trial) -> list[float] | None:
         """A number for each; None where one is missing."""
         found: list[float] = []
         for _, objective in self.objectives:
-            place = objective.place(self.device)
+            place = self.place(objective)
             measured = trial.measured.get(place) if place else next(iter(trial.measured.values()), None)
             value = None if measured is None else objective(measured)
             if value is None:

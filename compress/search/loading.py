@@ -12,7 +12,7 @@ import numpy as np
 
 from compress.errors import RecipeError
 from compress.recipe import Recipe
-from compress.recipe.choices import SECTION, why_no_run
+from compress.recipe.choices import SECTION, places, why_no_run
 from compress.recipe.entries import Entries
 from compress.recipe.form import read_sections
 from compress.recipe.loading import text_of
@@ -46,7 +46,8 @@ class Searchable:
 
     @property
     def goals(self) -> Goals:
-        return Goals(objectives=self.settings.objectives, device=self.first.devices[0].name)
+        names = [device.name for device in self.first.devices]
+        return Goals(objectives=self.settings.objectives, device=names[0], devices=names)
 
     def in_words(self) -> str:
         """How much there is to choose from, and how it is tried."""
@@ -92,7 +93,7 @@ def load(path: Path, data_root: Path | None = None) -> Searchable:
         )
     space, mistakes = space_of(text)
     settings = read_settings(entries, text) if SECTION in text else None
-    mistakes = [*entries.mistakes, *mistakes]
+    mistakes = [*entries.mistakes, *mistakes, *_without_effect(text)]
     if settings is None or mistakes:
         raise RecipeError(str(path), mistakes)
     first, wrong = _checked(path, space)
@@ -156,7 +157,20 @@ def _fault_of(
 
 def _around(space: Space, where: str) -> dict[str, int | float]:
     """The choices among whose values a decision stands."""
-    return {space.decisions[where[: each.start()]].name: int(each[1]) for each in re.finditer(r"\|(\d+)", where)}
+    # A key may have such a mark in it, too.
+    marks = [each for each in re.finditer(r"\|(\d+)", where) if where[: each.start()] in space.decisions]
+    return {space.decisions[where[: each.start()]].name: int(each[1]) for each in marks}
+
+
+def _without_effect(text: Mapping[str, Any]) -> Iterator[str]:
+    """What no trial reads: choices there would be tried in vain, one recipe as often as there are values."""
+    for section in ("name", "gates", "latency"):
+        for where in places(text.get(section), section):
+            # How many threads a network has is part of what is measured.
+            if where not in ("latency", "latency.threads"):
+                yield f"{where}: what is chosen here makes no difference to a trial; give one value"
+    if text.get("compare"):
+        yield "compare: a search compares its own trials; leave it out, or run a recipe of the front with it"
 
 
 def _faults(found: Searchable) -> Iterator[str]:
@@ -166,10 +180,8 @@ def _faults(found: Searchable) -> Iterator[str]:
         yield "search.objectives: lacks score: without it the smallest network is best, whatever it answers"
     if found.settings.effort.strategy == "grid" and found.space.endless:
         yield f"search.strategy: grid takes numbers in steps: give {found.space.endless[0]} a step, or choices"
-    if found.first.compare:
-        yield "compare: a search compares its own trials; leave it out, or run a recipe of the front with it"
     for index, (word, objective) in enumerate(objectives):
-        at, where = objective.place(found.goals.device), f"search.objectives[{index}] ({word})"
+        at, where = found.goals.place(objective), f"search.objectives[{index}] ({word})"
         if at is None:
             continue
         if at.device not in devices:

@@ -88,7 +88,7 @@ def said_of(goals: Goals, trial: Trial) -> list[str]:
 def _objective(goals: Goals, index: int) -> dict[str, Any]:
     word, objective = goals.objectives[index]
     options = {key: value for key, value in vars(objective).items() if not key.startswith("_")}
-    place = objective.place(goals.device)
+    place = goals.place(objective)
     options["class"] = options.pop("class_name", None)
     return {
         "objective": word,

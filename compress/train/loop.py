@@ -177,5 +177,10 @@ def validation_dice(net: nn.Module, data: Dataset, fabric: Fabric) -> float:
         labels_HW = labels_from_logits(logits_BKHW.cpu().numpy())[0]
         scores = score_case(labels_HW, truth_HW, classes=classes, ruler=None, ignore=data.ignore)[0]
         values[index] = torch.from_numpy(scores[:, 0])
-    per_class = np.nanmean(parallel.summed(values.to(fabric.device)).cpu().numpy(), axis=0)
-    return float(np.nanmean(per_class))
+    return _mean_of_classes(parallel.summed(values.to(fabric.device)).cpu().numpy())
+
+
+def _mean_of_classes(dice_NK: np.ndarray) -> float:
+    """The mean over the classes that some case has; NaN where there is none."""
+    means = [dice_N[~np.isnan(dice_N)].mean() for dice_N in dice_NK.T if not np.isnan(dice_N).all()]
+    return float(np.mean(means)) if means else math.nan

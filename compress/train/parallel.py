@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from compress.errors import PassError, SurroundingsError
+from compress.networks.foreign.torchvision_import import torchvision
 from compress.train.fast_batch_norm import computed_by
-from export.errors import first_line
+from export.errors import REFUSALS, first_line
 from export.host import usable_cpus
 
 _Norm = nn.modules.batchnorm._BatchNorm
@@ -130,9 +131,12 @@ def by_many(count: int, work: Callable[..., Any], **given: Any) -> Any:
 
 
 def _packed(member: _Member, work: Callable[..., Any], given: Mapping[str, Any]) -> bytes:
+    """What it is and does, and whether torchvision has to be there before that can be read: its classes import it."""
+    # It tells nobody anything; and what this one tells may be known here alone.
+    given = {**given, "log": _quiet} if "log" in given else given
     try:
-        return pickle.dumps((member, work, given))
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        return pickle.dumps((member, "torchvision" in sys.modules, pickle.dumps((work, given))))
+    except (pickle.PicklingError, *REFUSALS) as error:
         raise _cannot_be_sent(member.size, first_line(error)) from None
 
 
@@ -215,15 +219,18 @@ def _quiet(_: str) -> None:
 def main() -> None:
     """Be one of the processes: what to do comes from the one that started it."""
     try:
-        member, work, given = pickle.loads(sys.stdin.buffer.read())
-    except (ImportError, AttributeError) as error:
+        member, with_torchvision, job = pickle.loads(sys.stdin.buffer.read())
+        if with_torchvision:
+            torchvision()
+        work, given = pickle.loads(job)
+    except (ImportError, pickle.UnpicklingError, *REFUSALS) as error:
         sys.stderr.write(f"{type(error).__name__}: {first_line(error)}\n")
         sys.exit(CANNOT_READ)
     os.write(sys.stdout.fileno(), READY)
     # Nobody reads what is printed from here on.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     with member.joined():
-        work(**given | ({"log": _quiet} if "log" in given else {}))
+        work(**given)
 
 
 # --- sharing a batch ---

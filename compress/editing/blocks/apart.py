@@ -55,7 +55,7 @@ def errors_of(
     What a process that died was training is trained here.
 
     Args:
-        step: called for each step of each block that learns.
+        step: called for each block that learns after it was fitted and after each of its steps.
     """
     if workers.are_one or len(groups) < 2:
         yield from (lessons.learned(some, step) for some in groups)
@@ -70,6 +70,6 @@ def errors_of(
                 continue
             for each, answer in zip(some, answers, strict=True):
                 each.block.load_state_dict(answer.state)
-            for _ in range(lessons.steps * sum(each.learns for each in some)):
+            for _ in range((1 + lessons.steps) * sum(each.learns for each in some)):
                 step()
             yield [answer.error for answer in answers]

@@ -111,7 +111,10 @@ class Budget:
         Raises:
             PassError: if it is met already, or nothing reaches it.
         """
-        told, parts = self.price.told, [_part(each, 0.0, saved) for each, saved in worth]
+        self._check([_part(each, 0.0, saved) for each, saved in worth])
+
+    def _check(self, parts: Sequence[Replacement]) -> None:
+        told = self.price.told
         if self.whole <= self.target:
             raise PassError(
                 f"blocks: nothing needs to be replaced: the network has {told(self.whole)}, and {told(self.target)} "
@@ -127,9 +130,10 @@ class Budget:
         """The networks with the least predicted loss that cost no more than the target, as measured.
 
         Raises:
-            PassError: if none is measured to cost so little.
+            PassError: if the target is met already, nothing reaches it, or none is measured to cost so little.
         """
         parts = [_part(each.candidate, max(each.loss, 0.0), each.saved) for each in found]
+        self._check(parts)
         # What is measured may be missed by a little: the cheapest of all blocks may be just so good.
         needed = min(self.whole - self.target, most_saved(parts))
         nearest = math.inf

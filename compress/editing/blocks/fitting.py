@@ -19,11 +19,28 @@ from compress.editing.blocks.seen import Seen, into_of, seen_at
 from compress.editing.blocks.stretches import NORMS
 from compress.editing.layer_replacement import CONVS, TRANSPOSED, Site, sites
 from compress.editing.least_squares import PLAIN, WIDEST, Lost, fit_layer, inside, refit, refit_as_before, rows_for
+from compress.errors import PassError
+from compress.progress import bar
 
 
 @torch.no_grad()
 def begin(candidate: Candidate, remembered: Sequence[Seen]) -> None:
-    """Bring a block, in place, as near to what its stretch answers as its layers allow without training."""
+    """Bring a block, in place, as near to what its stretch answers as its layers allow without training.
+
+    Raises:
+        PassError: if what the stretch sees or gives is not finite.
+    """
+    try:
+        _begin(candidate, remembered)
+    except PassError:
+        # Layers of a stretch alone have names that say nothing to a reader.
+        at = candidate.stretch.name
+        raise PassError(
+            f"blocks: what {at} sees or gives is not finite on the train cases; check the weights"
+        ) from None
+
+
+def _begin(candidate: Candidate, remembered: Sequence[Seen]) -> None:
     if candidate.thinned is not None:
         fits = _Fits(
             net=candidate.block,
@@ -60,7 +77,7 @@ def mend(net: nn.Module, blocks: Sequence[Candidate], original: nn.Module, image
         inputs=lambda: images,
         cases=len(images),
     )
-    fits.done()
+    fits.done("fitting layers together")
 
 
 def _named(places: Sequence[Sequence[str]], name: str) -> str:
@@ -86,10 +103,14 @@ class _Fits:
     cases: int
     """How many `inputs` gives."""
 
-    def done(self) -> None:
-        """Fit each layer from the first one that reads something else than before, in the order of their calls."""
-        begun = False
-        for site in sites(self.net, next(iter(self.inputs())), PLAIN):
+    def done(self, what: str | None = None) -> None:
+        """Fit each layer from the first one that reads something else than before, in the order of their calls.
+
+        Args:
+            what: on its progress bar; none where it is a part of what another bar tells of.
+        """
+        begun, found = False, sites(self.net, next(iter(self.inputs())), PLAIN)
+        for site in found if what is None else bar(found, what, len(found)):
             owner = next((name for name in self.swapped if site.name.startswith(f"{name}.")), None)
             if site.module in self._within:
                 begun = True

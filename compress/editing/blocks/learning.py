@@ -65,7 +65,7 @@ class Lessons:
         """Train blocks of some stretches in place, side by side.
 
         Args:
-            step: called after each step of each block that learns, for a progress bar.
+            step: called for each block that learns after it was fitted and after each of its steps, for a progress bar.
 
         Returns:
             The error of each on validation cases, relative to how much its stretch's answers vary.
@@ -75,6 +75,7 @@ class Lessons:
             remembered = self._remembered(stretch)
             for each in some:
                 begin(each, remembered)
+                step()
         begun, states = self._errors(able), [copy.deepcopy(each.block.state_dict()) for each in able]
         self._train(able, begun, step)
         errors = self._errors(found)

@@ -63,8 +63,11 @@ class Search:
         made = list(self._candidates(found))
         saved = self.budget.price.saved(made, self.net, self.task.example, whole)
         worth = [pair for pair in zip(made, saved, strict=True) if pair[1] >= LEAST * whole]
-        for name in {each.name: None for each in found if each not in {block.stretch for block, _ in worth}}:
-            kept.add(name, f"no block there saves {LEAST:.0%} of what the network costs")
+        tried, saving = ({each.stretch for each in some} for some in (made, [block for block, _ in worth]))
+        reasons = {each.name: each in tried for each in found if each not in saving}
+        for name, was_tried in reasons.items():
+            little = f"no block there saves {LEAST:.0%} of what the network costs"
+            kept.add(name, little if was_tried else "no block of these kinds fits its channels and sizes")
         if not worth:
             raise kept.nothing_done("no stretch was replaced")
         self.budget.check(worth)
@@ -185,7 +188,8 @@ class Search:
             if task.kept is not None and errors:
                 task.note(f"blocks: {len(errors)} of {len(blocks)} blocks were trained before")
             able = [each for each in untrained if each.learns]
-            with steps("training blocks", len(able) * self.steps) as step:
+            # What a block begins with is fitted, which takes as long as many steps where it is wide.
+            with steps("training blocks", len(able) * (1 + self.steps)) as step:
                 groups = list(_together(untrained, task.workers.count))
                 for some, found in zip(groups, errors_of(groups, lessons, task.workers, step), strict=True):
                     for each, error in zip(some, found, strict=True):

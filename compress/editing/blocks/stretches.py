@@ -19,6 +19,7 @@ from compress.editing.blocks.places import in_first, placed
 from compress.editing.layer_replacement import CONVS, TRANSPOSED, SkippedSites
 from compress.measure.macs import macs_of
 from compress.networks.blocks.ends import Ends
+from compress.progress import bar
 from compress.storage.changed import can_be_written
 from export.errors import REFUSALS, first_line
 
@@ -70,7 +71,8 @@ def stretches(net: nn.Module, image: Tensor, kept: SkippedSites) -> list[Stretch
     """
     search = _Search(net, image)
     found: dict[frozenset[str], Stretch] = {}
-    for calls in search.candidates(kept):
+    candidates = list(search.candidates(kept))
+    for calls in bar(candidates, "looking for stretches", len(candidates)):
         if search.convs(calls) in found:
             continue
         reason, ends = search.looked_at(calls)

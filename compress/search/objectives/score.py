@@ -7,7 +7,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from compress.search.objectives.judging.objective import OPTIONS, AtPlace, Direction, Limit, Measured
+from compress.search.objectives.judging.objective import OPTIONS, AtPlace, Direction, Measured
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -21,7 +23,7 @@ class Score(AtPlace):
     class_name: Annotated[
         str | None, Field(alias="class", description="The foreground class that counts; none: the mean of all.")
     ] = None
-    at_least: Annotated[Limit | None, Field(description="What is below is on no front.")] = None
+    at_least: Annotated[Share | None, Field(description="What is below is on no front.")] = None
 
     @property
     def title(self) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 from compress.recipe.choices import NUMBER, ONE_OF
 
@@ -52,14 +51,9 @@ class Between:
         return None if self._step is None else round((self.high - self.low) / self._step) + 1
 
     def listed(self) -> Sequence[int | float]:
-        """All of its numbers, which are in steps."""
-        return self._listed
-
-    @cached_property
-    def _listed(self) -> tuple[int | float, ...]:
+        """All of its numbers, which are in steps; made when they are asked for, since there may be billions."""
         assert self.size is not None and self._step is not None
-        # Counted from the low end and rounded, since ten times 0.1 is not 1.
-        return tuple(_rounded(self.low + place * self._step) for place in range(self.size))
+        return _Steps(low=self.low, step=self._step, length=self.size)
 
     @property
     def _step(self) -> int | float | None:
@@ -67,6 +61,32 @@ class Between:
 
 
 Domain = OneOf | Between
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Steps(Sequence[int | float]):
+    """Numbers in steps, none of which is held in memory."""
+
+    low: int | float
+    step: int | float
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, place: int) -> int | float: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[int | float]: ...
+
+    def __getitem__(self, place: int | slice) -> int | float | Sequence[int | float]:
+        at = range(self.length)[place]
+        return tuple(map(self._at, at)) if isinstance(at, range) else self._at(at)
+
+    def _at(self, place: int) -> int | float:
+        # Counted from the low end and rounded, since ten times 0.1 is not 1.
+        return _rounded(self.low + place * self.step)
 
 
 def _rounded(value: int | float) -> int | float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from compress.recipe.choices import NAMED, ONE_OF, is_choice, without_search
+from compress.recipe.choices import NAMED, ONE_OF, is_choice, misspelt, without_search
 from compress.search.space.domain import Domain, OneOf, domain_of
 
 NONE = "none"
@@ -111,6 +111,7 @@ def space_of(text: Mapping[str, Any]) -> tuple[Space, list[str]]:
     found = _Found(named=text.get(ONE_OF))
     if ONE_OF in text and not isinstance(text[ONE_OF], Mapping):
         found.mistakes.append(f"{ONE_OF}: names, each with what it may be, such as 'width: [8, 16]'")
+    found.mistakes += misspelt(without_search(text))
     found.look(without_search(text), "")
     unused = [name for name in found.names if f"{ONE_OF}.{name}" not in found.decisions]
     found.mistakes += [f"{ONE_OF}.{name}: stands nowhere: write {{choice: {name}}} where it counts" for name in unused]
@@ -145,7 +146,8 @@ class _Found:
 
     def _decision(self, node: Mapping[str, Any], where: str) -> None:
         if NAMED in node:
-            self._named(node[NAMED], where)
+            # A recipe's keys are read as text, also those that are numbers.
+            self._named(str(node[NAMED]), where)
             return
         if where in self.decisions:
             return
@@ -159,12 +161,13 @@ class _Found:
 
     def _name(self, where: str) -> str:
         """Where it stands without which of several choices it is inside of, unless that is another decision's name."""
+        given = next((name for name in self.names if where == f"{ONE_OF}.{name}"), None)
         plain = "".join(part.lstrip("0123456789") if index else part for index, part in enumerate(where.split("|")))
-        plain = plain.removeprefix(f"{ONE_OF}.")
+        plain = given or plain.removeprefix(f"{ONE_OF}.")
         taken = {each.name for each in self.decisions.values()}
         return next(name for name in (plain, where, *(f"{where}#{n}" for n in range(99))) if name not in taken)
 
-    def _named(self, name: Any, where: str) -> None:
+    def _named(self, name: str, where: str) -> None:
         if name not in self.names:
             there = ", ".join(self.names) or "none: give a mapping 'choices:' of names and choices in the recipe"
             self.mistakes.append(f"{where}: no choice is named {name!r}; there are {there}")

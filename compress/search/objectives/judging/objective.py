@@ -10,7 +10,8 @@ import pydantic
 from pydantic import ConfigDict, Field
 
 OPTIONS = ConfigDict(extra="forbid")
-Limit = Annotated[float, Field(allow_inf_nan=False)]
+Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""What costs nothing is nowhere."""
 Direction = Literal["maximize", "minimize"]
 
 
