@@ -14,7 +14,6 @@ from copy import deepcopy
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -570,20 +569,6 @@ def test_the_command_prints_the_front_and_ends_with_its_exit_code(
     with pytest.raises(SystemExit):
         main()
     assert "2 decisions, 4 recipes; 9 trials by grid" in "".join(capsys.readouterr().out.splitlines())
-
-
-def test_workers_join_no_cluster_that_somebody_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def init(address: str, **_: Any) -> None:
-        asked.append(address)
-        raise ConnectionError("seen enough")
-
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
-    for workers in (Workers(count=2), Workers(count=2, address="ray://head:10001")):
-        with pytest.raises(SurroundingsError, match="seen enough"), opened(workers, quiet):
-            pass
-    assert asked == ["local", "ray://head:10001"]
 
 
 def test_names_in_brackets_are_told_as_they_are() -> None:

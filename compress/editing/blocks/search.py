@@ -117,22 +117,12 @@ class Search:
         """
         overlap = Overlap()
         for number, image in enumerate(images(self.task, self.task.data.cases["val"])):
-            overlap.add(net(image), self._said(number, image))
+            overlap.add(net(image), self._trained.says(number, image))
         return overlap.lost()
 
-    def _said(self, number: int, image: Tensor) -> Tensor:
-        """What the trained network says of a validation case; of as many as there is memory for it is asked once."""
-        if number in self._known:
-            return self._known[number]
-        answer: Tensor = self.net(image)
-        if (len(self._known) + 1) * answer.nbytes <= MOST_BYTES:
-            self._known[number] = answer
-        return answer
-
     @cached_property
-    def _known(self) -> dict[int, Tensor]:
-        """Answers of the trained network by the number of the validation case."""
-        return {}
+    def _trained(self) -> _Trained:
+        return _Trained(self.net)
 
     def point(self, asked: float, budget: Budget, priced: Sequence[Priced]) -> Point:
         """What another budget would give.
@@ -196,6 +186,23 @@ class Search:
                         kept.save(each, error)
                         errors[each] = error
         return errors
+
+
+class _Trained:
+    """The trained network, asked once for each of as many validation cases as there is memory for."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+        self._known: dict[int, Tensor] = {}
+
+    def says(self, number: int, image: Tensor) -> Tensor:
+        """Its logits of the case with this number."""
+        if number in self._known:
+            return self._known[number]
+        answer: Tensor = self.net(image)
+        if (len(self._known) + 1) * answer.nbytes <= MOST_BYTES:
+            self._known[number] = answer
+        return answer
 
 
 def _together(blocks: Sequence[Candidate], at_once: int) -> Iterator[list[Candidate]]:
