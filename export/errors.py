@@ -10,6 +10,8 @@
 `compress/errors.py` adds the branches above this floor and draws the whole tree.
 """
 
+from __future__ import annotations
+
 REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
 """What torch, or a network's own Python, raises where it does not take what it is given: there is no common class."""
 
