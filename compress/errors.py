@@ -43,7 +43,7 @@ class RecipeError(SegpressError):
         else:
             super().__init__(f"{source}: {len(mistakes)} mistakes\n" + "\n".join(f"  {m}" for m in mistakes))
 
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+    def __reduce__(self) -> tuple:
         """From a process of a cluster it comes as it was made."""
         return type(self), (self.source, self.mistakes)
 

@@ -10,8 +10,6 @@
 `compress/errors.py` adds the branches above this floor and draws the whole tree.
 """
 
-from __future__ import annotations
-
 REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
 """What torch, or a network's own Python, raises where it does not take what it is given: there is no common class."""
 
@@ -37,7 +35,7 @@ class MissingExtra(BackendError):
         self.package, self.extra = package, extra
         super().__init__(f"{package} is not installed: pip install 'segpress[{extra}]'")
 
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+    def __reduce__(self) -> tuple:
         """From a process of a cluster it comes as it was made."""
         return type(self), (self.package, self.extra)
 
