@@ -41,9 +41,12 @@ COUNTS = (6, 12, 24, 48)
 
 
 def main(
-    steps: Annotated[int, typer.Option(help="Training steps of each block.")] = 60,
+    steps: Annotated[int, typer.Option(help="Training steps of each block.")] = 40,
+    long: Annotated[
+        int, typer.Option(help="Training steps where processes are compared: the pass's own number.")
+    ] = 300,
     size: Annotated[int, typer.Option(help="Side of the images.")] = 96,
-    pairs: Annotated[int, typer.Option(help="Measurements of one process and of two, in turns.")] = 3,
+    pairs: Annotated[int, typer.Option(help="Measurements of one process and of two, in turns.")] = 1,
     to: Annotated[Path, typer.Option(help="The Markdown file to write.")] = HERE / "scale.md",
 ) -> None:
     """Measure and write the tables."""
@@ -52,7 +55,7 @@ def main(
     with TemporaryDirectory() as scratch:
         bench = Bench(task=_task(Path(scratch), size), folder=Path(scratch) / "views", steps=steps)
         lines = [*_head(bench, size)]
-        for part in (_of_parts(bench), _of_candidates(bench), _of_processes(bench, pairs)):
+        for part in (_of_parts(bench), _of_candidates(bench), _of_processes(bench, pairs, long)):
             for line in part:
                 lines.append(line)
                 console.print(line, markup=False)
@@ -98,8 +101,7 @@ class Bench:
     def seconds(self, count: int, workers: Workers) -> float:
         """What training so many blocks takes, in as many groups as there are processes."""
         blocks = self.blocks(count)
-        each = -(-count // workers.count)
-        groups: Sequence[Sequence[Candidate]] = [blocks[at : at + each] for at in range(0, count, each)]
+        groups: Sequence[Sequence[Candidate]] = [blocks[first :: workers.count] for first in range(workers.count)]
         lessons = Lessons(net=self.net, task=self.task, steps=self.steps, folder=self.folder)
         begun = time.perf_counter()
         list(errors_of(groups, lessons, workers, lambda: None))
@@ -143,14 +145,14 @@ def _of_candidates(bench: Bench) -> Iterator[str]:
     yield ""
 
 
-def _of_processes(bench: Bench, pairs: int) -> Iterator[str]:
-    count = COUNTS[-1]
+def _of_processes(bench: Bench, pairs: int, steps: int) -> Iterator[str]:
+    count, bench.steps = COUNTS[-1], steps
     took: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(pairs):
         for processes, seconds in took.items():
             seconds.append(bench.seconds(count, Workers(count=processes)))
     one, two = (median(took[processes]) for processes in (1, 2))
-    yield f"| processes | seconds to train {count} blocks, median of {pairs} | of one process's |"
+    yield f"| processes | seconds to train {count} blocks for {steps} steps, median of {pairs} | of one process's |"
     yield "|--:|--:|--:|"
     yield f"| 1 | {one:.1f} ({', '.join(f'{each:.1f}' for each in took[1])}) | 1 |"
     yield f"| 2 | {two:.1f} ({', '.join(f'{each:.1f}' for each in took[2])}) | {two / one:.2f} |"

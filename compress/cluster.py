@@ -241,8 +241,10 @@ def _taken(ray: Any, begun: Any, head: Place | None, log: Callable[[str], None])
         return ray.get(begun)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, ray.exceptions.RaySystemError):
-            # It could not read what it was told.
-            raise SurroundingsError(f"a worker: {SAME_VERSION} ({first_line(error.cause, 160)})") from None
+            raise SurroundingsError(
+                f"a worker cannot read what it is to do ({first_line(error.cause, 160)}): every machine needs the same "
+                "version of segpress, and finds no class that this process alone knows (python: {path: ...})"
+            ) from None
         # Its own text has a trace in it.
         raise error.cause from None
     except ray.exceptions.RayError as error:

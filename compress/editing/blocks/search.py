@@ -209,10 +209,10 @@ def _together(blocks: Sequence[Candidate], at_once: int) -> Iterator[list[Candid
     """Blocks in a row that are trained side by side: as many as a run that is stopped may lose, and memory holds.
 
     Args:
-        at_once: groups that are trained at the same time, which have one of these each.
+        at_once: groups that are trained at the same time, which are dealt blocks in turn: those in a row cost alike.
     """
     most, group = min(TOGETHER, math.ceil(len(blocks) / at_once)), list[Candidate]()
-    for each in blocks:
+    for each in (block for first in range(at_once) for block in blocks[first::at_once]):
         if len(group) == most or sum(one.params for one in (*group, each)) > MOST_PARAMS:
             if group:
                 yield group
