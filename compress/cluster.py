@@ -243,7 +243,7 @@ def _taken(ray: Any, begun: Any, head: Place | None, log: Callable[[str], None])
         if isinstance(error.cause, ray.exceptions.RaySystemError):
             raise SurroundingsError(
                 f"a worker cannot read what it is to do ({first_line(error.cause, 160)}): every machine needs the same "
-                "version of segpress, and finds no class that this process alone knows (python: {path: ...})"
+                "version of segpress"
             ) from None
         # Its own text has a trace in it.
         raise error.cause from None

@@ -20,6 +20,7 @@ from swaps import SMALL_SMP, check_it_travels, dice, task_of, told
 from torch import Tensor, nn
 
 from compress.cluster import Processes, Workers
+from compress.editing.blocks.apart import Order, learned
 from compress.editing.blocks.candidates import KINDS, Candidate, Space, candidates, kinds
 from compress.editing.blocks.choice import changed
 from compress.editing.blocks.fitting import begin, mend
@@ -40,6 +41,7 @@ from compress.passes.prune import Prune
 from compress.storage.description import Description, build_net, described
 from compress.storage.weights import load_net, save_net
 from compress.task import Task
+from compress.train.sending import unpacked
 from export.files import write_json
 from export.reach import PYTHON
 from export.registry import words
@@ -411,7 +413,7 @@ def test_other_processes_train_the_same_blocks(task: Task, tmp_path: Path, monke
     def here(workers: Workers, _: Any) -> Iterator[Processes]:
         def each(work: Any, given: Any) -> Iterator[Any]:
             for number, order in enumerate(given):
-                orders.append(len(order.blocks))
+                orders.append(len(unpacked(order).blocks))
                 yield pickle.loads(pickle.dumps(work(pickle.loads(pickle.dumps(order))))) if number else None
 
         yield Processes(count=workers.count, threads=1, each=each)
@@ -422,6 +424,18 @@ def test_other_processes_train_the_same_blocks(task: Task, tmp_path: Path, monke
         step(task.net, replace(task, kept=tmp_path / str(count), workers=Workers(count=count)))
     alone, beside = ({path.name: path.read_bytes() for path in (tmp_path / each).rglob("*.*")} for each in "12")
     assert orders == [2, 1] and alone == beside and len(alone) == 6
+
+
+def test_what_another_process_cannot_make_again_is_refused(task: Task) -> None:
+    refused = (
+        r"blocks: what is trained cannot be made again in another process \(.*\); leave --workers and --cluster out"
+    )
+    own = copy.deepcopy(task.net)
+    own.register_forward_hook(lambda *_: None)
+    with pytest.raises(PassError, match=refused):
+        Order(net=own, task=task, steps=1, blocks=[]).packed()
+    with pytest.raises(PassError, match=refused):
+        learned(pickle.dumps((False, b"cno_such_module\nNet\n.")))
 
 
 def stopped_at_the_second() -> Any:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from compress.errors import PassError, SurroundingsError
 from compress.passes.distill import Distill
 from compress.task import Task
-from compress.train import loop, parallel
+from compress.train import loop, parallel, sending
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_another_process_has_torchvision_before_it_reads_what_needs_it(
 ) -> None:
     """And whatever goes wrong as it reads is told as that: the same command would never go on."""
     order[:] = ["read"]
-    monkeypatch.setattr(parallel, "torchvision", lambda: order.insert(0, "torchvision"))
+    monkeypatch.setattr(sending, "torchvision", lambda: order.insert(0, "torchvision"))
     monkeypatch.setattr(sys, "modules", {**sys.modules, "torchvision": sys} if used else dict(sys.modules))
     if not used:
         sys.modules.pop("torchvision", None)

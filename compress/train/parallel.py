@@ -12,7 +12,6 @@ Legend: B batch, C channels, S one or more axes of pixels.
 from __future__ import annotations
 
 import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,9 +27,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from compress.errors import PassError, SurroundingsError
-from compress.networks.foreign.torchvision_import import torchvision
 from compress.train.fast_batch_norm import computed_by
-from export.errors import REFUSALS, first_line
+from compress.train.sending import CannotBeSent, packed, unpacked
 from export.host import usable_cpus
 
 _Norm = nn.modules.batchnorm._BatchNorm
@@ -131,13 +129,13 @@ def by_many(count: int, work: Callable[..., Any], **given: Any) -> Any:
 
 
 def _packed(member: _Member, work: Callable[..., Any], given: Mapping[str, Any]) -> bytes:
-    """What it is and does, and whether torchvision has to be there before that can be read: its classes import it."""
+    """What it is and does."""
     # It tells nobody anything; and what this one tells may be known here alone.
     given = {**given, "log": _quiet} if "log" in given else given
     try:
-        return pickle.dumps((member, "torchvision" in sys.modules, pickle.dumps((work, given))))
-    except (pickle.PicklingError, *REFUSALS) as error:
-        raise _cannot_be_sent(member.size, first_line(error)) from None
+        return packed((member, work, given))
+    except CannotBeSent as error:
+        raise _cannot_be_sent(member.size, str(error)) from None
 
 
 def _cannot_be_sent(count: int, why: str) -> PassError:
@@ -219,12 +217,9 @@ def _quiet(_: str) -> None:
 def main() -> None:
     """Be one of the processes: what to do comes from the one that started it."""
     try:
-        member, with_torchvision, job = pickle.loads(sys.stdin.buffer.read())
-        if with_torchvision:
-            torchvision()
-        work, given = pickle.loads(job)
-    except (ImportError, pickle.UnpicklingError, *REFUSALS) as error:
-        sys.stderr.write(f"{type(error).__name__}: {first_line(error)}\n")
+        member, work, given = unpacked(sys.stdin.buffer.read())
+    except CannotBeSent as error:
+        sys.stderr.write(f"{error}\n")
         sys.exit(CANNOT_READ)
     os.write(sys.stdout.fileno(), READY)
     # Nobody reads what is printed from here on.

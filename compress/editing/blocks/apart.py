@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from compress.cluster import ALONE, Workers, opened
 from compress.editing.blocks.candidates import Candidate
 from compress.editing.blocks.learning import Lessons
+from compress.errors import PassError
+from compress.train.sending import CannotBeSent, packed, unpacked
 
 if TYPE_CHECKING:
     from compress.task import Task
@@ -28,6 +30,23 @@ class Order:
     steps: int
     blocks: Sequence[Candidate]
 
+    def packed(self) -> bytes:
+        """As it is sent.
+
+        Raises:
+            PassError: if it cannot be.
+        """
+        try:
+            return packed(self)
+        except CannotBeSent as error:
+            raise _refused(error) from None
+
+
+def _refused(why: CannotBeSent) -> PassError:
+    return PassError(
+        f"blocks: what is trained cannot be made again in another process ({why}); leave --workers and --cluster out"
+    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
@@ -37,8 +56,16 @@ class Learned:
     state: Mapping[str, Tensor]
 
 
-def learned(order: Order) -> list[Learned]:
-    """In the other process: train the blocks of an order."""
+def learned(sent: bytes) -> list[Learned]:
+    """In the other process: train the blocks of an order.
+
+    Raises:
+        PassError: if the order cannot be read there.
+    """
+    try:
+        order = unpacked(sent)
+    except CannotBeSent as error:
+        raise _refused(error) from None
     with TemporaryDirectory() as scratch:
         lessons = Lessons(net=order.net, task=order.task, steps=order.steps, folder=Path(scratch))
         errors = lessons.learned(order.blocks, lambda: None)
@@ -56,13 +83,18 @@ def errors_of(
 
     Args:
         step: called for each block that learns after it was fitted and after each of its steps.
+
+    Raises:
+        PassError: if what is trained cannot be made again in another process.
+        MissingExtra: if Ray is needed and not installed.
+        SurroundingsError: if the cluster cannot be worked with (compress/cluster.py).
     """
     if workers.are_one or len(groups) < 2:
         yield from (lessons.learned(some, step) for some in groups)
         return
     # What keeps files here, or tells a person, is not theirs.
     task = dataclasses.replace(lessons.task, note=print, folder=None, views=None, kept=None, workers=ALONE)
-    orders = [Order(net=lessons.net, task=task, steps=lessons.steps, blocks=some) for some in groups]
+    orders = [Order(net=lessons.net, task=task, steps=lessons.steps, blocks=some).packed() for some in groups]
     with opened(workers, lessons.task.note) as processes:
         for some, answers in zip(groups, processes.each(learned, orders), strict=True):
             if answers is None:
