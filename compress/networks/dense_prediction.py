@@ -5,19 +5,13 @@ for Dense Image Prediction", arXiv 1809.04184).
 from typing import Annotated, ClassVar, Literal
 
 import torch.nn.functional as F
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from compress.networks.blocks.dense_prediction_cell import PUBLISHED, Cell, DensePredictionCell, conv, why_no_cell
+from compress.networks.blocks.dense_prediction_cell import PUBLISHED, Cell, DensePredictionCell, conv_norm_relu
 from compress.networks.blocks.he import he_initialised
 from compress.networks.blocks.resnet import Depths, ResNet
-
-
-def _possible(cell: Cell) -> Cell:
-    if (fault := why_no_cell(cell)) is not None:
-        raise ValueError(fault)
-    return cell
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -37,7 +31,7 @@ class DensePrediction:
     """Blocks at each of the four resolutions; 3, 4, 23, 3 is ResNet-101."""
     output_stride: Literal[8, 16, 32] = 16
     """Of the features that the cell is given. Rates are in their pixels: at 8 those for 16 are doubled."""
-    cell: Annotated[Cell, AfterValidator(_possible)] = PUBLISHED
+    cell: Cell = PUBLISHED
     """Branches, such as `[{rate: [1, 6]}, {reads: 1, grid: [2, 4]}, {reads: 1}]`; by default the released cell."""
     dims: ClassVar[int] = 2
 
@@ -58,7 +52,7 @@ class DensePredictionModule(nn.Module):
         width = 4 * shape.width
         self.encoder = ResNet(shape.in_channels, shape.layers, width=shape.width, output_stride=shape.output_stride)
         self.cell = DensePredictionCell(shape.cell, self.encoder.channels[-1], width)
-        self.projection = nn.Sequential(nn.Dropout(0.1), *conv(self.cell.channels, width, 1))
+        self.projection = nn.Sequential(nn.Dropout(0.1), *conv_norm_relu(self.cell.channels, width, 1))
         self.head = nn.Conv2d(width, shape.classes, 1)
         he_initialised(self)
 

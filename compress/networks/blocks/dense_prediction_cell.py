@@ -7,7 +7,7 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -37,7 +37,15 @@ class Branch:
         return self
 
 
-Cell = Annotated[tuple[Branch, ...], Field(min_length=1)]
+def _in_order(cell: tuple[Branch, ...]) -> tuple[Branch, ...]:
+    for index, branch in enumerate(cell):
+        if branch.reads > index:
+            raise ValueError(f"branch {index + 1} reads {branch.reads}; it may read 0 to {index}")
+    return cell
+
+
+Cell = Annotated[tuple[Branch, ...], Field(min_length=1), AfterValidator(_in_order)]
+"""Branches, each of which reads earlier ones only."""
 
 PUBLISHED = (
     Branch(rate=(1, 6)),
@@ -47,14 +55,6 @@ PUBLISHED = (
     Branch(reads=1, rate=(6, 21)),
 )
 """What the authors found on Cityscapes and released (tensorflow/models, dense_prediction_cell_branch5_top1)."""
-
-
-def why_no_cell(cell: Sequence[Branch]) -> str | None:
-    """What is wrong with the branches of a cell, and what would be right; None if nothing."""
-    for index, branch in enumerate(cell):
-        if branch.reads > index:
-            return f"branch {index + 1} reads {branch.reads}; it may read 0 to {index}"
-    return None
 
 
 class DensePredictionCell(nn.Module):
@@ -86,14 +86,16 @@ class Parted(nn.Module):
 
     def __init__(self, grid: tuple[int, int], before: int, after: int) -> None:
         super().__init__()
-        self.grid, self.conv = grid, conv(before, after, 1)
+        self.grid, self.conv = grid, conv_norm_relu(before, after, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         mean = self.conv(mean_of_parts(x_BCHW, self.grid))
         return F.interpolate(mean, x_BCHW.shape[2:], mode="bilinear", align_corners=True)
 
 
-def conv(before: int, after: int, kernel: int, *, rate: tuple[int, int] = (1, 1), groups: int = 1) -> nn.Sequential:
+def conv_norm_relu(
+    before: int, after: int, kernel: int, *, rate: tuple[int, int] = (1, 1), groups: int = 1
+) -> nn.Sequential:
     """A convolution that keeps the size, its batch norm and a ReLU."""
     padding = kernel // 2 * rate[0], kernel // 2 * rate[1]
     layer = nn.Conv2d(before, after, kernel, padding=padding, dilation=rate, groups=groups, bias=False)
@@ -104,6 +106,8 @@ def _operation(branch: Branch, before: int, after: int) -> nn.Module:
     if branch.grid is not None:
         return Parted(branch.grid, before, after)
     if branch.rate is None:
-        return conv(before, after, 1)
+        return conv_norm_relu(before, after, 1)
     # The depthwise convolution has a norm and a ReLU of its own, as the authors' layer.
-    return nn.Sequential(conv(before, before, 3, rate=branch.rate, groups=before), conv(before, after, 1))
+    return nn.Sequential(
+        conv_norm_relu(before, before, 3, rate=branch.rate, groups=before), conv_norm_relu(before, after, 1)
+    )
