@@ -98,11 +98,11 @@ class Bench:
         image = torch.from_numpy(next(iter(self.task.probes(most=1))))
         return candidates(stretch, kinds(SPACE), 7, lambda: iter([seen_at(self.net, stretch, image).into]))
 
-    def seconds(self, count: int, workers: Workers) -> float:
+    def seconds(self, count: int, workers: Workers, steps: int | None = None) -> float:
         """What training so many blocks takes, in as many groups as there are processes."""
         blocks = self.blocks(count)
         groups: Sequence[Sequence[Candidate]] = [blocks[first :: workers.count] for first in range(workers.count)]
-        lessons = Lessons(net=self.net, task=self.task, steps=self.steps, folder=self.folder)
+        lessons = Lessons(net=self.net, task=self.task, steps=steps or self.steps, folder=self.folder)
         begun = time.perf_counter()
         list(errors_of(groups, lessons, workers, lambda: None))
         return time.perf_counter() - begun
@@ -146,11 +146,11 @@ def _of_candidates(bench: Bench) -> Iterator[str]:
 
 
 def _of_processes(bench: Bench, pairs: int, steps: int) -> Iterator[str]:
-    count, bench.steps = COUNTS[-1], steps
+    count = COUNTS[-1]
     took: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(pairs):
         for processes, seconds in took.items():
-            seconds.append(bench.seconds(count, Workers(count=processes)))
+            seconds.append(bench.seconds(count, Workers(count=processes), steps))
     one, two = (median(took[processes]) for processes in (1, 2))
     yield f"| processes | seconds to train {count} blocks for {steps} steps, median of {pairs} | of one process's |"
     yield "|--:|--:|--:|"
