@@ -170,6 +170,14 @@ def test_a_corrected_bias_takes_back_what_rounding_adds_on_average() -> None:
 
 def test_what_was_learnt_is_kept_with_the_network(tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(effort, "Rounding", lambda steps, seed: Rounding(steps=20, seed=seed))
+    asked = effort.Ladder._better
+
+    def taken(self: effort.Ladder, before: Quantized, after: Quantized, what: str) -> Quantized:
+        # Whether so few steps help differs with the processor's sums.
+        asked(self, before, after, what)
+        return after
+
+    monkeypatch.setattr(effort.Ladder, "_better", taken)
     task, notes = noted(task)
     net = Int8(effort="best")(task.net, task)
     assert isinstance(net, Quantized)

@@ -315,7 +315,7 @@ class _Making:
             stored_bytes=self.stored_bytes,
             torch_scores=self.scores,
             looks=self.looks,
-            seconds=round(time.perf_counter() - self.begun, 3),
+            seconds=round(time.perf_counter() - self.begun, 6),
         )
 
     def _name(self, word: str, key: str) -> str:

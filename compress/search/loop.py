@@ -112,7 +112,7 @@ class Loop:
             trial = self.bench.trial(turn.number, partial(self.found.recipe, choice), choice, self.trials)
             if ahead is not None:
                 # What another process did is found here, and took its time there.
-                trial = replace(trial, seconds=round(trial.seconds + ahead.seconds, 3), steps=ahead.steps)
+                trial = replace(trial, seconds=round(trial.seconds + ahead.seconds, 6), steps=ahead.steps)
             return trial.as_dict()
 
         return Trial.from_dict(self.bench.cache.value(_name(turn.number), turn.key, work))
