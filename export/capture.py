@@ -25,8 +25,9 @@ from torch.fx import config as fx_config
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from export.errors import REFUSALS, ExportError, first_line
-from export.functional import in_functions, named_as_traced
 from export.graph import Dynamic, drop_empty, fold_batch_norm, fold_weights
+from export.programs.functional import in_functions, named_as_traced
+from export.programs.kept import kept_program
 
 
 def capture(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) -> fx.GraphModule:
@@ -71,11 +72,15 @@ def exported(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) -
     if 0 in axes and example.shape[0] == 1:
         # torch.export takes a length of 1 as fixed.
         example = example.expand(2, *example.shape[1:]).contiguous()
-    try:
+    net.eval()
+
+    def export() -> ExportedProgram:
         with quiet(), _keeping(net):
-            program = torch.export.export(
-                net.eval(), (example,), dynamic_shapes=(axes,) if axes else None, strict=False
-            )
+            return torch.export.export(net, (example,), dynamic_shapes=(axes,) if axes else None, strict=False)
+
+    try:
+        # The lengths of open axes are shared by all copies of a program, which may be taken apart in several ways.
+        program = export() if axes else kept_program(net, example, export)
     except REFUSALS as error:
         raise ExportError(f"{name} cannot be captured by torch.export: {_reason(error)}") from error
     _check_output(program, name, example.dim())

@@ -31,10 +31,10 @@ from export.artifact import Artifact, Infer
 from export.capture import exported, operators_looked_up_once, quiet
 from export.errors import ExportError, first_line
 from export.files import write_bytes
-from export.functional import as_translated, in_functions
 from export.graph import Dynamic
 from export.layers import port_of
 from export.packed import store_packed
+from export.programs.functional import as_translated, in_functions
 from export.quantization.qdq import TRANSLATION, read_by_channel, store_integers
 from export.quantization.saturation import pair_sums
 

@@ -85,7 +85,7 @@ FLOORS = (
     "export.layers",
     "export.packed",
     "export.capture",
-    "export.functional",
+    "export.programs",
     "export.graph",
     "export.modules",
     "export.artifact",

@@ -14,7 +14,7 @@ from zoo import example, made
 
 from export.backends.onnxruntime import OnnxRuntime
 from export.capture import capture, exported, quiet
-from export.functional import in_functions, named_as_traced
+from export.programs.functional import in_functions, named_as_traced
 from export.to_onnx import to_onnx
 
 

@@ -23,7 +23,7 @@ from compress.editing.pruning.dependency.program import program_of
 from compress.editing.pruning.dependency.rules import operator_name, rule_for
 from compress.editing.pruning.dependency.trace import Trace
 from compress.editing.pruning.dependency.unknown import unknown
-from export.functional import changes_in_place
+from export.programs.functional import changes_in_place
 
 
 def traced(net: nn.Module, example: Tensor) -> tuple[list[Bundle], Flow]:

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram, default_decompositions
 from compress.editing.pruning.dependency.rules import rule_for
 from compress.errors import ExportError
 from export.capture import exported, operators_looked_up_once, quiet
-from export.functional import changes_in_place
+from export.programs.functional import changes_in_place
 
 
 def program_of(net: nn.Module, example: Tensor) -> ExportedProgram:
