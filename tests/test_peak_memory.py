@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from compress.errors import SurroundingsError
+from compress.pipeline import peak_memory
 from compress.pipeline.peak_memory import PeakMemory
 from compress.storage.weights import load_net
 from export.artifact import Artifact, Port
@@ -68,6 +70,34 @@ def test_so_many_run_ahead_and_none_is_left_behind(tmp_path: Path) -> None:
         assert not files[2].exists()
         raise KeyboardInterrupt
     assert time.monotonic() - begun < 50
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system has no such line for the CPUs")
+def test_what_runs_beside_gives_way_to_all_others() -> None:
+    waits = (
+        "import os, time\nend = time.monotonic() + 30\n"
+        "while os.sched_getscheduler(0) != os.SCHED_IDLE and time.monotonic() < end: time.sleep(0.01)\n"
+        "print(os.sched_getscheduler(0))"
+    )
+    with PeakMemory() as peaks:
+        peaks.ahead("a", [sys.executable, "-S", "-c", waits])
+        assert peaks.mb("a") == os.SCHED_IDLE
+
+
+def test_one_that_others_leave_no_cpu_is_begun_again_and_gives_way_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peak_memory, "PATIENCE_S", 0.2)
+    first = tmp_path / "first"
+    says = (
+        f"import os, time\nif not os.path.exists({str(first)!r}): open({str(first)!r}, 'w').close(); time.sleep(60)\n"
+        "print(os.sched_getscheduler(0) if hasattr(os, 'sched_getscheduler') else 0)"
+    )
+    with PeakMemory() as peaks:
+        peaks.ahead("a", [sys.executable, "-S", "-c", says])
+        while not first.exists():
+            time.sleep(0.02)
+        assert peaks.mb("a") == 0
 
 
 def test_one_that_is_over_makes_room_though_nobody_asked(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print, 
 
         with PeakMemory() as peaks, (helpers.ahead or ExportsAhead()).into(folder / "ahead") as exports:
             builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), cache, log, peaks, exports)
-            order = partial(builder.exports.order, deployed=deployed)
+            order = partial(builder.order, deployed=deployed)
             begun = baseline(task, first_key(recipe, task), cache, log)
             order(begun)
             stages = chain(recipe.passes, begun, task, cache, log, then=order)

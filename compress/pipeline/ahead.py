@@ -69,9 +69,13 @@ class ExportsAhead:
             shutil.rmtree(folder, ignore_errors=True)
             self._folder = None
 
+    def takes(self, net: Path) -> bool:
+        """Whether there is a process beside, and a saved network is none of those that it would be one too many for."""
+        return self._process is not None and net.stat().st_size <= LARGEST_MB * 1e6
+
     def order(self, order: Order) -> None:
         """Have a file written; it is ordered by the path where it will be wanted."""
-        if self._process is None or order.to in self._ordered or order.net.stat().st_size > LARGEST_MB * 1e6:
+        if order.to in self._ordered or not self.takes(order.net):
             return
         self._ordered.append(order.to)
         self._send(replace(order, to=self._beside(order.to)).line())

@@ -58,8 +58,15 @@ class Builder:
         self, task: Task, style: Style, cache: Cache, log: Log, peaks: PeakMemory, ahead: ExportsAhead | None = None
     ) -> None:
         self.task, self.style, self.cache, self.log, self.peaks = task, style, cache, log, peaks
+        self.ahead = ahead
         self.exports = Exports(task, style, cache, ahead)
         self._counted: dict[tuple[str, Rules | None], int] = {}
+
+    def order(self, stage: Stage, deployed: Sequence[Deployment]) -> None:
+        """Have done beside the run what can be: its files written, and the peak memory found of what needs no file."""
+        self.exports.order(stage, deployed)
+        if self.ahead is not None and self.ahead.takes(stage.path):
+            self.each([stage], [at for at in deployed if at.kind.runs_modules])
 
     def each(self, stages: Iterable[Stage], deployed: Sequence[Deployment]) -> list[Build]:
         """Every stage on every deployment, but where there is nothing to build."""

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Self
 
 from compress.errors import SurroundingsError
 from export.target import Command, Peak
+
+PATIENCE_S = 20.0
+"""With a process that gives way to all others, once its answer is all that is waited for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A process that runs."""
+
+    command: Command
+    process: subprocess.Popen[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +37,8 @@ class PeakMemory:
     """Peak memory of artifacts by name, each found in a process of its own while this one does something else.
 
     What runs beside changes how long a process takes, not how much memory it needs. Each is started, not forked: a
-    fork would count what its parent had loaded, and leave out what both share.
+    fork would count what its parent had loaded, and leave out what both share. Each gives way to all others: where one
+    of the threads that compute a layer waits for its CPU, the others wait for it.
     """
 
     def __init__(self, at_once: int = 2) -> None:
@@ -32,7 +46,7 @@ class PeakMemory:
         self._at_once = at_once
         self._asked: dict[str, Callable[[], float]] = {}
         self._waiting: dict[str, Command] = {}
-        self._begun: dict[str, subprocess.Popen[str]] = {}
+        self._begun: dict[str, Begun] = {}
         self._ended: dict[str, Ended] = {}
 
     def __enter__(self) -> Self:
@@ -76,25 +90,46 @@ class PeakMemory:
         """End what runs and forget what waits; what was not asked for until now is not needed."""
         self._waiting.clear()
         while self._begun:
-            _, process = self._begun.popitem()
-            process.kill()
-            process.communicate()
+            _, begun = self._begun.popitem()
+            _kill(begun.process)
 
     def _end(self, name: str) -> None:
         if name in self._waiting:
             self._begin(name)
         if name in self._begun:
-            process = self._begun[name]
-            said, complaint = process.communicate()
+            self._ended[name] = self._outcome(name)
             del self._begun[name]
-            self._ended[name] = Ended(said=said, complaint=complaint, code=process.returncode)
             self._go_on()
 
+    def _outcome(self, name: str) -> Ended:
+        """What it says, once it is over; one that others leave no CPU is begun again, and gives way no more."""
+        begun = self._begun[name]
+        try:
+            said, complaint = begun.process.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            _kill(begun.process)
+            begun = self._begun[name] = replace(begun, process=_started(begun.command))
+            said, complaint = begun.process.communicate()
+        return Ended(said=said, complaint=complaint, code=begun.process.returncode)
+
     def _go_on(self) -> None:
-        running = sum(process.poll() is None for process in self._begun.values())
+        running = sum(begun.process.poll() is None for begun in self._begun.values())
         for name in list(self._waiting)[: max(0, self._at_once - running)]:
             self._begin(name)
 
     def _begin(self, name: str) -> None:
-        given = self._waiting.pop(name)
-        self._begun[name] = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = self._waiting.pop(name)
+        self._begun[name] = Begun(command=command, process=_started(command))
+        if hasattr(os, "SCHED_IDLE"):
+            # One that has ended already, or may not give way, does as it does.
+            with suppress(OSError):
+                os.sched_setscheduler(self._begun[name].process.pid, os.SCHED_IDLE, os.sched_param(0))
+
+
+def _started(command: Command) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
