@@ -6,6 +6,7 @@ import ctypes
 import json
 import math
 import shutil
+import subprocess
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -23,7 +24,7 @@ from export.backends.onnxruntime import answers
 from export.backends.onnxruntime_bits import OnnxRuntimeBits
 from export.errors import BackendError, NotHere
 from export.kernels import library as kernels
-from export.kernels.library import COMPILERS, Library, library
+from export.kernels.library import COMPILERS, FLAGS, Library, library
 from export.to_onnx import to_onnx
 
 COMPILER = next(filter(None, map(shutil.which, COMPILERS)), None)
@@ -127,6 +128,30 @@ def test_the_kernel_answers_as_the_standard_operators_to_the_last_bit(zeros: boo
         for layer in LAYERS:
             assert np.array_equal(found[layer], wanted[layer]), f"{layer}, {names[place]}"
     choose(0)
+
+
+def compilers_of_variants() -> Iterator[Any]:
+    """How the variants of this processor, and of one for Arm, are compiled and run."""
+    arm, emulator = map(shutil.which, ("aarch64-linux-gnu-g++", "qemu-aarch64-static"))
+    reason = "no g++-aarch64-linux-gnu and qemu-user-static"
+    # The others are compared with the standard operators, below.
+    yield pytest.param([COMPILER], [], {"portable"}, marks=[needs_compiler, pytest.mark.slow], id="here")
+    marks = pytest.mark.skipif(arm is None or emulator is None, reason=reason)
+    yield pytest.param([arm, "-static"], [emulator], {"neon", "portable"}, marks=marks, id="arm")
+
+
+@pytest.mark.parametrize(("compiler", "runs", "least"), compilers_of_variants())
+def test_every_variant_computes_the_operator_as_it_is_defined(
+    compiler: list[str], runs: list[str], least: set[str], tmp_path: Path
+) -> None:
+    program = tmp_path / "variants"
+    flags = [flag for flag in FLAGS if flag not in ("-shared", "-fPIC", "-O3")]
+    sources = ["-I", str(Path(kernels.__file__).parent), str(Path(__file__).with_name("kernel_variants.cpp"))]
+    subprocess.run([*compiler, *flags, "-O1", *sources, "-o", str(program)], check=True, capture_output=True)
+    told = subprocess.run([*runs, str(program)], capture_output=True, text=True, check=False)
+    lines = [line.split() for line in told.stdout.splitlines()]
+    assert {line[0] for line in lines} >= least and told.returncode == 0
+    assert {line[-1] for line in lines} == {"same"}
 
 
 @needs_compiler
