@@ -67,16 +67,19 @@ def main(
         rows.append(row(channels, side, times))
         typer.echo(rows[-1])
     host = host_facts(threads)
-    lines = [
-        f"{host['cpu']} ({', '.join(host['isa'])}), {threads} thread; medians of runs in turns, ms of processor "
-        "time, and the least in brackets; a factor is the median over turns.",
-        "",
-        "| channels | side | 1-bit | float | int8 | over float | over int8 |",
-        "|---|---|---|---|---|---|---|",
-        *rows,
-    ]
-    before, _, rest = to.read_text().partition(BEGIN)
-    write_bytes(to, f"{before}{BEGIN}\n\n{chr(10).join(lines)}\n\n{END}{rest.partition(END)[2]}".encode())
+    title = f"{host['cpu']} ({', '.join(host['isa'])}), {threads} thread"
+    header = "| channels | side | 1-bit | float | int8 | over float | over int8 |\n|---|---|---|---|---|---|---|"
+    write_bytes(to, with_table(to.read_text(), title, "\n".join([header, *rows])).encode())
+
+
+def with_table(page: str, title: str, table: str) -> str:
+    """The page with this processor's table in the place of its last one; those of others stay."""
+    before, _, rest = page.partition(BEGIN)
+    inside, _, after = rest.partition(END)
+    tables = dict(part.strip().split("\n\n", 1) for part in inside.split("### ")[1:])
+    tables[title] = table
+    told = "\n\n".join(f"### {name}\n\n{each}" for name, each in tables.items())
+    return f"{before}{BEGIN}\n\n{told}\n\n{END}{after}"
 
 
 def shapes() -> Iterator[tuple[int, int]]:

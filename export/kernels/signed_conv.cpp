@@ -33,15 +33,22 @@ constexpr int BLOCK = 16;  // pixels of a row that are counted together
 
 using Count = void (*)(const uint64_t*, const int64_t*, int, const uint64_t*, const uint64_t*, uint32_t*, int64_t);
 
+// Output channels that are counted together, without and with masks.
+struct Group {
+  int filters;
+  Count count[2];
+};
+
+constexpr int FILTERS = 8;  // in the largest group
+
 struct Counting {
   void (*pack)(const float*, const float*, int, int64_t, uint64_t*, int64_t);
-  Count four[2];
-  Count one[2];
+  Group groups[3];  // the last is of one
   void (*finish)(const uint32_t*, int64_t, int32_t, float, float, float*);
 };
 
 namespace portable {
-constexpr int LANES = 1, STRIDE = 1 << 20;
+constexpr int LANES = 1, STRIDE = 1 << 20, MOST = 4;
 using Lanes = uint64_t;
 using Counts = uint64_t;
 inline Lanes zero() { return 0; }
@@ -68,7 +75,7 @@ inline Lanes marked(Lanes words, const float* x, float edge, uint64_t bit) { ret
 #endif
 namespace avx2 {
 // There is no instruction that counts: bytes are counted by a table of 16, and added up after at most 31 of them.
-constexpr int LANES = 4, STRIDE = 31;
+constexpr int LANES = 4, STRIDE = 31, MOST = 4;
 using Lanes = __m256i;
 using Counts = __m256i;
 inline Lanes zero() { return _mm256_setzero_si256(); }
@@ -109,7 +116,7 @@ inline Lanes marked(Lanes words, const float* x, float edge, uint64_t bit) {
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,prefer-vector-width=512")
 #endif
 namespace avx512 {
-constexpr int LANES = 8, STRIDE = 1 << 20;
+constexpr int LANES = 8, STRIDE = 1 << 20, MOST = FILTERS;
 using Lanes = __m512i;
 using Counts = __m512i;
 inline Lanes zero() { return _mm512_setzero_si512(); }
@@ -139,7 +146,7 @@ inline Lanes marked(Lanes words, const float* x, float edge, uint64_t bit) {
 #elif defined(__aarch64__)
 
 namespace neon {
-constexpr int LANES = 2, STRIDE = 31;
+constexpr int LANES = 2, STRIDE = 31, MOST = 4;
 using Lanes = uint64x2_t;
 using Counts = uint8x16_t;
 inline Lanes zero() { return vdupq_n_u64(0); }
@@ -349,15 +356,15 @@ class Convolution {
     const int64_t out = axes[2].out(), pitch = out + BLOCK;
     const uint64_t* row = packed_.data() + (z * axes[0].stride * axes[1].padded() + up * axes[1].stride) * shape_.row();
     thread_local std::vector<uint32_t> counts;
-    counts.resize(4 * pitch);
+    counts.resize(FILTERS * pitch);
     for (int64_t filter = 0; filter < shape_.outputs;) {
-      const int together = shape_.outputs - filter >= 4 ? 4 : 1;
+      const Group* group = counting_.groups;
+      while (group->filters > shape_.outputs - filter) ++group;
       const uint64_t* bits = weights_.bits + filter * words;
       const uint64_t* masks = masked ? weights_.masks + filter * words : nullptr;
-      const Count count = together == 4 ? counting_.four[masked] : counting_.one[masked];
       for (int64_t pixel = 0; pixel < out; pixel += BLOCK)
-        block(count, row, pixel, bits, masks, counts.data() + pixel, pitch);
-      for (int each = 0; each < together; ++each, ++filter)
+        block(group->count[masked], row, pixel, bits, masks, counts.data() + pixel, pitch);
+      for (int each = 0; each < group->filters; ++each, ++filter)
         finish(z, up, filter, counts.data() + each * pitch,
                y + filter * shape_.out_pixels() + (z * axes[1].out() + up) * out);
     }
@@ -387,15 +394,14 @@ class Convolution {
     const Axis& across = shape_.axes[2];
     const int32_t* all = bases_.data() + ((filter * kinds_[0].size() + kind_[0][z]) * kinds_[1].size() + kind_[1][up]) *
                                              kinds_[2].size();
-    const auto part = [&](int64_t from, int64_t to, int64_t like) {
-      counting_.finish(counts + from, to - from, all[kind_[2][like]], scale_[filter], bias_[filter], y + from);
-    };
+    const float scale = scale_[filter], bias = bias_[filter];
+    const bool bordered = across.last() <= across.first();
     // All of the row as if there were no border, in whole vectors, and then what sees one.
-    if (across.last() > across.first()) part(0, across.out(), across.first());
-    const bool none = across.last() <= across.first();
-    for (int64_t place = 0; place < across.first(); ++place) part(place, place + 1, place);
-    for (int64_t place = none ? across.first() : across.last(); place < across.out(); ++place)
-      part(place, place + 1, place);
+    if (!bordered) counting_.finish(counts, across.out(), all[kind_[2][across.first()]], scale, bias, y);
+    for (int64_t place = 0; place < across.out(); ++place) {
+      if (place == across.first() && !bordered) place = across.last();
+      if (place < across.out()) y[place] = float(all[kind_[2][place]] - 2 * int32_t(counts[place])) * scale + bias;
+    }
   }
 
   // Places of an axis are of one kind where the same taps lie inside; what a sum begins with depends on that alone.
