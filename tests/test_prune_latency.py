@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from pruning import chain, cut, size, stand_in
+from pydantic import ValidationError
+from torch import nn
 
 import compress.editing.pruning.target as target_module
 from compress.editing.budget import Runtime
 from compress.editing.pruning.target import latency_ms
+from compress.editing.timed_form import timed_form
 from compress.errors import PassError
+from compress.passes.blocks import Blocks
 from compress.passes.prune import Prune
 from compress.storage.description import build_net
 from compress.storage.weights import load_net
 from export.registry import find_device
 from export.target import Target, target_of
+from export.to_onnx import to_onnx
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,3 +96,25 @@ def test_a_latency_is_measured_where_the_device_is_by_the_python_there() -> None
     there = Runtime(device="cpu@tower-7", backend="onnxruntime", threads=1, python="/opt/bin/python").target().device
     assert (there.name, there.reach.at, there.reach.python) == ("cpu@tower-7", "tower-7", "/opt/bin/python")
     assert Runtime(device="cpu@here", backend="onnxruntime", threads=1, python="python3").target().is_this_host
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "tensorrt"])
+def test_what_is_timed_in_integers_is_written_as_the_runtime_has_them(backend: str, tmp_path: Path) -> None:
+    runtime = Runtime(device="cpu", backend=backend, threads=1, python="python3", precision="int8")
+    image = torch.zeros(1, 1, 16, 16)
+    for net, integers in ((chain().eval(), True), (nn.Sequential(nn.ReLU()), False)):
+        for of, wanted in ((runtime, integers), (replace(runtime, precision="float"), False)):
+            path = to_onnx(timed_form(net, image, of), image, tmp_path / "net.onnx").path
+            assert ("DequantizeLinear" in {node.op_type for node in onnx.load(path).graph.node}) == wanted
+    assert str(runtime) == f"on {backend}, cpu, in int8"
+
+
+def test_integers_are_not_timed_where_there_are_none() -> None:
+    made = (
+        Prune(latency_ms=5, backend="openvino", precision="int8"),
+        Blocks(latency_ms=5, backend="openvino", precision="int8"),
+    )
+    for each in made:
+        assert each.runtime.precision == "int8"
+        with pytest.raises(ValidationError, match=r"precision int8: backend 'torch' computes in float alone"):
+            type(each)(latency_ms=5, backend="torch", precision="int8")

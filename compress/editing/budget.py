@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from compress.storage.weights import load_net
 from export.reach import PYTHON, word_of
-from export.registry import find_device, words
+from export.registry import find_backend, find_device, words
 from export.target import Target, target_of
 
 NEAR = 0.1
 """How far from the target a latency may land, as a share of it."""
+Precision = Literal["float", "int8"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -28,9 +29,10 @@ class Runtime:
     """CPU threads; None takes every CPU this process may use."""
     python: str
     """Of a device elsewhere: the one there that has the runtime."""
+    precision: Precision = "float"
 
     def __str__(self) -> str:
-        return f"on {self.backend}, {self.device}"
+        return f"on {self.backend}, {self.device}{'' if self.precision == 'float' else f', in {self.precision}'}"
 
     def target(self) -> Target:
         """The device, with its threads."""
@@ -60,6 +62,8 @@ class ToABudget:
     backend: str = "onnxruntime"
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads under which `latency_ms` is measured; None takes every CPU that `device` has for it."""
+    precision: Precision = "float"
+    """What the artifact computes in whose time `latency_ms` is: `int8` where the recipe ends in it."""
 
     @model_validator(mode="after")
     def _is_one_budget(self) -> Self:
@@ -72,9 +76,17 @@ class ToABudget:
         backends = find_device(self.device).backends
         if self.latency_ms is not None and self.backend not in backends:
             raise ValueError(f"backend '{self.backend}' does not run on {self.device}; {', '.join(backends)} do")
+        if self.latency_ms is not None and self.precision == "int8" and find_backend(self.backend).rules is None:
+            raise ValueError(f"precision int8: backend '{self.backend}' computes in float alone")
         return self
 
     @property
     def runtime(self) -> Runtime:
         """Where `latency_ms` is measured."""
-        return Runtime(device=self.device, backend=self.backend, threads=self.threads, python=self.python)
+        return Runtime(
+            device=self.device,
+            backend=self.backend,
+            threads=self.threads,
+            python=self.python,
+            precision=self.precision,
+        )

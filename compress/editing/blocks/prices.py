@@ -18,6 +18,7 @@ from compress.cache import Cache, code_key, key_of, versions
 from compress.editing.blocks.candidates import Candidate
 from compress.editing.budget import NEAR, Runtime
 from compress.editing.layer_replacement import parameters
+from compress.editing.timed_form import timed_form
 from compress.measure.latency import Timing, in_turns
 from compress.measure.macs import macs_of
 from compress.progress import bar
@@ -115,7 +116,8 @@ class Timed:
             clocks: dict[str, Callable[..., list[float]]] = {}
             for place, (piece, shape) in enumerate(pieces):
                 folder = make_folder(scratch / str(place))
-                onnx = to_onnx(piece, torch.zeros(shape), folder / "piece.onnx")
+                example = torch.zeros(shape)
+                onnx = to_onnx(timed_form(piece, example, self.runtime), example, folder / "piece.onnx")
                 artifact = target.build(self.runtime.backend, onnx, folder)
                 infer = stack.enter_context(target.open(self.runtime.backend).open(artifact))
                 image = draw.standard_normal(tuple(shape), dtype=np.float32)

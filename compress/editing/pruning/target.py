@@ -16,6 +16,7 @@ from compress.editing.pruning.plan import Plan
 from compress.editing.pruning.remarks import frozen
 from compress.editing.pruning.removal import without
 from compress.editing.pruning.trial import Refused
+from compress.editing.timed_form import timed_form
 from compress.errors import PassError
 from compress.measure.latency import Timing, in_turns
 from compress.storage.description import Description, described
@@ -121,7 +122,8 @@ def latency_ms(net: nn.Module, example: Tensor, runtime: Runtime, seed: int) -> 
         if find_backend(word).runs_modules:
             artifact = _as_weights(net, example, folder / "net.safetensors")
         else:
-            artifact = target.build(word, to_onnx(net, example, folder / "net.onnx"), folder)
+            form = timed_form(net, example, runtime)
+            artifact = target.build(word, to_onnx(form, example, folder / "net.onnx"), folder)
         with target.open(word).open(artifact) as infer:
             timing = Timing(samples=100, seconds=4, warm_up=1)
             clocks = {"net": partial(target.time, infer, [image])}
