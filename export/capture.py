@@ -26,6 +26,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from export.errors import REFUSALS, ExportError, first_line
 from export.graph import Dynamic, drop_empty, fold_batch_norm, fold_weights
+from export.programs.compiled import compiled_when_run
 from export.programs.functional import in_functions, named_as_traced
 from export.programs.kept import kept_program
 
@@ -42,20 +43,19 @@ def capture(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) ->
         ExportError: with torch's reason, if the network's Python cannot be captured.
     """
     program = exported(net, example, dynamic)
-    with quiet():
+    with quiet(), compiled_when_run():
         fast = in_functions(program)
         # Taken from what torch.export gave, whose numbering its names have.
         if not fast:
             with operators_looked_up_once():
                 program = exported(net, example, dynamic).run_decompositions({})
         module: Any = program.module(check_guards=False)
-    if fast:
-        module.graph = named_as_traced(module.graph)
-    (output,) = (node for node in module.graph.nodes if node.op == "output")
+    written = named_as_traced(module.graph) if fast else module.graph
+    (output,) = (node for node in written.nodes if node.op == "output")
     output.args = (output.args[0][0],)
     # An ordinary module: one tensor in, one out, and eval() allowed.
-    module.graph.set_codegen(fx.graph.CodeGen())
-    graph = fx.GraphModule(module, module.graph)
+    written.set_codegen(fx.graph.CodeGen())
+    graph = fx.GraphModule(module, written)
     fold_weights(graph)
     drop_empty(graph)
     return graph
@@ -75,7 +75,7 @@ def exported(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) -
     net.eval()
 
     def export() -> ExportedProgram:
-        with quiet(), _keeping(net):
+        with quiet(), compiled_when_run(), _keeping(net):
             return torch.export.export(net, (example,), dynamic_shapes=(axes,) if axes else None, strict=False)
 
     try:

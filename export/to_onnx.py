@@ -34,6 +34,7 @@ from export.files import write_bytes
 from export.graph import Dynamic
 from export.layers import port_of
 from export.packed import store_packed
+from export.programs.compiled import compiled_when_run
 from export.programs.functional import as_translated, in_functions
 from export.quantization.qdq import TRANSLATION, read_by_channel, store_integers
 from export.quantization.saturation import pair_sums
@@ -123,7 +124,7 @@ def _as_it_is(program: ExportedProgram) -> Iterator[None]:
 
 def _from_program(net: nn.Module, program: ExportedProgram, style: Style) -> ir.Model:
     try:
-        with quiet(), operators_looked_up_once():
+        with quiet(), compiled_when_run(), operators_looked_up_once():
             translated = torch.onnx.export(
                 program,
                 dynamo=True,

@@ -15,6 +15,7 @@ from zoo import ZOO, example, made
 
 from export.capture import capture, exported
 from export.programs import kept
+from export.programs.compiled import compiled_when_run
 from export.programs.structure import structure_of
 from export.to_onnx import to_onnx
 
@@ -218,3 +219,17 @@ def test_so_many_are_kept_and_the_one_used_last_is_among_them(monkeypatch: pytes
     for net in (nets[0], nets[1], nets[0], nets[2]):
         exported(net, IMAGE)
     assert list(kept._kept) == [structure_of(nets[0], IMAGE), structure_of(nets[2], IMAGE)]
+
+
+def test_graphs_are_compiled_when_they_are_run_and_as_before_afterwards() -> None:
+    image, by_hand = torch.ones(1, 2, 8, 8), fx.GraphModule.recompile
+    net = nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU())
+    with compiled_when_run():
+        put_off = fx.symbolic_trace(net)
+        assert not hasattr(put_off, "_code")
+    assert fx.GraphModule.recompile is by_hand
+    assert torch.equal(put_off(image), net(image)) and "return" in put_off.code
+    program = exported(Scaled(), image)
+    # What torch gives can be run by whoever takes it.
+    assert torch.equal(program.module()(image), program.module(check_guards=False)(image))
+    assert "conv2d" in capture(Scaled(), image).code

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from export.programs.compiled import compiled_when_run
 from export.programs.structure import structure_of
 
 KEPT = 16
@@ -63,7 +64,8 @@ def _with_weights(
     for before, node in zip(program.graph.nodes, graph.nodes, strict=True):
         # A copy avoids names of Python's own, as `input` is, which the program is known by.
         node.name = before.name
-    copied._graph_module = fx.GraphModule(module, graph, type(module).__name__)
+    with compiled_when_run():
+        copied._graph_module = fx.GraphModule(module, graph, type(module).__name__)
     copied._graph_module.meta.update(module.meta)
     copied._graph_signature = copy.deepcopy(program.graph_signature)
     copied._state_dict = {name: weights[name] for name in program.state_dict}
