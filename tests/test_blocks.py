@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from structures import conv, example, made
@@ -30,8 +31,9 @@ from compress.editing.blocks.prices import Timed
 from compress.editing.blocks.program import Replacement, best, most_saved
 from compress.editing.blocks.seen import Error, seen_at
 from compress.editing.blocks.stretches import Stretch, stretches
-from compress.editing.budget import Runtime
+from compress.editing.budget import Precision, Runtime
 from compress.editing.layer_replacement import SkippedSites, macs, parameters
+from compress.editing.timed_form import timed_form
 from compress.errors import PassError
 from compress.measure.macs import macs_of
 from compress.networks.blocks.ends import Ends
@@ -45,6 +47,7 @@ from compress.train.sending import unpacked
 from export.files import write_json
 from export.reach import PYTHON
 from export.registry import words
+from export.to_onnx import to_onnx
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -556,6 +559,20 @@ def test_blocks_and_stretches_are_timed_once_as_they_will_run(
     assert saved > 0
     monkeypatch.setattr(Timed, "_ms", None)
     assert price.saved([block], stretch.modules[0], torch.zeros(stretch.into), 2.0) == [2 * saved]
+
+
+@pytest.mark.parametrize(("dims", "precision"), [(2, "float"), (2, "int8"), (3, "int8")])
+def test_in_integers_a_block_is_timed_with_a_layer_behind_it_that_reads_integers(
+    dims: int, precision: Precision, tmp_path: Path
+) -> None:
+    conv = {2: nn.Conv2d, 3: nn.Conv3d}[dims]
+    block, into = nn.Sequential(conv(3, 5, 3, padding=1), nn.ReLU()).eval(), torch.Size([1, 3, *[8] * dims])
+    runtime = Runtime(device="cpu", backend="onnxruntime", threads=1, python=PYTHON, precision=precision)
+    piece = Timed(runtime=runtime, seed=0)._alone(block, into)
+    path = to_onnx(timed_form(piece, torch.zeros(into), runtime), torch.zeros(into), tmp_path / "piece.onnx").path
+    # Quantized are what goes in and what comes out.
+    quantized = [node.op_type for node in onnx.load(path).graph.node].count("QuantizeLinear")
+    assert quantized == (0 if precision == "float" else 2)
 
 
 def test_weights_and_answers_that_are_not_finite_are_told_by_names_of_the_network(task: Task) -> None:

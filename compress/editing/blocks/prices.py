@@ -27,6 +27,8 @@ from export.to_onnx import to_onnx
 
 TIMING = Timing(samples=60, seconds=1.5, warm_up=0.2)
 """Enough for medians that are told apart by a few percent; there are many blocks."""
+CONVS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+"""Convolutions by the axes of what they read, batch and channels among them."""
 
 
 class Price(Protocol):
@@ -91,12 +93,23 @@ class Timed:
         times: dict[tuple[str, str], float] = {}
         for stretch, some in bar(alike.items(), "timing blocks", len(alike)):
             blocks = {str(each.block): each.block for each in some}
-            pieces = [some[0].stretch.alone, *blocks.values()]
+            pieces = [self._alone(piece, some[0].stretch.into) for piece in (some[0].stretch.alone, *blocks.values())]
             all_of_it = (net, example.shape)
             reference, own, *others = self._kept([all_of_it, *((piece, some[0].stretch.into) for piece in pieces)])
             shares = ((own - ms) / reference for ms in others)
             times |= {(stretch, block): whole * share for block, share in zip(blocks, shares, strict=True)}
         return [times[f"{each.stretch.alone} {tuple(each.stretch.into)}", str(each.block)] for each in found]
+
+    def _alone(self, piece: nn.Module, into: torch.Size) -> nn.Module:
+        """What is timed of a part: in integers with a layer behind it, as cheap as can be, that reads it so.
+
+        Runtimes compute a convolution in integers only where integers come out of it as well.
+        """
+        if self.runtime.precision == "float":
+            return piece
+        with torch.no_grad():
+            channels = piece(torch.zeros(into)).shape[1]
+        return nn.Sequential(piece, CONVS[len(into)](channels, 1, 1)).eval()
 
     def told(self, cost: float) -> str:
         return f"{cost:.2f} ms {self.runtime}"
