@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 from torch import Tensor, nn
 from zoo import FAST, C, body, conv, example, image, made
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 from torch import nn
 
 from compress.editing import mixed_precision

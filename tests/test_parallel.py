@@ -16,7 +16,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_task
+from shared_fixtures import tiny_task
 from torch import Tensor, nn
 
 from compress.errors import PassError, SurroundingsError

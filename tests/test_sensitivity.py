@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_folder, write_recipe
 from rich.console import Console
+from shared_fixtures import write_folder, write_recipe
 
 from compress.commands import sensitivity as asked
 from compress.commands.sensitivity import Questions, sensitivity, write

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 from zoo import image, made
 
 import export.backends
