@@ -48,7 +48,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # What torch and its exporter hold for good is millions of objects, which every collection would look through.
 gc.freeze()
-gc.set_threshold(100_000, 20, 50)
+gc.set_threshold(500_000, 20, 50)
 
 SIZE = 32
 
@@ -115,7 +115,8 @@ def host(server: Server) -> Iterator[Server]:
 
 @pytest.fixture
 def tower(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """The server, as `ssh tower` reaches it: whatever conversations are begun end with the test."""
+    """The server, as `ssh tower` reaches it: a test begins its conversations itself, and they end with it."""
+    close_all()
     monkeypatch.setenv("SEGPRESS_SSH", server.ssh)
     yield server
     close_all()
