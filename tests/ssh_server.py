@@ -131,16 +131,17 @@ class Server:
 
 @contextmanager
 def served(folder: Path, environment: Mapping[str, str] | None = None, lines: tuple[str, ...] = ()) -> Iterator[Server]:
-    """A server that runs as long as this is open; a Python there has no OpenVINO unless PYTHONPATH is taken away."""
+    """A server that runs as long as this is open; a Python there has ONNX Runtime alone where PYTHONPATH is kept."""
     if os.geteuid() == 0:
         # It separates privileges where it has any.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     cache = folder / "cache there"
-    # Each runner imports the runtimes that it finds, to tell of them, and this one takes longest.
+    # Each runner imports the runtimes that it finds, to tell of them, and these take longest.
     few = folder / "few"
     few.mkdir()
-    (few / "openvino.py").write_text("raise ModuleNotFoundError(\"No module named 'openvino'\")\n")
+    for runtime in ("openvino", "tensorrt"):
+        (few / f"{runtime}.py").write_text(f"raise ModuleNotFoundError(\"No module named '{runtime}'\")\n")
     server = Server(
         folder=folder,
         port=_free_port(),

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import blob, write_recipe
 from safetensors.torch import load_file
+from shared_fixtures import blob, write_recipe
 from torch import Tensor, nn
 
 from compress.commands.train import train

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 
 import compress.pipeline.ahead
 import compress.pipeline.exporting

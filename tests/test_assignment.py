@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_task
+from shared_fixtures import tiny_task
 
 from compress.editing.layer_replacement import copied
 from compress.editing.precisions.choice import Wanted, chosen

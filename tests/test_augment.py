@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 
 from compress.errors import RecipeError
 from compress.recipe import load, schema

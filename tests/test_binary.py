@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import tiny_task
 from pydantic import ValidationError
+from shared_fixtures import tiny_task
 from torch import Tensor, nn
 
 from compress.errors import PassError, WeightsError

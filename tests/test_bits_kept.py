@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 from test_binary import signs
 from torch import Tensor, fx, nn
 

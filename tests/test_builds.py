@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 
 import compress.pipeline.exporting
 from compress.cache import Cache

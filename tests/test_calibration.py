@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 from zoo import image, made
 
 from compress.editing.calibration import calibrated

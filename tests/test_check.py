@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import SIZE, write_folder, write_recipe
 from PIL import Image
+from shared_fixtures import SIZE, write_folder, write_recipe
 from test_cli import compress, refused
 
 from compress.commands.check import Findings, _briefly, check

@@ -18,8 +18,8 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from conftest import write_recipe
 from PIL import Image
+from shared_fixtures import write_recipe
 
 from compress.cli import main
 from compress.networks.unet import UNet

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SIZE, write_recipe
+from shared_fixtures import SIZE, write_recipe
 from torch import Tensor, nn
 
 from compress.cache import Cache

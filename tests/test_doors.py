@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 from torch import nn
 
 from compress.commands.run import run

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import blob
+from shared_fixtures import blob
 from structures import example, made
 from swaps import ALL, Describe, check_it_travels, describes, dice, stand_in, task_of, told, without_calibration
 from torch import Tensor, nn

@@ -11,11 +11,11 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 from torch import Tensor, nn
+from whole_run import Done, gone_on
 from zoo import FAST, C, body, conv, example, image, made
 
-from compress.commands.run import run
 from compress.errors import MissingExtra, PassError, RecipeError
 from compress.measure.complexity import bit_operations
 from compress.passes.half import Half as HalfPass
@@ -345,16 +345,15 @@ def test_openvino_computes_in_the_type_of_the_file_or_in_float32_and_tells(
     assert set(OpenVino().executed_precisions(built)) == ({type_of_file} if native else {"FP32"})
 
 
-def test_a_run_builds_scores_and_tells_of_16_bits(recipe: dict[str, object], tmp_path: Path) -> None:
+def test_a_run_builds_scores_and_tells_of_16_bits(done: Done, tmp_path: Path) -> None:
     gates = [{"smaller": {"at_least": 1.7, "backend": "onnxruntime"}}, {"parity": {"at_most": 0.001}}]
-    text = {**recipe, "passes": [{"half": {"calibrate": 4}}], "gates": gates}
-    report = run(load(write_recipe(tmp_path, text)), tmp_path / "run", say=lambda _: None).as_dict()
+    report = gone_on(done, tmp_path, passes=[{"half": {"calibrate": 4}}], gates=gates).as_dict()
     rows = {row["backend"]: row for row in report["rows"] if row["step"] == "01-half"}
     assert set(rows) == {"onnxruntime", "openvino"}
     row = rows["onnxruntime"]
     assert row["layers"] == {"float16": sum(row["layers"].values()), "float32": 0}
     assert row["executed"] and row["parity"]["flipped"] <= 0.001
-    sidecar = json.loads((tmp_path / "run" / f"{row['artifact']}.json").read_text())
+    sidecar = json.loads((tmp_path / "out" / f"{row['artifact']}.json").read_text())
     assert sidecar["made"]["half"] == {"type": "float16", "float32": {}}
     assert sidecar["input"]["dtype"] == sidecar["output"]["dtype"] == "float"
     base = next(each for each in report["rows"] if each["step"] == "baseline")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 from test_half import answers, in_half, written
 from torch import Tensor, fx, nn
 from zoo import C, conv, image

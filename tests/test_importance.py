@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_recipe
 from pruning import ALL, pruned, unet, widths, with_copies
+from shared_fixtures import write_recipe
 from structures import example, made
 from swaps import Describe, describes, task_of, without_calibration
 from swaps import stand_in as calibrated

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import write_recipe
 from integer_layers import Conv, write
 from rich.console import Console
+from shared_fixtures import write_recipe
 from zoo import image, made
 
 from compress.commands.inspect import Inspection, Where, inspect, surprises

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import write_recipe
 from onnx import TensorProto
+from shared_fixtures import write_recipe
 from torch import Tensor, nn
 from zoo import C, body, conv, example, image, made, written
 

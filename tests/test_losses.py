@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import write_recipe
 from pydantic import TypeAdapter
+from shared_fixtures import write_recipe
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 from torch import nn
 
 from compress.editing import mixed_precision
@@ -54,7 +54,7 @@ def lost(net: nn.Module, task: Task) -> float:
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times of toys decide nothing here."""
     monkeypatch.setattr(bench, "TIMING", Timing(samples=10, seconds=0.2, warm_up=0.0))
-    monkeypatch.setattr(choice, "ROUNDS", 3)
+    monkeypatch.setattr(choice, "ROUNDS", 2)
     monkeypatch.setattr(choice, "REBUILT", 1)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import write_recipe, write_volumes
+from shared_fixtures import write_recipe, write_volumes
 from torch import nn
 
 from compress.commands.inspect import Where, inspect

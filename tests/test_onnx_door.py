@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import write_recipe
 from onnx import TensorProto, helper, numpy_helper
+from shared_fixtures import write_recipe
 from torch import Tensor, nn
 
 from compress.commands.run import run

@@ -6,6 +6,7 @@ import copy
 import io
 import math
 import runpy
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +17,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_task
+from over_ssh import script
+from shared_fixtures import tiny_task
 from torch import Tensor, nn
 
 from compress.errors import PassError, SurroundingsError
@@ -92,14 +94,35 @@ def test_where_one_of_them_ends_it_is_told(tmp_path: Path, monkeypatch: pytest.M
     assert parallel.size() == 1
 
 
-def test_what_another_process_cannot_make_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def said_by_another(packed: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a process says that cannot read what to do, and ends with the code for that; here without a process."""
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(packed)))
+    with pytest.raises(SystemExit) as ended:
+        parallel.main()
+    assert ended.value.code == parallel.CANNOT_READ
+    return capsys.readouterr().err
+
+
+def test_what_another_process_cannot_make_again_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(parallel, "_places", lambda: (2, "CPU cores"))
     read_here = ModuleType("read_only_here")
     exec("class Net: pass", vars(read_here))
-    monkeypatch.setitem(sys.modules, "read_only_here", read_here)
-    why = r"cannot be made again in another process \(.*read_only_here.*\); leave devices out"
-    with pytest.raises(PassError, match=why):
-        parallel.by_many(2, print, net=read_here.Net())
+    member = parallel._Member(rank=1, size=2, meeting=Path("meeting"), threads=1)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "read_only_here", read_here)
+        packed = parallel._packed(member, print, {"net": read_here.Net()})
+    said = said_by_another(packed, monkeypatch, capsys)
+    with monkeypatch.context() as patch:
+        # It says so at once: the real one imports torch before.
+        quick = script(
+            tmp_path / "python", f"cat > /dev/null; echo {shlex.quote(said)} >&2; exit {parallel.CANNOT_READ}"
+        )
+        patch.setattr(sys, "executable", quick)
+        why = r"cannot be made again in another process \(.*read_only_here.*\); leave devices out"
+        with pytest.raises(PassError, match=why):
+            parallel.by_many(2, print, net=nn.Identity())
     with pytest.raises(PassError, match="cannot be made again in another process"):
         parallel.by_many(2, print, net=lambda: None)
     # As `binary` does while it recovers.
@@ -135,11 +158,7 @@ def test_another_process_has_torchvision_before_it_reads_what_needs_it(
         sys.modules.pop("torchvision", None)
     member = parallel._Member(rank=1, size=2, meeting=Path("meeting"), threads=1)
     packed = parallel._packed(member, print, {"net": NeedsTorchvision()})
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(packed)))
-    with pytest.raises(SystemExit) as ended:
-        parallel.main()
-    assert ended.value.code == parallel.CANNOT_READ
-    assert capsys.readouterr().err == f"RuntimeError: {'torchvision' if used else 'read'}\n"
+    assert said_by_another(packed, monkeypatch, capsys) == f"RuntimeError: {'torchvision' if used else 'read'}\n"
 
 
 def test_a_class_that_no_case_has_is_left_out_of_the_mean_without_a_warning() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 from torch import nn
 from zoo import image, made
 

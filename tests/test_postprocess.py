@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch.nn.functional as F
-from conftest import write_recipe
 from PIL import Image
 from scipy import ndimage
 from scipy.special import expit, softmax
+from shared_fixtures import write_recipe
 from torch import nn
 
 from compress.commands.check import check

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 from torch import Tensor, nn
 
 from compress.editing.calibration import calibrated

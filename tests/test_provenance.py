@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_folder
+from shared_fixtures import write_folder
 
 from compress.cache import Cache
 from compress.data.folder import Folder

@@ -16,9 +16,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from conftest import write_recipe
 from judged import row
 from onnx import TensorProto, helper, numpy_helper
+from shared_fixtures import write_recipe
 from zoo import written
 
 from compress.errors import BackendError, NotHere, RecipeError

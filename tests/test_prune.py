@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_recipe
 from pruning import ALL, chain, cut, pruned, size, stand_in, unet, widths
 from pydantic import ValidationError
 from rows import Row, rows
+from shared_fixtures import write_recipe
 from structures import STRUCTURES, example, made
 from swaps import Describe, describes
 from torch import Tensor, nn

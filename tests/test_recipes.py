@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import write_recipe, write_volumes
+from shared_fixtures import write_recipe, write_volumes
 
 from compress.cache import Cache
 from compress.cli import check

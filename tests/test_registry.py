@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 from whole_run import Done, gone_on
 
 from compress import gates, passes

@@ -13,9 +13,8 @@ import onnx
 import pytest
 import ssh_server
 import torch
-from conftest import write_folder
 from onnx import TensorProto, helper, numpy_helper
-from ssh_server import Server
+from shared_fixtures import write_folder
 from torch import nn
 
 from compress.data.folder import Folder
@@ -27,7 +26,7 @@ from compress.task import Task, needs_logits
 from export.artifact import Artifact, Infer, Port
 from export.reach import Reach
 from export.registry import find_backend, find_device
-from export.remote.conversation import Conversation, close_all
+from export.remote.conversation import Conversation
 from export.remote.runner.packing import packed, unpacked
 from export.remote.target import RemoteTarget
 
@@ -63,15 +62,6 @@ def artifact_of(net: nn.Conv2d, path: Path) -> Artifact:
     ports = (Port(name="image", shape=(1, 1, -1, -1), dtype="float32"),)
     output = Port(name="logits", shape=(1, net.out_channels, -1, -1), dtype="float32")
     return Artifact(path=path, format="onnx", input=ports[0], output=output).sealed()
-
-
-@pytest.fixture(scope="module")
-def host(server: Server) -> Iterator[None]:
-    """The server, as `ssh tower` reaches it: one conversation for all of these tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEGPRESS_SSH", server.ssh)
-        yield
-        close_all()
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import ssh_server
-from conftest import write_recipe
 from over_ssh import python_with, target
+from shared_fixtures import write_recipe
 from ssh_server import Server
 from zoo import written
 

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import onnx
 import pytest
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 from whole_run import TIMES, Done, gone_on, quiet
 
 from compress.commands.run import run

@@ -20,8 +20,8 @@ import numpy as np
 import optuna
 import pytest
 import yaml
-from conftest import write_recipe
 from rich.console import Console
+from shared_fixtures import write_recipe
 
 from compress.cache import claimed
 from compress.cli import main

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SIZE, write_folder, write_recipe
 from judged import row, ruled, scores, verdict
 from PIL import Image
+from shared_fixtures import SIZE, write_folder, write_recipe
 from torch import nn
 
 from compress.commands.run import run

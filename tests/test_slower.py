@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 
 from compress.cache import Cache
 from compress.measure.row import Row

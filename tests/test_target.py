@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_recipe
+from shared_fixtures import write_recipe
+from whole_run import Done, gone_on
 from zoo import image, made
 
 import export.backends
 import export.devices
 from compress.cache import Cache, versions
 from compress.commands.inspect import Where, inspect
-from compress.commands.run import run
 from compress.errors import SegpressError
 from compress.pipeline import foreseen
 from compress.pipeline.build import Builder
@@ -107,9 +107,9 @@ def device(name: str, model: str | None, *backends: str) -> str:
     return DEVICE.format(NAME=name.upper(), name=name, model=repr(model), backends=backends)
 
 
-def report(recipe: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """The rows of a tiny run."""
-    run(load(write_recipe(folder, recipe)), folder / "out", say=lambda _: None)
+def report(done: Done, folder: Path, **changes: Any) -> list[dict[str, Any]]:
+    """The rows of the finished run gone on with."""
+    gone_on(done, folder, **changes)
     rows: list[dict[str, Any]] = json.loads((folder / "out" / "report.json").read_text())["rows"]
     return rows
 
@@ -166,13 +166,13 @@ def test_a_turn_is_timed_on_its_images_in_order() -> None:
 
 
 def test_a_backend_and_a_device_are_a_file_each_and_what_is_not_here_is_built_and_not_measured(
-    added: Added, tmp_path: Path, recipe: dict[str, Any]
+    added: Added, tmp_path: Path, done: Done
 ) -> None:
     added("backends", "abacus", BACKEND.format(rules="RULES"))
     added("devices", "desk", device("desk", None, "abacus", "torch"))
     added("devices", "far", device("far", "Far", "torch", "onnxruntime", "openvino", "abacus"))
     gates = [{"size_mb": {"at_most": 9, "device": "desk", "backend": "abacus"}}]
-    rows = report({**recipe, "devices": ["desk", "far"], "gates": gates, "scoring": {"others": 2}}, tmp_path)
+    rows = report(done, tmp_path, devices=["desk", "far"], gates=gates, scoring={"others": 2})
     assert {(row["step"], row["backend"], row["device"]) for row in rows} == {
         *(("baseline", word, "desk") for word in ("torch", "abacus")),
         *(("baseline", word, "far") for word in ("torch", "onnxruntime", "openvino", "abacus")),

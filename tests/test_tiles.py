@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import blob, write_recipe
 from PIL import Image
+from shared_fixtures import blob, write_recipe
 from torch import nn
 
 from compress.commands.run import run

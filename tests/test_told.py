@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_recipe
 from scipy.special import softmax
+from shared_fixtures import write_recipe
 from whole_run import TIMES, Done, gone_on, quiet
 
 from compress.commands.run import run

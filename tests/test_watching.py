@@ -13,7 +13,7 @@ from typing import Any
 import machines
 import numpy as np
 import pytest
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 
 from compress.errors import RecipeError
 from compress.pipeline import foreseen

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from conftest import write_recipe
+from shared_fixtures import write_recipe
 
 from compress.commands.run import run
 from compress.recipe import load
