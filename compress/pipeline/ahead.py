@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from compress.pipeline.beside import give_way
 from export.artifact import Artifact
 from export.errors import BackendError
 from export.files import write_bytes
@@ -55,6 +56,7 @@ class ExportsAhead:
             # Nothing of its answers is read ahead, so that it can be told whether there is one.
             bufsize=0,
         )
+        give_way(self._process)
         return self
 
     @contextmanager

@@ -30,7 +30,7 @@ from export.quantization.rules import Rules
 from export.to_onnx import Style, to_onnx
 
 NICENESS = 10
-"""It takes what the run beside it leaves of the CPUs, and a tenth of one where that leaves nothing."""
+"""Where it cannot give way altogether (compress/pipeline/beside.py), it takes a tenth of a CPU from the run beside."""
 
 
 @dataclass(frozen=True, kw_only=True)

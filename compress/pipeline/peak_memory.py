@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Self
 
 from compress.errors import SurroundingsError
+from compress.pipeline.beside import give_way
 from export.target import Command, Peak
 
 PATIENCE_S = 20.0
@@ -37,8 +36,7 @@ class PeakMemory:
     """Peak memory of artifacts by name, each found in a process of its own while this one does something else.
 
     What runs beside changes how long a process takes, not how much memory it needs. Each is started, not forked: a
-    fork would count what its parent had loaded, and leave out what both share. Each gives way to all others: where one
-    of the threads that compute a layer waits for its CPU, the others wait for it.
+    fork would count what its parent had loaded, and leave out what both share. Each gives way to all others.
     """
 
     def __init__(self, at_once: int = 2) -> None:
@@ -120,10 +118,7 @@ class PeakMemory:
     def _begin(self, name: str) -> None:
         command = self._waiting.pop(name)
         self._begun[name] = Begun(command=command, process=_started(command))
-        if hasattr(os, "SCHED_IDLE"):
-            # One that has ended already, or may not give way, does as it does.
-            with suppress(OSError):
-                os.sched_setscheduler(self._begun[name].process.pid, os.SCHED_IDLE, os.sched_param(0))
+        give_way(self._begun[name].process)
 
 
 def _started(command: Command) -> subprocess.Popen[str]:
