@@ -52,7 +52,9 @@ def _can_be_kept(program: ExportedProgram, weights: Mapping[str, Tensor]) -> boo
     if not vars(program).keys() >= set(_OF_ONE_NETWORK):
         return False
     held = program.state_dict.keys() | program.constants.keys()
-    return held <= weights.keys() and not program.range_constraints
+    # Graphs within the graph would be shared by the copies.
+    has_others = any(node.op == "get_attr" for node in program.graph.nodes)
+    return held <= weights.keys() and not has_others and not program.range_constraints
 
 
 def _with_weights(

@@ -42,9 +42,12 @@ def structure_of(net: nn.Module, example: Tensor) -> Hashable | None:
     tensors: dict[int, int] = {}
     around = torch.is_grad_enabled(), torch.get_default_dtype(), torch.is_autocast_enabled(example.device.type)
     try:
-        return tuple(_module(module, modules, tensors) for module in modules), _like(example, tensors), around
-    except _NotPlain:
+        found = tuple(_module(module, modules, tensors) for module in modules), _like(example, tensors), around
+        hash(found)
+    except (_NotPlain, AttributeError, TypeError, RuntimeError):
+        # Of what has no strides, no hash, no end: none of it is known.
         return None
+    return found
 
 
 def _module(module: nn.Module, modules: Mapping[nn.Module, int], tensors: dict[int, int]) -> Hashable:
@@ -101,5 +104,5 @@ def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, functools.partial):
         return value.func, value.args, value.keywords
     if dataclasses.is_dataclass(value) and not isinstance(value, nn.Module):
-        return vars(value).items()
+        return ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
     raise _NotPlain
