@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from compress.cache import Cache, code_key, key_of, versions
 from compress.editing.blocks.candidates import Candidate
 from compress.editing.budget import NEAR, Runtime
-from compress.editing.layer_replacement import parameters
+from compress.editing.layer_replacement import CONVS, parameters
 from compress.editing.timed_form import timed_form
 from compress.measure.latency import Timing, in_turns
 from compress.measure.macs import macs_of
@@ -27,8 +27,6 @@ from export.to_onnx import to_onnx
 
 TIMING = Timing(samples=60, seconds=1.5, warm_up=0.2)
 """Enough for medians that are told apart by a few percent; there are many blocks."""
-CONVS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
-"""Convolutions by the axes of what they read, batch and channels among them."""
 
 
 class Price(Protocol):
@@ -109,7 +107,8 @@ class Timed:
             return piece
         with torch.no_grad():
             channels = piece(torch.zeros(into)).shape[1]
-        return nn.Sequential(piece, CONVS[len(into)](channels, 1, 1)).eval()
+        axes = len(into) - 2
+        return nn.Sequential(piece, CONVS[axes - 1](channels, 1, 1)).eval()
 
     def told(self, cost: float) -> str:
         return f"{cost:.2f} ms {self.runtime}"
