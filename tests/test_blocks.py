@@ -228,10 +228,13 @@ def test_a_kind_that_is_not_there_and_an_option_that_it_has_not_are_told() -> No
     for option in ("space", "where"):
         with pytest.raises(ValueError, match=f"{option}: names nothing; leave it out"):
             Blocks(macs=0.5, **{option: ()})
-    with pytest.raises(ValueError, match="macs and params are given; give one of macs, params or latency_ms"):
+    with pytest.raises(ValueError, match="macs and params are given; give one of macs, params, latency_ms or latency"):
         Blocks(macs=0.5, params=0.5)
-    with pytest.raises(ValueError, match="backend 'torch' runs no file of blocks on cpu"):
-        Blocks(latency_ms=1, backend="torch")
+    for given in ({"latency_ms": 1}, {"latency": 0.5}):
+        with pytest.raises(ValueError, match="backend 'torch' runs no file of blocks on cpu"):
+            Blocks(backend="torch", **given)
+    with pytest.raises(ValueError, match=r"front: 4 is no share below 1, as latency, 0\.5, is"):
+        Blocks(latency=0.5, front=(0.3, 4))
 
 
 def every_kind(net: nn.Module, image: Tensor) -> nn.Module:
@@ -545,6 +548,19 @@ def test_a_latency_is_met_by_what_whole_networks_take(
     Blocks(latency_ms=4.4, threads=1, tried=1, recover=Distill(steps=1, rate=1e-3), space=SPACE, **FEW)(task.net, heard)  # type: ignore[arg-type]
     said = re.search(r"blocks: (\S+) ms on onnxruntime, cpu where 4.40 ms .* added up .* it was (\S+) ms", notes[-1])
     assert said and float(said[2]) < float(said[1]) <= 4.4 * 1.1, notes
+
+
+@pytest.mark.usefixtures("nothing_is_trained")
+def test_a_share_of_the_latency_is_that_of_what_the_network_takes_here(
+    replaced: tuple[nn.Module, list[str], Task], task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def took(_: Timed, pieces: Sequence[tuple[nn.Module, torch.Size]]) -> list[float]:
+        return [macs_of(piece, torch.zeros(shape)) / 1e6 for piece, shape in pieces]
+
+    monkeypatch.setattr(Timed, "_ms", took)
+    whole = macs(task.net, [task.example.shape]) / 1e6
+    with pytest.raises(PassError, match=f"{whole / 10:.2f} ms on onnxruntime, cpu cannot be reached"):
+        Blocks(latency=0.1, threads=1, space=SPACE, steps=3, where="decoder.1")(task.net, replaced[2])
 
 
 def test_blocks_and_stretches_are_timed_once_as_they_will_run(

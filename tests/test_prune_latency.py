@@ -67,10 +67,11 @@ def test_a_device_elsewhere_measures_by_the_python_that_is_named(monkeypatch: py
     assert {(each.device, each.python) for each in seen} == {("raspberry_pi_5@pi", "/opt/venv/bin/python")}
 
 
-def test_a_latency_is_found_by_bisection(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("asked", [{"latency_ms": 5}, {"latency": 0.5}])
+def test_a_latency_is_found_by_bisection(asked: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = size(chain(), torch.zeros(1, 1, 32, 32))[1]
     fake_clock(monkeypatch, lambda macs: 2 + 8 * macs / whole)
-    small = cut(chain(), latency_ms=5, multiple=1)
+    small = cut(chain(), multiple=1, **asked)
     assert 2 + 8 * size(small, torch.zeros(1, 1, 32, 32))[1] / whole == pytest.approx(5, rel=0.1)
 
 

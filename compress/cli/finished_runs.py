@@ -81,6 +81,29 @@ def compare(
 
 
 @commands.command()
+def pack(
+    run: RunFolder,
+    kind: Annotated[str, typer.Option("--for", help="Whom it is for: python, triton.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write; by the run's name beside it if left out.")
+    ] = None,
+    step: Annotated[str | None, typer.Option(help="A step of the run, such as 01-int8; the last if left out.")] = None,
+    backend: Annotated[str | None, typer.Option(help="The runtime that it runs on.")] = None,
+    images: Annotated[
+        list[Path] | None, typer.Option("--image", help="A file to prove it on (give several); made up if left out.")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="The licence of the weights.")] = "not stated",
+) -> None:
+    """Pack an artifact of a finished run with all that comes before and after it, and prove its masks."""
+    from compress.commands.pack import pack as packed
+
+    to = run.with_name(f"{run.name}-{kind}") if out is None else out
+    done = packed(run, kind, to, step=step, backend=backend, images=images or (), licence=licence, say=typer.echo)
+    typer.echo(f"{done.same:.4%} of the pixels of {done.images} images have the class that the run gives them")
+    typer.echo(f"Pack: {done.folder}: {done.use}")
+
+
+@commands.command()
 def verify(run: RunFolder) -> None:
     """Look whether a finished run is as it was left: every file by its hash, every number from what is kept."""
     from compress.commands.verify import verify as verified

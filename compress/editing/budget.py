@@ -17,6 +17,7 @@ NEAR = 0.1
 """How far from the target a latency may land, as a share of it."""
 Precision = Literal["float", "int8"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class ToABudget:
         ValueError: if not one of them is given, or a latency cannot be measured where the options say.
     """
 
-    budgets: ClassVar[tuple[str, ...]] = ("macs", "params", "latency_ms")
+    budgets: ClassVar[tuple[str, ...]] = ("macs", "params", "latency_ms", "latency")
 
     macs: Positive | None = None
     """Multiply-accumulates of one image that stay at most; up to 1 it is a share of what there was."""
@@ -55,15 +56,17 @@ class ToABudget:
     """Instead: parameters that stay at most; up to 1 it is a share of what there was."""
     latency_ms: Positive | None = None
     """Instead: the median time of one image that the artifact of `backend` on `device` should take; met within 10 %."""
+    latency: Share | None = None
+    """Instead: that time as a share of what the network takes as it comes, which serves any processor."""
     device: str = "cpu"
     """Where that is measured, with its host where it is elsewhere: `orin_nano@tower-7`."""
     python: Annotated[str, Field(min_length=1)] = PYTHON
     """Of a device elsewhere: the one there that has the runtime."""
     backend: str = "onnxruntime"
     threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads under which `latency_ms` is measured; None takes every CPU that `device` has for it."""
+    """CPU threads under which a latency is measured; None takes every CPU that `device` has for it."""
     precision: Precision = "float"
-    """What the artifact computes in whose time `latency_ms` is: `int8` where the recipe ends in it."""
+    """What the artifact computes whose latency it is: `int8` where the recipe ends in it."""
 
     @model_validator(mode="after")
     def _is_one_budget(self) -> Self:
@@ -74,15 +77,20 @@ class ToABudget:
         if word_of(self.device) not in words("export.devices"):
             raise ValueError(f"there is no device '{self.device}'; there are {', '.join(words('export.devices'))}")
         backends = find_device(self.device).backends
-        if self.latency_ms is not None and self.backend not in backends:
+        if self.is_timed and self.backend not in backends:
             raise ValueError(f"backend '{self.backend}' does not run on {self.device}; {', '.join(backends)} do")
-        if self.latency_ms is not None and self.precision == "int8" and find_backend(self.backend).rules is None:
+        if self.is_timed and self.precision == "int8" and find_backend(self.backend).rules is None:
             raise ValueError(f"precision int8: backend '{self.backend}' computes in float alone")
         return self
 
     @property
+    def is_timed(self) -> bool:
+        """Whether the budget is a latency."""
+        return self.latency_ms is not None or self.latency is not None
+
+    @property
     def runtime(self) -> Runtime:
-        """Where `latency_ms` is measured."""
+        """Where a latency is measured."""
         return Runtime(
             device=self.device,
             backend=self.backend,

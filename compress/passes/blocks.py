@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import ConfigDict, Field, model_validator
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Blocks(ToABudget):
-    """Replace stretches by blocks, as many as the budget asks for; give one of macs, params and latency_ms."""
+    """Replace stretches by blocks, as many as the budget asks for; give one of macs, params, latency_ms and latency."""
 
     requires: ClassVar[Precision] = "float"
     ensures: ClassVar[Precision] = "float"
@@ -64,7 +64,9 @@ class Blocks(ToABudget):
             if getattr(self, option) == ():
                 raise ValueError(f"{option}: names nothing; leave it out, and all there is is tried")
         kinds(self.space)
-        if self.latency_ms is not None and find_backend(self.backend).runs_modules:
+        if self.latency is not None and (whole := [each for each in self.front if each >= 1]):
+            raise ValueError(f"front: {whole[0]:g} is no share below 1, as latency, {self.latency:g}, is")
+        if self.is_timed and find_backend(self.backend).runs_modules:
             others = [word for word in find_device(self.device).backends if not find_backend(word).runs_modules]
             raise ValueError(
                 f"backend '{self.backend}' runs no file of blocks on {self.device}; {', '.join(others)} do"
@@ -101,14 +103,15 @@ class Blocks(ToABudget):
 
     def _budget(self, net: nn.Module, task: Task) -> Budget:
         timed = Timed(runtime=self.runtime, seed=task.seed, folder=task.kept)
-        price: Price = timed if self._word == "latency_ms" else Counted(what=self._word)
+        price: Price = timed if self.is_timed else Counted(what="params" if self.macs is None else "macs")
         whole = price.of_networks([net], task.example)[0]
         asked = self._target(getattr(self, self._word), whole)
         return Budget(price=price, whole=whole, target=asked, example=task.example)
 
     @property
-    def _word(self) -> Literal["macs", "params", "latency_ms"]:
-        return "macs" if self.macs is not None else "params" if self.params is not None else "latency_ms"
+    def _word(self) -> str:
+        """The budget that is given."""
+        return next(name for name in self.budgets if getattr(self, name) is not None)
 
     def _target(self, asked: float, whole: float) -> float:
         return asked * whole if self._word != "latency_ms" and asked <= 1 else asked

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from compress.data.dataset.cases import Role
-from compress.editing.budget import ToABudget
+from compress.editing.budget import Share, ToABudget
 from compress.editing.pruning.importance import GRADIENTS, Criterion
 from compress.editing.pruning.plan import Choice, Scope, Widths
 from compress.editing.pruning.rounds import Rounds, Target, pruned
@@ -26,8 +26,6 @@ from export.modules import Precision
 
 if TYPE_CHECKING:
     from compress.task import Task
-
-Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -97,7 +95,13 @@ class Prune(ToABudget):
         widths = Widths(multiple=self.multiple, most=self.most)
         return Rounds(
             choice=Choice(by=self.by, scope=self.scope, widths=widths, keep=self.keep),
-            target=Target(ratio=self.ratio, macs=self.macs, params=self.params, latency_ms=self.latency_ms),
+            target=Target(
+                ratio=self.ratio,
+                macs=self.macs,
+                params=self.params,
+                latency_ms=self.latency_ms,
+                latency=self.latency,
+            ),
             runtime=self.runtime,
             count=self.rounds,
             refit=self.refit,

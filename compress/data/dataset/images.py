@@ -50,7 +50,9 @@ class Images:
     """Which class each stored value or colour of a mask is; None where they are class indices."""
     axes: ClassVar[str] = "HW"
     scale: ClassVar[str] = "pixel / largest pixel value"
-    resize: ClassVar[str] = "bilinear, antialiased when made smaller (Pillow's BILINEAR), before scaling to 0..1"
+    resize: ClassVar[str] = (
+        "bilinear, antialiased when made smaller (Pillow's BILINEAR), width before height, before scaling to 0..1"
+    )
 
     @property
     def unit(self) -> str:
@@ -166,7 +168,13 @@ def _packed(rgb: Image.Image) -> NDArray[Any]:
 
 
 def _resized(image: Image.Image, height: int, width: int) -> Image.Image:
-    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
+    """The width first: Pillow 13 chooses an order by the sizes, others always take this one, and what is rounded to
+    8 bits in between differs.
+    """
+    for size in ((width, image.height), (width, height)):
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+    return image
 
 
 def _open_image(path: Path) -> Image.Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -14,7 +14,7 @@ from compress.editing.pruning.plan import Channels, Choice, Plan, plan_for
 from compress.editing.pruning.refit import refit
 from compress.editing.pruning.remarks import kept_whole, remarks
 from compress.editing.pruning.removal import Cut, without
-from compress.editing.pruning.target import share_for_latency, share_for_size
+from compress.editing.pruning.target import share_for_latency, share_for_size, share_of_latency
 from compress.editing.pruning.trial import Refused
 from compress.errors import PassError
 
@@ -36,6 +36,8 @@ class Target:
     params: float | None = None
     latency_ms: float | None = None
     """What the artifact should take on the runtime."""
+    latency: float | None = None
+    """That as a share of what there was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +61,7 @@ def pruned(net: nn.Module, task: Task, how: Rounds) -> nn.Module:
         PassError: if nothing can be removed, a target cannot be met, or `keep` names no layer.
     """
     changed = copied(net, "prune")
-    if how.target.latency_ms is not None:
-        how.runtime.target().open(how.runtime.backend)
+    how = _in_ms(changed, task, how)
     before: tuple[int, int] | None = None
     began: Channels = {}
     share = how.target.ratio or 0.0
@@ -77,6 +78,17 @@ def pruned(net: nn.Module, task: Task, how: Rounds) -> nn.Module:
     for line in remarks(plan, cuts, before, how.target.ratio):
         task.note(line)
     return changed
+
+
+def _in_ms(net: nn.Module, task: Task, how: Rounds) -> Rounds:
+    """The same with a latency in milliseconds, of a runtime that is there."""
+    if how.target.latency_ms is None and how.target.latency is None:
+        return how
+    how.runtime.target().open(how.runtime.backend)
+    if how.target.latency is None:
+        return how
+    asked = share_of_latency(net, how.target.latency, how.runtime, task.example, task.seed)
+    return replace(how, target=Target(latency_ms=asked))
 
 
 def _possible_share(

@@ -81,11 +81,11 @@ def share_for_latency(
         return times[widths]
 
     if (whole := at(0.0)) <= target * (1 + NEAR):
-        met = f"a latency of {whole:.2f} ms {runtime}, and {target:g} ms were asked for"
+        met = f"a latency of {whole:.2f} ms {runtime}, and {target:.4g} ms were asked for"
         return _already(plan, met), None
     if (fastest := at(most)) > target * (1 + NEAR):
         raise PassError(
-            f"prune: {target:g} ms {runtime} cannot be reached: the fastest, with as much gone as may go "
+            f"prune: {target:.4g} ms {runtime} cannot be reached: the fastest, with as much gone as may go "
             f"(most: {most}; widths: {plan.choice.widths}), takes {fastest:.2f} ms"
         )
     found = {0.0: whole, most: fastest} | _bisected(at, target, most)
@@ -93,7 +93,7 @@ def share_for_latency(
     if abs(found[share] - target) > target * NEAR:
         slower, faster = (sorted(t for t in times.values() if (t > target) is above) for above in (True, False))
         raise PassError(
-            f"prune: no width gives {target:g} ms {runtime}: the nearest are {faster[-1]:.2f} ms and {slower[0]:.2f} "
+            f"prune: no width gives {target:.4g} ms {runtime}: the nearest are {faster[-1]:.2f} ms and {slower[0]:.2f} "
             f"ms (the fastest is {min(times.values()):.2f} ms); ask for one of them, or set a lower "
             f"multiple (widths: {plan.choice.widths})"
         )
@@ -111,6 +111,11 @@ def _bisected(at: Callable[[float], float], target: float, most: float) -> dict[
         if abs(found[middle] - target) < target * NEAR / 4:
             break
     return found
+
+
+def share_of_latency(net: nn.Module, share: float, runtime: Runtime, example: Tensor, seed: int) -> float:
+    """The milliseconds that are a share of what the artifact of a network takes."""
+    return share * latency_ms(net, example, runtime, seed)
 
 
 def latency_ms(net: nn.Module, example: Tensor, runtime: Runtime, seed: int) -> float:

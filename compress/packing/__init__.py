@@ -1,0 +1,1 @@
+"""Packs: a finished artifact with all that its device must do before and after it."""

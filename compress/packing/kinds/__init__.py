@@ -1,0 +1,1 @@
+"""Whom a pack is for: a file each."""

@@ -1,0 +1,222 @@
+"""Packs: their own programs give the masks that a run scores, whatever comes before and after the network."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_cli import compress, refused
+
+import compress.commands.pack as command
+from compress.commands.pack import pack
+from compress.data.dataset.cases import Fit, Normalization
+from compress.data.dataset.images import Images
+from compress.errors import SegpressError
+from compress.packing import contents, proof
+from compress.packing.about import about
+from compress.packing.contents import put_program
+from compress.packing.emulators.triton import Server, read_config
+from compress.packing.source import Source, source_of
+from compress.pipeline.finished import finished
+from compress.postprocess.applying.chain import Postprocess
+from compress.task import Answer
+from export.registry import named
+
+RUNNER = Path(contents.__file__).parent / "runner"
+NAMES = ("background", "square", "disc")
+Done = tuple[Path, dict[str, Any]]
+
+
+def quiet(_: str) -> None:
+    """Nobody reads what is said."""
+
+
+@pytest.fixture(autouse=True)
+def runner_found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The files of packs, as they import each other in a pack."""
+    monkeypatch.syspath_prepend(RUNNER)
+    yield
+    for name in ("segpress_run", "segpress_pixels"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def source(done: Done) -> Source:
+    return source_of(finished(done[0]), None, ("onnxruntime",), None)
+
+
+@pytest.mark.parametrize(("kind", "backend"), [("python", "openvino"), ("triton", "onnxruntime")])
+def test_a_pack_gives_the_masks_of_the_run(kind: str, backend: str, done: Done, tmp_path: Path) -> None:
+    images = sorted((Path(done[1]["data"]["source"]) / "images").glob("*.png"))[:3]
+    assert len(images) == 3
+    given = [word for image in images for word in ("--image", image)]
+    ran = compress("pack", done[0], "--for", kind, "--backend", backend, "--out", tmp_path / "a pack", *given)
+    assert ran.returncode == 0, ran.stderr
+    assert "100.0000% of the pixels of 3 images have the class that the run gives them" in ran.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["a pack"]
+    (told,) = {path.read_text() for path in (tmp_path / "a pack").rglob("segpress.json")}
+    about = json.loads(told)
+    row = next(row for row in done[1]["rows"] if (row["step"], row["backend"]) == ("01-int8", backend))
+    assert about["model"]["sha256"] == row["sha256"] and about["model"]["runtime"] == backend
+    assert [each["name"] for each in about["classes"]] == list(NAMES)
+    assert about["measured"]["dice"] == row["scores"]["dice"]
+    assert about["measured"]["latency_ms_p50"] == row["latency_ms"]["p50"]
+
+
+def test_the_baseline_is_packed_where_it_is_named(done: Done, tmp_path: Path) -> None:
+    packed = pack(done[0], "python", tmp_path / "pack", step="baseline", licence="CC BY 4.0", say=quiet)
+    assert packed.same >= proof.LEAST and packed.images == len(proof.SIZES) + 1
+    told = json.loads((tmp_path / "pack" / "segpress.json").read_text())
+    assert (told["licence"], told["made"]["step"]) == ("CC BY 4.0", "baseline")
+    assert (tmp_path / "pack" / told["model"]["file"]).is_file()
+
+
+def settings() -> Iterator[Any]:
+    """How images come in and masks go out: fit, what is restored, logits, steps."""
+    one, both = ("background", "disc"), NAMES
+    yield pytest.param("resize", "probabilities", 3, both, {}, id="the largest wins")
+    yield pytest.param("pad", "probabilities", 3, both, {"threshold": {"at": {"disc": 0.6}}}, id="padded, thresholds")
+    yield pytest.param("pad", "labels", 3, both, {}, id="labels of a padded image")
+    yield pytest.param("resize", "probabilities", 1, one, {}, id="a sigmoid")
+    yield pytest.param("resize", "labels", 1, one, {"threshold": {"at": 0.3}}, id="labels of a sigmoid")
+    yield pytest.param("resize", "probabilities", 2, one, {"threshold": {"at": 0.7}}, id="two logits, threshold")
+    steps = {"largest_component": {"classes": ["disc"]}, "remove_small": {"under_px": 9}, "fill_holes": {}}
+    yield pytest.param("resize", "probabilities", 3, both, steps, id="components and holes")
+
+
+@pytest.mark.parametrize(("how", "restore", "logits", "names", "steps"), settings())
+def test_what_comes_before_and_after_is_what_is_scored(
+    how: Any, restore: Any, logits: int, names: tuple[str, ...], steps: dict[str, Any], source: Source, tmp_path: Path
+) -> None:
+    postprocess = Postprocess(
+        steps=tuple((word, named("compress.postprocess", word)(**options)) for word, options in steps.items()),
+        class_names=names,
+    )
+    fit = Fit(size=(40, 56), how=how, restored_from=restore)
+    channels, rng = 3 if logits == 3 else 1, np.random.default_rng(logits)
+    told = about(source, "onnxruntime", "not stated")
+    told["classes"] = [{"index": index, "name": name} for index, name in enumerate(names)]
+    told["preprocess"] |= {"fit": how, "size": list(fit.size), "channels": channels, "mean": [0.4], "std": [0.2]}
+    on_labels = [
+        {word: {**options, "classes": list(options["classes"] or names[1:])}}
+        for each in postprocess.as_list()
+        for word, options in each.items()
+        if word != "threshold"
+    ]
+    told["postprocess"] |= {"restore": restore, "threshold": postprocess.threshold(logits), "steps": on_labels}
+    put_program(told, tmp_path)
+    from segpress_run import Segmenter
+
+    segmenter = Segmenter(tmp_path, runtime=False)
+    for path in proof.drawn(tmp_path, deep=True):
+        pixels = np.asarray(Image.open(path))
+        size = pixels.shape[:2]
+        fitted_CHW = Images().image(path, channels, fit)
+        wanted = Normalization(mean=(0.4,), std=(0.2,))(fitted_CHW)[None]
+        # Of 16 bits sums are floats, and are added up in another order.
+        off = 0 if pixels.dtype == np.uint8 else 1e-6
+        np.testing.assert_allclose(segmenter.prepared(pixels), wanted, rtol=0, atol=off)
+        coarse = rng.standard_normal((logits, 6, 7)).astype(np.float32) * 4
+        said_KHW = np.stack([np.asarray(Image.fromarray(each).resize((56, 40))) for each in coarse])
+        said = Answer(said_KHW=said_KHW, pixels_CHW=fitted_CHW, fit=fit, postprocess=postprocess).labels(size, None)
+        ours = segmenter.mask(said_KHW, size)
+        assert ours.dtype == np.uint8 and ours.shape == size and len(np.unique(said)) > 1
+        assert (ours == said).mean() >= 0.9999
+
+
+def test_what_differs_is_not_packed_and_leaves_nothing(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "expected", lambda source, infer, path: np.ones((9, 9), np.uint8))
+    masks = [np.ones((9, 9), np.uint8)] * len(proof.SIZES) + [np.zeros((9, 9), np.uint8)]
+    monkeypatch.setattr(named("compress.packing.kinds", "python"), "masks", lambda *_: masks)
+    with pytest.raises(
+        SegpressError, match=r"80\.0000% of the pixels .*; drawn-16-bit\.png differs most \(100\.000%\)"
+    ):
+        pack(done[0], "python", tmp_path / "pack", say=quiet)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--for", "pyhton"], "--for pyhton: there is no such pack; there are python, triton"),
+        (["--for", "python", "--step", "02-int8"], "there is no step '02-int8'; there are baseline, 01-int8"),
+        (["--for", "triton", "--backend", "torch"], "runs on onnxruntime or openvino, not on 'torch'"),
+    ],
+)
+def test_what_cannot_be_packed_is_told(words: list[str], said: str, done: Done, tmp_path: Path) -> None:
+    refused(compress("pack", done[0], "--out", tmp_path / "pack", *words), said)
+    (tmp_path / "there").mkdir()
+    refused(compress("pack", done[0], "--out", tmp_path / "there", "--for", "python"), "is there already; name another")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_what_a_pack_cannot_take_along_is_named(source: Source) -> None:
+    assert list(source.refusals()) == []
+    told = {
+        **source.told,
+        "segpress.fit": "tile",
+        "segpress.postprocess": json.dumps(
+            [{"dense_crf": {}}, {"remove_small": {"under_px": None, "under_mm2": 3.0, "classes": None}}]
+        ),
+    }
+    said = list(Source(run=source.run, row=source.row, artifact=source.artifact, told=told).refusals())
+    assert len(said) == 3
+    assert "in tiles" in said[0] and "dense_crf" in said[1] and "under_px" in said[2]
+
+
+def test_files_of_packs_import_nothing_of_ours_and_read_on_python_3_8() -> None:
+    for path in sorted(RUNNER.glob("*.py")):
+        tree = ast.parse(path.read_text(), feature_version=(3, 8))
+        found = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = {
+            name
+            for node in found
+            for name in ([node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+        }
+        assert not any(str(name).split(".")[0] in ("compress", "export", "torch") for name in names), path
+        assert len(path.read_text().splitlines()) <= 150, path
+
+
+CONFIG = """
+# A comment.
+name: "net"  backend: "python" max_batch_size: 0
+input [ { name: "IMAGE" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] } ]
+output { name: "MASK" data_type: TYPE_UINT8 dims: [-1, -1] }
+ensemble_scheduling { step [ { model_name: "a" model_version: -1 input_map { key: "X" value: "Y" } } ] }
+"""
+
+
+def test_configs_are_read_and_tensors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "net" / "1").mkdir(parents=True)
+    (tmp_path / "net" / "config.pbtxt").write_text(CONFIG)
+    config = read_config(tmp_path / "net" / "config.pbtxt")
+    assert config["input"] == [{"name": ["IMAGE"], "data_type": ["TYPE_UINT8"], "dims": [-1, -1, 3]}]
+    (step,) = config["ensemble_scheduling"][0]["step"]
+    assert (step["model_version"], step["input_map"]) == ([-1], [{"key": ["X"], "value": ["Y"]}])
+    server = Server(tmp_path)
+    for given, said in (
+        ({"IMAGE": np.zeros((4, 4, 1), np.uint8)}, r"IMAGE is uint8 \(4, 4, 1\)"),
+        ({"IMAGE": np.zeros((4, 4, 3), np.float32)}, "IMAGE is float32"),
+        ({"PICTURE": np.zeros((4, 4, 3), np.uint8)}, "inputs are IMAGE, given are PICTURE"),
+    ):
+        with pytest.raises(SegpressError, match=said):
+            server.infer("net", given)
+
+
+def test_tritons_own_schema_takes_the_configs(done: Done, tmp_path: Path) -> None:
+    schema = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="needs segpress[triton]")
+    from google.protobuf import text_format
+
+    pack(done[0], "triton", tmp_path / "pack", say=quiet)
+    paths = list((tmp_path / "pack").rglob("config.pbtxt"))
+    configs = [text_format.Parse(path.read_text(), schema.ModelConfig()) for path in paths]
+    assert sorted(len(config.ensemble_scheduling.step) for config in configs) == [0, 0, 0, 3]
