@@ -1,4 +1,4 @@
-"""split.csv: the role of every case, and the train cases that are set aside for calibration."""
+"""The split: the role of every case, and the train cases that are set aside for calibration."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from compress.data.dataset.cases import Case, Role
+from compress.data.dataset.drawn import Row, Shares, drawn_from
 from compress.errors import DataError
 
 SPLITS = ("train", "calibration", "val", "test")
 
 
-def read_split(root: Path) -> dict[Role, list[Case]]:
+def read_split(root: Path, table: Path | None = None, split: Shares | None = None) -> dict[Role, list[Case]]:
     """The cases of every role, from root/split.csv.
+
+    Args:
+        table: another file than that one; its paths are relative to `root` all the same.
+        split: how much each role gets of what lies there, where no table says it.
 
     Raises:
         DataError: naming the file and line that is wrong.
     """
-    table = root / "split.csv"
+    if split is not None:
+        return of_rows(root, drawn_from(root, split))
+    table = table or root / "split.csv"
     cases: dict[Role, list[Case]] = {"train": [], "calibration": [], "val": [], "test": []}
     seen: dict[str, str] = {}
     names: set[str] = set()
@@ -42,10 +49,23 @@ def read_split(root: Path) -> dict[Role, list[Case]]:
     return cases
 
 
+def of_rows(root: Path, rows: Sequence[Row]) -> dict[Role, list[Case]]:
+    """The cases of a split that was drawn."""
+    cases: dict[Role, list[Case]] = {"train": [], "calibration": [], "val": [], "test": []}
+    for row in rows:
+        image, mask = root / row.pair.image, root / row.pair.mask
+        name = row.pair.image.as_posix()
+        cases[row.role].append(Case(name=name, image=image, mask=mask, patient=row.patient))  # type: ignore[index]
+    return cases
+
+
 def _lines(table: Path) -> list[tuple[int, dict[str, str | None]]]:
     """The table's rows, each with its line number."""
     if not table.is_file():
-        raise DataError(f"{table}: no such file; a data folder holds images/, masks/ and split.csv")
+        raise DataError(
+            f"{table}: no such file; a data folder holds images/, masks/ and split.csv; where there is none, compress "
+            "init writes one, and split: {train: 70, val: 15, test: 15} draws it"
+        )
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:
             rows = csv.DictReader(lines)
