@@ -1,4 +1,4 @@
-"""The commands that a person begins with: init."""
+"""The commands that a person begins with: init, doctor."""
 
 from __future__ import annotations
 
@@ -63,3 +63,17 @@ def _ask(question: str, proposed: str, flag: str) -> str:
     if sys.stdin is None or not sys.stdin.isatty():
         raise SegpressError(f"{question}: say so with {flag}")
     return str(typer.prompt(question, default=proposed))
+
+
+@commands.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """Say what this machine is, what each runtime can do here, and how to install what is missing."""
+    import json
+
+    from compress.commands.doctor import doctor as looked
+    from compress.report.checkup import lines
+
+    found = looked().as_dict()
+    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines(found)))
