@@ -286,7 +286,7 @@ def test_the_commands_in_the_readme_are_real(monkeypatch: pytest.MonkeyPatch, tm
             assert (ROOT / words[0]).is_file()
         else:
             # tests/test_gate.py executes those that look at finished runs, tests/test_init.py those that begin.
-            assert verb in ("init", "schema", "gate", "compare", "verify") or words[0] in ("facts", "clean")
+            assert verb in ("init", "schema", "gate", "compare", "verify", "predict") or words[0] in ("facts", "clean")
     targets = (ROOT / "Makefile").read_text()
     for line in lines:
         if line.startswith("make "):
