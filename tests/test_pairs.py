@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from shared_fixtures import write_recipe
+from shared_fixtures import write_folder, write_recipe
 
+from compress.commands.run import _on_split
 from compress.data.dataset.cases import Case
 from compress.data.dataset.drawn import Row, Shares, as_csv, draw, roles_by_name
 from compress.data.dataset.pairs import Pair, find_pairs, without_mask
@@ -165,3 +167,20 @@ def test_a_split_that_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
         path.rename(path.with_name(path.name.replace("_", "")))
     with pytest.raises(DataError, match="tell no patients"):
         load(write_recipe(tmp_path / "nobody", recipe)).data(channels=1, classes=3)
+
+
+def test_a_run_keeps_the_split_that_was_drawn_and_says_so(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", {"train": 12})
+    (root / "split.csv").unlink()
+    recipe = {
+        **drawing(tmp_path / "other"),
+        "data": {"folder": {"root": str(root), "size": [32, 32], "calibration": 2}},
+    }
+    recipe["data"]["folder"]["split"] = {"by": "image"}
+    task = SimpleNamespace(data=load(write_recipe(tmp_path, recipe)).data(channels=1, classes=3))
+    (said,) = _on_split(task, tmp_path / "run")  # type: ignore[arg-type]
+    assert said.startswith(
+        "the split was drawn by image: 70 % train, 15 % val, 15 % test, seed 11; kept/split.csv names"
+    )
+    again = read_split(root, tmp_path / "run" / "kept" / "split.csv")
+    assert again == {role: list(cases) for role, cases in task.data.cases.items()} and again["calibration"]

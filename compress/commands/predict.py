@@ -65,7 +65,8 @@ def _row(run: Recorded, which: Which) -> Row:
     if not fits:
         known = ", ".join(f"{row.backend} on {row.device}" for row in of_step) or "nothing"
         raise SegpressError(
-            f"--backend: {step} was not built for {which.backend} on {which.device}, but for {known} (--backend, --device)"
+            f"--backend: {step} was not built for {which.backend} on {which.device}, but for {known} (--backend, "
+            "--device)"
         )
     return fits[0]
 

@@ -37,6 +37,11 @@ class Shares:
     seed: Annotated[int, Field(ge=0)] | None = None
     """None takes the recipe's."""
 
+    def __str__(self) -> str:
+        whole = sum(getattr(self, role) for role in DRAWN) / 100
+        shares = ", ".join(f"{getattr(self, role) / whole:.3g} % {role}" for role in DRAWN)
+        return f"drawn by {self.by}: {shares}, seed {self.seed or 0}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:

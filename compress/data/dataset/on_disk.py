@@ -77,6 +77,7 @@ def dataset_of(
         tolerance=options.tolerance,
         batch=options.batch,
         source=str(options.root),
+        drawn=None if split is None else str(split),
     )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from compress.data.dataset.cases import Case, Role
-from compress.data.dataset.drawn import Row, Shares, drawn_from
+from compress.data.dataset.drawn import Row, Shares, as_csv, drawn_from
+from compress.data.dataset.pairs import Pair
 from compress.errors import DataError
 
-SPLITS = ("train", "calibration", "val", "test")
+SPLITS: tuple[Role, ...] = ("train", "calibration", "val", "test")
 
 
 def read_split(root: Path, table: Path | None = None, split: Shares | None = None) -> dict[Role, list[Case]]:
@@ -89,6 +91,20 @@ def _case(root: Path, row: dict[str, str | None], place: str) -> Case:
             raise DataError(f"{place}: the {what}, {root / path}, does not exist")
     patient = (row.get("patient") or "").strip() or None
     return Case(name=Path(image).as_posix(), image=root / image, mask=root / mask, patient=patient)
+
+
+def split_table(cases: Mapping[Role, Sequence[Case]], root: Path) -> str:
+    """The text of a split.csv that names the roles that cases have, those that are set aside among them."""
+    rows = [
+        Row(pair=Pair(image=_within(case.image, root), mask=_within(case.mask, root)), role=role, patient=case.patient)
+        for role in SPLITS
+        for case in dict.fromkeys(replace(case, corner=None) for case in cases[role])
+    ]
+    return as_csv(rows)
+
+
+def _within(path: Path, root: Path) -> Path:
+    return path.relative_to(root) if path.is_relative_to(root) else path
 
 
 def with_calibration(cases: Mapping[Role, Sequence[Case]], count: int, root: Path) -> Mapping[Role, Sequence[Case]]:
