@@ -177,8 +177,9 @@ def test_a_run_keeps_the_split_that_was_drawn_and_says_so(tmp_path: Path) -> Non
         "data": {"folder": {"root": str(root), "size": [32, 32], "calibration": 2}},
     }
     recipe["data"]["folder"]["split"] = {"by": "image"}
-    task = SimpleNamespace(data=load(write_recipe(tmp_path, recipe)).data(channels=1, classes=3))
-    (said,) = _on_split(task, tmp_path / "run")  # type: ignore[arg-type]
+    loaded = load(write_recipe(tmp_path, recipe))
+    task = SimpleNamespace(data=loaded.data(channels=1, classes=3))
+    (said,) = _on_split(loaded, task, tmp_path / "run")  # type: ignore[arg-type]
     assert said.startswith(
         "the split was drawn by image: 70 % train, 15 % val, 15 % test, seed 11; kept/split.csv names"
     )

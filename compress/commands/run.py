@@ -68,7 +68,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print, 
         task = replace(recipe.task(), workers=helpers.workers)
         log(f"normalization is that of {recipe.normalization_from()}: {task.data.normalization}")
         content, notes = _checked(task, recipe, cache, log)
-        note_on(task.net, *notes, *_on_split(task, folder))
+        note_on(task.net, *notes, *_on_split(recipe, task, folder))
 
         with PeakMemory() as peaks, (helpers.ahead or ExportsAhead()).into(folder / "ahead") as exports:
             builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), cache, log, peaks, exports)
@@ -202,14 +202,14 @@ def _checked(task: Task, recipe: Recipe, cache: Cache, log: Log) -> tuple[str, l
     return content, [*notes, *_on_restoring(task)]
 
 
-def _on_split(task: Task, folder: Path) -> list[str]:
+def _on_split(recipe: Recipe, task: Task, folder: Path) -> list[str]:
     """How the roles of cases were drawn, where no table names them; which they are is kept with the run."""
-    data = task.data
-    if data.drawn is None:
+    split = getattr(recipe.data, "split", None)
+    if split is None:
         return []
-    table = split_table(data.cases, Path(data.source))
+    table = split_table(task.data.cases, recipe.data.root)
     write_bytes(make_folder(folder / "kept") / "split.csv", table.encode())
-    return [f"the split was {data.drawn}; kept/split.csv names the role of every case"]
+    return [f"the split was {split}; kept/split.csv names the role of every case"]
 
 
 def _on_restoring(task: Task) -> list[str]:

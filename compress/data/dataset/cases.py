@@ -208,8 +208,6 @@ class Dataset:
     """Cases in one step of training."""
     source: str = field(default="", compare=False)
     """Where the data came from, for messages and the report."""
-    drawn: str | None = field(default=None, compare=False)
-    """How the roles of the cases were drawn, in words; None where a table names them."""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):

@@ -77,7 +77,6 @@ def dataset_of(
         tolerance=options.tolerance,
         batch=options.batch,
         source=str(options.root),
-        drawn=None if split is None else str(split),
     )
 
 

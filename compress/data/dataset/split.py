@@ -45,7 +45,7 @@ def read_split(root: Path, table: Path | None = None, split: Shares | None = Non
         if case.name in names:
             raise DataError(f"{table}:{number}: {case.image} is listed twice")
         names.add(case.name)
-        cases[role].append(case)  # type: ignore[index]
+        cases[role].append(case)
     if not seen:
         raise DataError(f"{table}: lists no case")
     return cases
