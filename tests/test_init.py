@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from compress.commands.init import Answers, init
 from compress.errors import SegpressError, WeightsError
 from compress.networks.unet import UNet
 from compress.recipe import load
+from compress.recognition.found import _sayable, _unsayable
+from compress.recognition.inputs import UNIT, Tried, Way
 from compress.recognition.network import recognized
 from compress.recognition.recipe_text import _text
 
@@ -175,3 +178,15 @@ def test_ours_are_known_without_their_description(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["a/b c.png", "no", "0x1", "ä: b", "#ff", "../data", "1e3", "nerve", "", "a'b"])
 def test_whatever_a_name_is_yaml_reads_it_back(text: str) -> None:
     assert yaml.safe_load(f"[{_text(text)}]") == [text]
+
+
+@pytest.mark.parametrize(
+    ("title", "said"), [("0..1, in the order BGR", "BGR.*flip"), ("each by its own", "no word|cannot say")]
+)
+def test_what_a_recipe_cannot_say_is_told_and_the_next_best_is_taken(title: str, said: str) -> None:
+    best = Tried(way=Way(title=title, prepare=UNIT, normalization=None), dice=0.8, order=(0, 1))
+    ours = Tried(way=Way(title="0..1", prepare=UNIT, normalization=UNIT), dice=0.5, order=(0, 1))
+    assert _sayable([best, ours]) is ours
+    (warning,) = _unsayable([best, ours])
+    assert re.search(said, warning) and "0.800 against 0.500" in warning
+    assert not _unsayable([ours, best])
