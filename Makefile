@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: setup demo test check slow benchmarks kernels clean
+.PHONY: setup demo test check slow newcomer benchmarks kernels clean
 
 setup: $(VENV)/.installed
 
@@ -28,6 +28,9 @@ check: setup
 
 slow: setup
 	$(BIN)/python -m pytest -m slow
+
+newcomer: setup
+	$(BIN)/python -m pytest -m slow tests/test_newcomer.py
 
 kernels: setup
 	$(BIN)/python -m export.kernels.library

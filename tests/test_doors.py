@@ -25,6 +25,7 @@ from compress.networks.foreign.adapter import LogitsAdapter
 from compress.networks.foreign.notes import notes_of
 from compress.passes.prune import Prune
 from compress.recipe import load, schema
+from compress.recognition.network import recognized
 from compress.storage.description import Description, build_net, shape_of
 from compress.storage.weights import load_net, load_weights, save_net
 from export.backends.onnxruntime import OnnxRuntime
@@ -476,3 +477,12 @@ def test_a_file_and_a_checkpoint_of_ones_own_go_through_a_run(passes: list[Any],
     notes = report.steps[0]["notes"]
     assert any("the logits are 'out'" in note for note in notes)
     assert any("that of the recipe is used" in note for note in notes)
+
+
+def test_a_checkpoint_of_another_library_tells_its_network(tmp_path: Path) -> None:
+    known = {"arch": "FPN", "encoder": "mobilenet_v2", "classes": 2, "in_channels": 1}
+    net = shape_of({"smp": known}).unwrapped()
+    torch.save(
+        {"state_dict": {f"model.{name}": tensor for name, tensor in net.state_dict().items()}}, tmp_path / "a.pth"
+    )
+    assert recognized(tmp_path / "a.pth").network == {"smp": known}

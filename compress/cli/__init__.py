@@ -19,8 +19,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compress.cli.beginning import commands as of_beginning
 from compress.cli.finished_runs import commands as of_finished_runs
-from compress.cli.options import Benchmark, Cluster, DataRoot, Fresh, Junit, Out, RecipePath, Summary, console_of_output
+from compress.cli.options import (
+    Benchmark,
+    Cluster,
+    DataRoot,
+    Fresh,
+    Junit,
+    Out,
+    RecipePath,
+    Summary,
+    console_of_output,
+    size_of,
+)
 from compress.cli.searching import commands as of_searches
 
 if TYPE_CHECKING:
@@ -46,6 +58,7 @@ Version = Annotated[
 Host = Annotated[str, typer.Argument(help="A host as ssh knows it, such as one of ~/.ssh/config.", show_default=False)]
 Python = Annotated[str, typer.Option(help="The Python there that has the runtimes.")]
 
+app.add_typer(of_beginning)
 app.add_typer(of_searches)
 app.add_typer(of_finished_runs)
 device_commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -173,7 +186,7 @@ def inspect(
 
     if sensitivity and model.suffix not in (".yaml", ".yml"):
         raise SegpressError(f"{model}: --sensitivity needs a recipe, whose validation cases it measures on")
-    found = inspect_model(model, Where(backend=backend, device=device, python=python, size=_size(size)))
+    found = inspect_model(model, Where(backend=backend, device=device, python=python, size=size_of(size)))
     drops = _half_drops(model, data, out) if sensitivity else None
     record = found.as_dict() | ({} if drops is None else {"half_pruned_drop": drops})
     if as_json:
@@ -193,17 +206,6 @@ def _half_drops(model: Path, data: Path | None, out: Path) -> dict[str, float | 
         loaded, out / loaded.name, Questions(ratios=(0.5,), int8=False), lambda line: typer.echo(line, err=True)
     )
     return {one["layers"][0]: one["drop"] for one in found["prune"]}
-
-
-def _size(text: str | None) -> tuple[int, ...] | None:
-    from compress.errors import SegpressError
-
-    sides = [] if text is None else text.lower().split("x")
-    if text is None:
-        return None
-    if len(sides) not in (2, 3) or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise SegpressError(f"--size: '{text}' is not a height and a width, such as 256x256, or three sides")
-    return tuple(map(int, sides))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The commands that look at finished runs again, and measure nothing: gate, compare, verify."""
+"""The commands that look at finished runs again, and measure nothing: gate, compare, verify, predict."""
 
 from __future__ import annotations
 
@@ -110,3 +110,22 @@ def verify(run: RunFolder) -> None:
 
     for line in verified(run):
         typer.echo(line)
+
+
+@commands.command()
+def predict(
+    run: RunFolder,
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.", show_default=False)],
+    step: Annotated[str | None, typer.Option(help="The step, such as 01-int8; the last by default.")] = None,
+    backend: Annotated[str, typer.Option(help="The runtime whose artifact answers.")] = "onnxruntime",
+    device: Annotated[str, typer.Option(help="The device that it was built for.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Where masks/ and overlays/ are written.")] = Path("predictions"),
+    force: Annotated[bool, typer.Option("--force", help="Write over what is there.")] = False,
+) -> None:
+    """Write masks and overlays of images, by an artifact of a finished run as that was scored."""
+    from compress.commands.predict import Which
+    from compress.commands.predict import predict as predicted
+
+    which = Which(step=step, backend=backend, device=device)
+    count = predicted(run, images, which, out, force=force, say=typer.echo)
+    typer.echo(f"Written: {count} masks and overlays, {out / 'masks'} and {out / 'overlays'}")

@@ -34,3 +34,16 @@ def console_of_output() -> Any:
     # A pipe has no width of its own, and 80 columns break the tables.
     terminal = sys.stdout is not None and sys.stdout.isatty()
     return Console(highlight=False, width=None if terminal else 110)
+
+
+def size_of(text: str | None, axes: tuple[int, ...] = (2, 3)) -> tuple[int, ...] | None:
+    """The sides that `--size` gives; None where it is not given."""
+    from compress.errors import SegpressError
+
+    sides = [] if text is None else text.lower().split("x")
+    if text is None:
+        return None
+    if len(sides) not in axes or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        or_three = ", or three sides" if 3 in axes else ""
+        raise SegpressError(f"--size: '{text}' is not a height and a width, such as 256x256{or_three}")
+    return tuple(map(int, sides))

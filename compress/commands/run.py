@@ -12,6 +12,7 @@ from typing import Any
 from compress.cache import Cache, claimed, code_key, key_of, versions
 from compress.cluster import ALONE, Workers
 from compress.data.dataset.cases import ROLES, Role
+from compress.data.dataset.split import split_table
 from compress.errors import ExportError, NotHere, PassError
 from compress.gates.judging.drop_record import baseline_drop, step_drop
 from compress.gates.judging.judge import judge
@@ -33,7 +34,7 @@ from compress.pipeline.worst_cases import worst_cases
 from compress.recipe import Recipe
 from compress.report.report import Report
 from compress.task import Task
-from export.files import sha256, write_bytes, write_json
+from export.files import make_folder, sha256, write_bytes, write_json
 from export.host import host_facts, usable_cpus
 from export.registry import is_for_signs
 from export.to_onnx import Style
@@ -67,7 +68,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print, 
         task = replace(recipe.task(), workers=helpers.workers)
         log(f"normalization is that of {recipe.normalization_from()}: {task.data.normalization}")
         content, notes = _checked(task, recipe, cache, log)
-        note_on(task.net, *notes)
+        note_on(task.net, *notes, *_on_split(recipe, task, folder))
 
         with PeakMemory() as peaks, (helpers.ahead or ExportsAhead()).into(folder / "ahead") as exports:
             builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), cache, log, peaks, exports)
@@ -199,6 +200,16 @@ def _checked(task: Task, recipe: Recipe, cache: Cache, log: Log) -> tuple[str, l
     content, notes = cache.value("data", key_of(code_key(), task.data.fingerprint()), look)
     cache.value("skill", key_of(first_key(recipe, task), judged, task.postprocess), skill)
     return content, [*notes, *_on_restoring(task)]
+
+
+def _on_split(recipe: Recipe, task: Task, folder: Path) -> list[str]:
+    """How the roles of cases were drawn, where no table names them; which they are is kept with the run."""
+    split = getattr(recipe.data, "split", None)
+    if split is None:
+        return []
+    table = split_table(task.data.cases, recipe.data.root)
+    write_bytes(make_folder(folder / "kept") / "split.csv", table.encode())
+    return [f"the split was {split}; kept/split.csv names the role of every case"]
 
 
 def _on_restoring(task: Task) -> list[str]:

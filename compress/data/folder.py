@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from compress.data.dataset.cases import Dataset, Fit, How, Normalization
+from compress.data.dataset.drawn import Shares
 from compress.data.dataset.images import Images
 from compress.data.dataset.masks import parsed_masks
 from compress.data.dataset.on_disk import dataset_of, only_of_tiles
@@ -24,6 +25,10 @@ class Folder:
 
     dims: ClassVar[int] = 2
     root: Path
+    table: Path | None = None
+    """Where split.csv lies if not in `root`; its paths are relative to `root` all the same."""
+    split: Shares | None = None
+    """Where there is no split.csv: how much each role gets of the images and masks in `root`."""
     classes: tuple[str, ...] | None = None
     """The name of every mask index, background first; None names them "class 1", "class 2", ..."""
     size: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] = (256, 256)
@@ -56,6 +61,8 @@ class Folder:
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
         only_of_tiles(self.fit, overlap=self.overlap)
+        if self.table is not None and self.split is not None:
+            raise ValueError("table names the split of every case, and split draws one; give one of them")
         if self.masks is not None:
             parsed_masks(self.masks)
         return self
@@ -74,4 +81,5 @@ class Folder:
             channels=channels,
             classes=classes,
             reader_of=lambda masks: Images(known_spacing=self.spacing, masks=masks),
+            split=self.split,
         )

@@ -50,6 +50,8 @@ class Nifti:
 
     dims: ClassVar[int] = 3
     root: Path
+    table: Path | None = None
+    """Where split.csv lies if not in `root`; its paths are relative to `root` all the same."""
     classes: tuple[str, ...] | None = None
     """The name of every mask index, background first; None names them "class 1", "class 2", ..."""
     size: tuple[Side, Side, Side] = (96, 96, 96)

@@ -82,6 +82,27 @@ class Smp:
             raise RecipeError(f"{self.arch} over {self.encoder}", [first_line(error)]) from error
 
 
+def architectures() -> list[str]:
+    """The decoders that smp has.
+
+    Raises:
+        MissingExtra: if it is not installed.
+    """
+    return [kind.__name__ for kind in _smp().MODEL_ARCHITECTURES_MAPPING.values()]
+
+
+def encoder_families() -> dict[str, list[str]]:
+    """The names of smp's encoders, by the class that builds them.
+
+    Raises:
+        MissingExtra: if it is not installed.
+    """
+    families: dict[str, list[str]] = {}
+    for name, told in _smp().encoders.encoders.items():
+        families.setdefault(told["encoder"].__name__, []).append(name)
+    return families
+
+
 def _smp() -> ModuleType:
     torchvision()
     try:

@@ -149,13 +149,7 @@ class Builder:
     def _read(self, stage: Stage, path: Path) -> Artifact:
         if path != stage.path:
             return Artifact.read(path)
-        size = (1, self.task.data.channels, *self.task.data.fit.size)
-        return Artifact(
-            path=path,
-            format="torch",
-            input=Port(name="image", shape=size, dtype="float"),
-            output=Port(name="logits", shape=(1, *[-1] * (len(size) - 1)), dtype="float"),
-        )
+        return of_weights(path, (1, self.task.data.channels, *self.task.data.fit.size))
 
     def _whole(self, stage: Stage, artifact: Artifact) -> bool:
         if artifact.path == stage.path:
@@ -166,6 +160,20 @@ class Builder:
         except BackendError:
             return False
         return True
+
+
+def of_weights(path: Path, shape: tuple[int, ...]) -> Artifact:
+    """A step's own weights, as the runtimes take them that run modules; they have no sidecar.
+
+    Args:
+        shape: of the input, BCHW.
+    """
+    return Artifact(
+        path=path,
+        format="torch",
+        input=Port(name="image", shape=shape, dtype="float"),
+        output=Port(name="logits", shape=(1, *[-1] * (len(shape) - 1)), dtype="float"),
+    )
 
 
 def _layers(stage: Stage, rules: Rules | None) -> Mapping[str, int] | None:

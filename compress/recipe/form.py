@@ -11,7 +11,7 @@ from compress.measure.segmentation import Scoring
 from compress.recipe.entries import Entries
 from compress.recipe.network import read_data, read_network
 from compress.recipe.options import nearest
-from compress.recipe.recipe import OPSETS, Recipe, other_dims
+from compress.recipe.recipe import OPSETS, SEED, Recipe, other_dims
 from compress.recipe.steps import read_compare, read_gates, read_passes, read_postprocess
 from compress.recipe.yaml_file import KEYS
 from compress.storage.description import shape_of
@@ -62,10 +62,10 @@ def _name(entries: Entries, text: dict[str, Any]) -> str:
 
 
 def _seed(entries: Entries, text: dict[str, Any]) -> int:
-    seed = text.get("seed", 7)
+    seed = text.get("seed", SEED)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         entries.mistakes.append(f"seed: {seed!r} is not a whole number from 0 to 2^63 - 1")
-        return 7
+        return SEED
     return seed
 
 

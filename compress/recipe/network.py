@@ -9,7 +9,7 @@ from typing import Any
 from compress.errors import SegpressError
 from compress.networks.foreign.head import SeveralOutputs
 from compress.recipe.entries import Entries
-from compress.recipe.recipe import which_output
+from compress.recipe.recipe import SEED, which_output
 from export.registry import named, words
 
 
@@ -21,8 +21,11 @@ def read_data(entries: Entries, text: dict[str, Any]) -> Any:
     if chosen is None:
         return None
     word, options = chosen
-    if isinstance(options.get("root"), str):
-        options = {**options, "root": str(entries.resolved(options["root"]))}
+    for key in ("root", "table"):
+        if isinstance(options.get(key), str):
+            options = {**options, key: str(entries.resolved(options[key]))}
+    if isinstance(options.get("split"), dict):
+        options = {**options, "split": {"seed": text.get("seed", SEED), **options["split"]}}
     return entries.options(named("compress.data", word), options, f"data ({word})")
 
 

@@ -15,14 +15,13 @@ from PIL import Image
 
 from compress.gates.judging.paired_drop import COLLAPSE
 from compress.report.derived import compared, headline, numbers, recorded, verdicts
+from compress.report.drawing.palette import PALETTE
 from compress.report.drawing.waterfall import legend as legend_of_steps
 from compress.report.pages import page
 from compress.report.plots import plots
 from compress.report.report import Overlay
 from compress.report.tables import tables
 
-PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00")
-"""Told apart with every common colour blindness (Okabe & Ito 2008), in the order that stands out on grey."""
 _LARGEST = 512
 """Longer sides of images are scaled down to this, or the file would grow by megabytes a case."""
 

@@ -87,16 +87,12 @@ def load_weights(net: nn.Module, path: Path) -> None:
     ours = own.state_dict()
     read: list[str] = []
     state, notes = _as_ours(_tensors_in(path, own, read), ours)
-    # BatchNorm's step counter is not a weight; old checkpoints lack it.
-    counters = {name for name in ours if name.endswith("num_batches_tracked")}
-    whole = None if set(ours) <= {*state, *counters} else as_built(own)
+    whole = None if not _misfits(state, ours)[0] else as_built(own)
     if whole is not None:
         load_weights(whole, path)
         folded(whole)
         state, notes, read = whole.state_dict(), list(notes_of(whole)), []
-    missing = [name for name in ours if name not in state and name not in counters]
-    unexpected = [name for name in state if name not in ours]
-    wrong = [name for name in ours if name in state and ours[name].shape != state[name].shape]
+    missing, unexpected, wrong = _misfits(state, ours)
     if missing or unexpected or wrong:
         raise WeightsError(f"{path}: {mismatch(ours, state, missing, unexpected, wrong)}")
     own.load_state_dict({**ours, **{name: tensor.to(ours[name].dtype) for name, tensor in state.items()}})
@@ -104,6 +100,21 @@ def load_weights(net: nn.Module, path: Path) -> None:
     if broken:
         raise WeightsError(f"{path}: {broken[0]} holds values that are not finite (NaN or infinity)")
     note_on(net, *read, *notes)
+
+
+def misfits(read: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> int:
+    """How many tensors keep a file's from being a network's, as `load_weights` takes them; 0 where they fit."""
+    state, _ = _as_ours(read, ours)
+    return sum(map(len, _misfits(state, ours)))
+
+
+def _misfits(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
+    """The names that are missing, that are unexpected, and that are of another shape."""
+    # BatchNorm's step counter is not a weight; old checkpoints lack it.
+    missing = [name for name in ours if name not in state and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in ours]
+    wrong = [name for name in ours if name in state and ours[name].shape != state[name].shape]
+    return missing, unexpected, wrong
 
 
 # Reading a file.

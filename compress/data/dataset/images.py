@@ -104,6 +104,16 @@ class Images:
         return mask_HW, bool((pixels == pixels[0, 0]).all())
 
 
+def stored(path: Path) -> tuple[NDArray[Any], bool]:
+    """What a mask's file holds (HW), and whether that is colours (0xRRGGBB) and not values."""
+    image = _decoded(path)
+    if image.mode in GRAY:
+        return _values(image, path, None), False
+    colour_HW = _colours(image, path)
+    gray = bool((colour_HW == (colour_HW & 255) * 0x010101).all())
+    return (colour_HW & 255, False) if gray else (colour_HW, True)
+
+
 def _stored(image: Image.Image, path: Path, masks: MaskValues | None) -> NDArray[Any]:
     """What a mask's file holds (HW): values, or colours (0xRRGGBB) where `masks` names these."""
     if image.mode in GRAY:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from compress.data.dataset.cases import Dataset, Fit, How, Normalization, Reader, tiled
+from compress.data.dataset.drawn import Shares
 from compress.data.dataset.masks import Given, MaskValues, mask_values, names_of
 from compress.data.dataset.split import read_split, with_calibration
 from compress.errors import DataError
@@ -18,6 +19,8 @@ class OnDisk(Protocol):
 
     @property
     def root(self) -> Path: ...
+    @property
+    def table(self) -> Path | None: ...
     @property
     def classes(self) -> tuple[str, ...] | None: ...
     @property
@@ -39,13 +42,20 @@ class OnDisk(Protocol):
 
 
 def dataset_of(
-    options: OnDisk, fit: Fit, *, channels: int, classes: int, reader_of: Callable[[MaskValues | None], Reader]
+    options: OnDisk,
+    fit: Fit,
+    *,
+    channels: int,
+    classes: int,
+    reader_of: Callable[[MaskValues | None], Reader],
+    split: Shares | None = None,
 ) -> Dataset:
     """The data set for a network with this many input channels and classes.
 
     Args:
         fit: how images are fitted to the network; the options say how far its tiles overlap.
         reader_of: what reads the files, given the classes of the values that masks store.
+        split: how the roles of cases are drawn, where no table says them.
 
     Raises:
         DataError: if a file is missing, the split is empty or lists a file twice, or the
@@ -55,7 +65,7 @@ def dataset_of(
     names = _class_names(names_of(options.masks, options.classes, classes), classes, f"{options.root}")
     masks = mask_values(options.masks, names, options.ignore, f"{options.root}")
     reader = reader_of(masks)
-    cases = with_calibration(read_split(options.root), options.calibration, options.root)
+    cases = with_calibration(read_split(options.root, options.table, split), options.calibration, options.root)
     return Dataset(
         cases=tiled(cases, fit, reader) if options.fit == "tile" else cases,
         class_names=names,

@@ -1,25 +1,34 @@
-"""split.csv: the role of every case, and the train cases that are set aside for calibration."""
+"""The split: the role of every case, and the train cases that are set aside for calibration."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from compress.data.dataset.cases import Case, Role
+from compress.data.dataset.drawn import Row, Shares, as_csv, drawn_from
+from compress.data.dataset.pairs import Pair
 from compress.errors import DataError
 
-SPLITS = ("train", "calibration", "val", "test")
+SPLITS: tuple[Role, ...] = ("train", "calibration", "val", "test")
 
 
-def read_split(root: Path) -> dict[Role, list[Case]]:
+def read_split(root: Path, table: Path | None = None, split: Shares | None = None) -> dict[Role, list[Case]]:
     """The cases of every role, from root/split.csv.
+
+    Args:
+        table: another file than that one; its paths are relative to `root` all the same.
+        split: how much each role gets of what lies there, where no table says it.
 
     Raises:
         DataError: naming the file and line that is wrong.
     """
-    table = root / "split.csv"
+    if split is not None:
+        return of_rows(root, drawn_from(root, split))
+    table = table or root / "split.csv"
     cases: dict[Role, list[Case]] = {"train": [], "calibration": [], "val": [], "test": []}
     seen: dict[str, str] = {}
     names: set[str] = set()
@@ -36,16 +45,29 @@ def read_split(root: Path) -> dict[Role, list[Case]]:
         if case.name in names:
             raise DataError(f"{table}:{number}: {case.image} is listed twice")
         names.add(case.name)
-        cases[role].append(case)  # type: ignore[index]
+        cases[role].append(case)
     if not seen:
         raise DataError(f"{table}: lists no case")
+    return cases
+
+
+def of_rows(root: Path, rows: Sequence[Row]) -> dict[Role, list[Case]]:
+    """The cases of a split that was drawn."""
+    cases: dict[Role, list[Case]] = {"train": [], "calibration": [], "val": [], "test": []}
+    for row in rows:
+        image, mask = root / row.pair.image, root / row.pair.mask
+        name = row.pair.image.as_posix()
+        cases[row.role].append(Case(name=name, image=image, mask=mask, patient=row.patient))  # type: ignore[index]
     return cases
 
 
 def _lines(table: Path) -> list[tuple[int, dict[str, str | None]]]:
     """The table's rows, each with its line number."""
     if not table.is_file():
-        raise DataError(f"{table}: no such file; a data folder holds images/, masks/ and split.csv")
+        raise DataError(
+            f"{table}: no such file; a data folder holds images/, masks/ and split.csv; where there is none, compress "
+            "init writes one, and split: {train: 70, val: 15, test: 15} draws it"
+        )
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:
             rows = csv.DictReader(lines)
@@ -69,6 +91,20 @@ def _case(root: Path, row: dict[str, str | None], place: str) -> Case:
             raise DataError(f"{place}: the {what}, {root / path}, does not exist")
     patient = (row.get("patient") or "").strip() or None
     return Case(name=Path(image).as_posix(), image=root / image, mask=root / mask, patient=patient)
+
+
+def split_table(cases: Mapping[Role, Sequence[Case]], root: Path) -> str:
+    """The text of a split.csv that names the roles that cases have, those that are set aside among them."""
+    rows = [
+        Row(pair=Pair(image=_within(case.image, root), mask=_within(case.mask, root)), role=role, patient=case.patient)
+        for role in SPLITS
+        for case in dict.fromkeys(replace(case, corner=None) for case in cases[role])
+    ]
+    return as_csv(rows)
+
+
+def _within(path: Path, root: Path) -> Path:
+    return path.relative_to(root) if path.is_relative_to(root) else path
 
 
 def with_calibration(cases: Mapping[Role, Sequence[Case]], count: int, root: Path) -> Mapping[Role, Sequence[Case]]:

@@ -1,0 +1,187 @@
+"""`compress init`: from a trained network and a folder of images to a recipe that can be checked and run.
+
+What can be seen is looked at: the network in the names and shapes of its tensors, the classes in the masks, and the
+input's size and normalization in what the network answers. What cannot be seen is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compress.data.dataset.pairs import SUFFIXES
+from compress.errors import SegpressError
+from compress.recognition.cases import Cases, cases_in
+from compress.recognition.found import Input, Meaning, input_of, meaning_of
+from compress.recognition.network import Recognized, given, recognized, told
+from compress.recognition.recipe_text import Draft
+from compress.storage.description import shape_of
+from export.files import write_bytes
+
+Say = Callable[[str], None]
+Ask = Callable[[str, str, str], str]
+"""answer = ask(question, what is proposed, the flag that answers it); without a terminal it refuses."""
+SPLIT = "split.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What a person said beforehand; None is to be found out."""
+
+    network: str | None = None
+    """A word and its options, as YAML."""
+    size: tuple[int, int] | None = None
+    normalization: str | None = None
+    """`imagenet`, `unit`, or as many numbers of mean and of deviation as there are channels."""
+    masks: str | None = None
+    """The class of each stored value, as YAML."""
+    classes: tuple[str, ...] | None = None
+    patients: str | None = None
+    seed: int = 7
+    force: bool = False
+
+
+def init(weights: Path, data: Path, out: Path, answers: Answers, ask: Ask, say: Say) -> list[Path]:
+    """Write a recipe for this network and this data, and the split that it needs; returns the files written.
+
+    Raises:
+        SegpressError: if a file is there already, the network is not known, the data cannot be read, or what must be
+            asked is not answered.
+    """
+    _check_place(out, data, answers, ask)
+    known = _network(weights, answers)
+    shape = shape_of(known.network)
+    say(f"network: {told(known.network)}, {shape.in_channels} channels in, {shape.classes} out ({known.how})")
+    if shape.dims != 2:
+        raise SegpressError(
+            f"{weights}: the network takes volumes, and init reads images; docs/volumes.md has a recipe for volumes"
+        )
+    cases = cases_in(data, answers.patients, answers.seed)
+    counts = ", ".join(f"{len(some)} {role}" for role, some in cases.by_role.items() if some)
+    say(f"data: {counts} ({cases.how})")
+    for sentence in cases.odd:
+        say(f"data: {sentence}")
+    masks = None if answers.masks is None else _mapping("--masks", answers.masks)
+    meaning = meaning_of(cases.seen(), shape.classes, masks, answers.classes)
+    found = input_of(known, weights, cases.seen(), meaning, answers.size, answers.normalization, ask)
+    meaning = meaning.in_order(found.order)
+    if answers.classes is None and answers.masks is None and found.classes is None:
+        meaning = _named(meaning, ask)
+    for sentence in (*meaning.sentences, *found.sentences):
+        say(sentence)
+    return _written(_draft(weights, data, out, answers, known, cases, meaning, found), cases, out)
+
+
+def _check_place(out: Path, data: Path, answers: Answers, ask: Ask) -> None:
+    """Nothing is written over, and nothing beside somebody's images."""
+    if out.suffix not in (".yaml", ".yml"):
+        raise SegpressError(f"--out: {out}: a recipe is a YAML file, such as {out.with_suffix('.yaml')}")
+    if answers.force:
+        return
+    for path in (out, *([out.parent / SPLIT] if not (data / SPLIT).is_file() else [])):
+        if path.exists():
+            raise SegpressError(f"{path}: is there already; give another --out, or --force to write over it")
+    folder = out.parent.resolve()
+    inside = folder.is_relative_to(data.resolve())
+    beside = folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+    if inside or beside:
+        question = f"{folder} holds data; write the recipe there all the same? (yes, no)"
+        if not ask(question, "no", "--out elsewhere, or --force").lower().startswith("y"):
+            raise SegpressError(f"{out}: nothing was written; give a place with --out")
+
+
+def _network(weights: Path, answers: Answers) -> Recognized:
+    if answers.network is None:
+        return recognized(weights)
+    network = _mapping("--network", answers.network)
+    if len(network) != 1 or not all(isinstance(options, dict) for options in network.values()):
+        raise SegpressError(
+            f"--network: '{answers.network}' is not one word and its options, such as 'unet: {{classes: 2}}'"
+        )
+    return given(network, weights)
+
+
+def _mapping(flag: str, text: str) -> dict[Any, Any]:
+    try:
+        read = yaml.safe_load(text if text.lstrip().startswith("{") or "{" in text else f"{{{text}}}")
+    except yaml.YAMLError:
+        read = None
+    if not isinstance(read, dict):
+        raise SegpressError(f"{flag}: '{text}' is not a mapping, such as '0: background, 255: polyp'")
+    return read
+
+
+def _named(meaning: Meaning, ask: Ask) -> Meaning:
+    """The names of the classes, which no file tells: asked where somebody can answer, else plain ones."""
+    proposed = ", ".join(meaning.names)
+    try:
+        answer = ask("names of the classes, background first", proposed, "--classes")
+    except SegpressError:
+        return meaning
+    return meaning.named(tuple(name.strip() for name in answer.split(",")))
+
+
+def _draft(
+    weights: Path,
+    data: Path,
+    out: Path,
+    answers: Answers,
+    known: Recognized,
+    cases: Cases,
+    meaning: Meaning,
+    found: Input,
+) -> Draft:
+    ((word, options),) = known.network.items()
+    name = re.sub(r"[^\w.]+", "-", f"{data.resolve().name}-{options.get('arch', word)}-int8".lower()).strip("-.")
+    files = {"path": _place(weights, out)} if word == "onnx" else {**options, "weights": _place(weights, out)}
+    return Draft(
+        name=name,
+        seed=answers.seed,
+        network={word: files},
+        root=_place(data, out),
+        table=None if cases.table is None else SPLIT,
+        classes=found.classes or meaning.names,
+        size=found.size,
+        masks=meaning.written(),
+        ignore=meaning.ignore,
+        normalization=(found.normalization.mean, found.normalization.std),
+        calibration=cases.calibration(data),
+        comments={
+            "network": [f"{told(known.network)}: {known.how}."],
+            "data": [f"Roles: {cases.how}.", *_trained_on(cases)],
+            "size": [found.of_size],
+            "masks": [f"Stored values found in {meaning.stored.looked_at} masks: {meaning.stored}."],
+            "normalization": [found.of_normalization],
+        },
+    )
+
+
+def _trained_on(cases: Cases) -> list[str]:
+    if cases.table is None:
+        return []
+    return [
+        "A network that was trained on some of the test cases looks better than it is: in split.csv beside this file,",
+        "put those that it has seen under train, and those that were held out under test.",
+    ]
+
+
+def _place(path: Path, out: Path) -> str:
+    """A path as the recipe finds it: relative where both lie near each other."""
+    there, here = path.resolve(), out.parent.resolve()
+    relative = os.path.relpath(there, here)
+    return relative if relative.count("..") <= 1 else str(there)
+
+
+def _written(draft: Draft, cases: Cases, out: Path) -> list[Path]:
+    text = draft.as_yaml().replace("THIS FILE", str(out))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files: Mapping[Path, str] = {out: text, **({} if cases.table is None else {out.parent / SPLIT: cases.table})}
+    for path, content in files.items():
+        write_bytes(path, content.encode())
+    return list(files)

@@ -1,0 +1,1 @@
+"""The names and shapes in a checkpoint, which the doors read."""
