@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from compress.packing import contents, proof
 from compress.packing.about import about
 from compress.packing.contents import put_program
 from compress.packing.emulators.triton import Server, read_config
+from compress.packing.kinds import cpp
 from compress.packing.source import Source, source_of
 from compress.pipeline.finished import finished
 from compress.postprocess.applying.chain import Postprocess
@@ -91,10 +95,20 @@ def settings() -> Iterator[Any]:
     yield pytest.param("resize", "probabilities", 3, both, steps, id="components and holes")
 
 
-@pytest.mark.parametrize(("how", "restore", "logits", "names", "steps"), settings())
-def test_what_comes_before_and_after_is_what_is_scored(
-    how: Any, restore: Any, logits: int, names: tuple[str, ...], steps: dict[str, Any], source: Source, tmp_path: Path
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """An image, what a network of 40x56 said of it, and what is scored of that."""
+
+    path: Path
+    pixels: np.ndarray
+    inputs: np.ndarray
+    said_KHW: np.ndarray
+    labels_HW: np.ndarray
+
+
+def scenes(place: Path, setting: Any, source: Source) -> tuple[dict[str, Any], list[Scene]]:
+    """segpress.json of a setting, and images of every kind under it."""
+    how, restore, logits, names, steps = setting
     postprocess = Postprocess(
         steps=tuple((word, named("compress.postprocess", word)(**options)) for word, options in steps.items()),
         class_names=names,
@@ -103,6 +117,7 @@ def test_what_comes_before_and_after_is_what_is_scored(
     channels, rng = 3 if logits == 3 else 1, np.random.default_rng(logits)
     told = about(source, "onnxruntime", "not stated")
     told["classes"] = [{"index": index, "name": name} for index, name in enumerate(names)]
+    told["model"]["output"]["shape"][1] = logits
     told["preprocess"] |= {"fit": how, "size": list(fit.size), "channels": channels, "mean": [0.4], "std": [0.2]}
     on_labels = [
         {word: {**options, "classes": list(options["classes"] or names[1:])}}
@@ -111,24 +126,106 @@ def test_what_comes_before_and_after_is_what_is_scored(
         if word != "threshold"
     ]
     told["postprocess"] |= {"restore": restore, "threshold": postprocess.threshold(logits), "steps": on_labels}
+    made = []
+    for path in proof.drawn(place, deep=True):
+        pixels = np.asarray(Image.open(path))
+        fitted_CHW = Images().image(path, channels, fit)
+        coarse = rng.standard_normal((logits, 6, 7)).astype(np.float32) * 4
+        said_KHW = np.stack([np.asarray(Image.fromarray(each).resize((56, 40))) for each in coarse])
+        answer = Answer(said_KHW=said_KHW, pixels_CHW=fitted_CHW, fit=fit, postprocess=postprocess)
+        labels_HW = answer.labels(pixels.shape[:2], None)
+        assert len(np.unique(labels_HW)) > 1
+        inputs = Normalization(mean=(0.4,), std=(0.2,))(fitted_CHW)[None]
+        made.append(Scene(path=path, pixels=pixels, inputs=inputs, said_KHW=said_KHW, labels_HW=labels_HW))
+    return told, made
+
+
+SETTINGS = ("how", "restore", "logits", "names", "steps")
+
+
+@pytest.mark.parametrize(SETTINGS, settings())
+def test_what_comes_before_and_after_is_what_is_scored(
+    how: str, restore: str, logits: int, names: Any, steps: Any, source: Source, tmp_path: Path
+) -> None:
+    told, made = scenes(tmp_path, (how, restore, logits, names, steps), source)
     put_program(told, tmp_path)
     from segpress_run import Segmenter
 
     segmenter = Segmenter(tmp_path, runtime=False)
-    for path in proof.drawn(tmp_path, deep=True):
-        pixels = np.asarray(Image.open(path))
-        size = pixels.shape[:2]
-        fitted_CHW = Images().image(path, channels, fit)
-        wanted = Normalization(mean=(0.4,), std=(0.2,))(fitted_CHW)[None]
+    for scene in made:
         # Of 16 bits sums are floats, and are added up in another order.
-        off = 0 if pixels.dtype == np.uint8 else 1e-6
-        np.testing.assert_allclose(segmenter.prepared(pixels), wanted, rtol=0, atol=off)
-        coarse = rng.standard_normal((logits, 6, 7)).astype(np.float32) * 4
-        said_KHW = np.stack([np.asarray(Image.fromarray(each).resize((56, 40))) for each in coarse])
-        said = Answer(said_KHW=said_KHW, pixels_CHW=fitted_CHW, fit=fit, postprocess=postprocess).labels(size, None)
-        ours = segmenter.mask(said_KHW, size)
-        assert ours.dtype == np.uint8 and ours.shape == size and len(np.unique(said)) > 1
-        assert (ours == said).mean() >= 0.9999
+        off = 0 if scene.pixels.dtype == np.uint8 else 1e-6
+        np.testing.assert_allclose(segmenter.prepared(scene.pixels), scene.inputs, rtol=0, atol=off)
+        ours = segmenter.mask(scene.said_KHW, scene.labels_HW.shape)
+        assert ours.dtype == np.uint8 and ours.shape == scene.labels_HW.shape
+        assert (ours == scene.labels_HW).mean() >= 0.9999
+
+
+PROBE = """
+#include <cstdio>
+#include <cstdlib>
+#include "segpress.hpp"
+// HEIGHT WIDTH CHANNELS < pixels, logits > inputs, mask
+int main(int, char** words) {
+    const int height = atoi(words[1]), width = atoi(words[2]), channels = atoi(words[3]);
+    segpress::Image image{height, width, channels, std::vector<uint8_t>(size_t(height) * width * channels)};
+    using namespace segpress::config;
+    std::vector<float> said(size_t(logits) * segpress::config::height * segpress::config::width);
+    if (fread(image.pixels.data(), 1, image.pixels.size(), stdin) != image.pixels.size()) return 1;
+    if (fread(said.data(), 4, said.size(), stdin) != said.size()) return 1;
+    const auto inputs = segpress::prepared(image);
+    const auto mask = segpress::mask(said.data(), height, width);
+    fwrite(inputs.data(), 4, inputs.size(), stdout);
+    fwrite(mask.data(), 1, mask.size(), stdout);
+}
+"""
+
+
+def compiled_settings() -> Iterator[Any]:
+    """The one with most in it; the others, a compilation each, are slow."""
+    for each in settings():
+        marks = [] if each.id == "components and holes" else [pytest.mark.slow]
+        yield pytest.param(*each.values, id=each.id, marks=marks)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler (c++)")
+@pytest.mark.parametrize(SETTINGS, compiled_settings())
+def test_in_cpp_it_is_the_same(
+    how: str, restore: str, logits: int, names: Any, steps: Any, source: Source, tmp_path: Path
+) -> None:
+    told, made = scenes(tmp_path, (how, restore, logits, names, steps), source)
+    (tmp_path / "segpress_config.hpp").write_text(cpp.config(told))
+    (tmp_path / "probe.cpp").write_text(PROBE)
+    program = tmp_path / "probe"
+    strict = ["-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{tmp_path}", f"-I{RUNNER}"]
+    subprocess.run(["c++", *strict, str(tmp_path / "probe.cpp"), "-o", str(program)], check=True)
+    for scene in (each for each in made if each.pixels.dtype == np.uint8):
+        height, width, *colours = scene.pixels.shape
+        told_HWC = [str(each) for each in (height, width, *(colours or [1]))]
+        given = np.ascontiguousarray(scene.pixels).tobytes() + np.ascontiguousarray(scene.said_KHW).tobytes()
+        answer = subprocess.run([str(program), *told_HWC], input=given, capture_output=True, check=True).stdout
+        inputs = np.frombuffer(answer[: scene.inputs.nbytes], np.float32).reshape(scene.inputs.shape)
+        np.testing.assert_allclose(inputs, scene.inputs, rtol=0, atol=1e-6)
+        ours = np.frombuffer(answer[scene.inputs.nbytes :], np.uint8).reshape(scene.labels_HW.shape)
+        assert (ours == scene.labels_HW).mean() >= 0.9999
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler (c++)")
+def test_a_pack_in_cpp_is_compiled_and_gives_the_masks_of_the_run(done: Done, tmp_path: Path) -> None:
+    assert pack(done[0], "cpp", tmp_path / "pack", say=quiet).same >= proof.LEAST
+    lines = sum(
+        len((tmp_path / "pack" / name).read_text().splitlines()) for name in ("segpress.hpp", "segpress_run.cpp")
+    )
+    assert lines < 300
+
+
+def test_without_a_compiler_a_pack_in_cpp_is_not_made(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    ran = compress("pack", done[0], "--for", "cpp", "--out", tmp_path / "pack")
+    assert ran.returncode == 4 and "there is no C++ compiler here: install g++ or clang" in ran.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_differs_is_not_packed_and_leaves_nothing(
@@ -147,7 +244,7 @@ def test_what_differs_is_not_packed_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--for", "pyhton"], "--for pyhton: there is no such pack; there are python, triton"),
+        (["--for", "pyhton"], "--for pyhton: there is no such pack; there are cpp, python, triton"),
         (["--for", "python", "--step", "02-int8"], "there is no step '02-int8'; there are baseline, 01-int8"),
         (["--for", "triton", "--backend", "torch"], "runs on onnxruntime or openvino, not on 'torch'"),
     ],

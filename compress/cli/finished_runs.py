@@ -83,7 +83,7 @@ def compare(
 @commands.command()
 def pack(
     run: RunFolder,
-    kind: Annotated[str, typer.Option("--for", help="Whom it is for: python, triton.")],
+    kind: Annotated[str, typer.Option("--for", help="Whom it is for: python, triton, cpp.")],
     out: Annotated[
         Path | None, typer.Option(help="The folder to write; by the run's name beside it if left out.")
     ] = None,

@@ -11,7 +11,7 @@ from compress.packing.source import Source
 from export.files import write_json
 
 PROGRAM = ("segpress_run.py", "segpress_pixels.py")
-_HERE = Path(__file__).parent / "runner"
+RUNNER = Path(__file__).parent / "runner"
 
 
 def put_model(source: Source, folder: Path) -> None:
@@ -24,4 +24,4 @@ def put_program(told: Mapping[str, Any], folder: Path) -> None:
     """segpress.json, and the Python files that read it."""
     write_json(folder / "segpress.json", told)
     for name in PROGRAM:
-        shutil.copyfile(_HERE / name, folder / name)
+        shutil.copyfile(RUNNER / name, folder / name)

@@ -12,7 +12,7 @@ from typing import Any, Callable
 import numpy as np
 import openvino as ov
 
-from export.errors import BackendError
+from export.errors import BackendError, SurroundingsError
 from export.instruction_set import cpu_flags
 from export.profile import WARM, NodeTime, Profile, closed, profile_of
 
@@ -156,3 +156,16 @@ def _node_time(info: Any, fused: dict[str, list[str]], ran: dict[str, str]) -> N
     kind = info.node_type
     us, precision = info.real_time.total_seconds() * 1e6, ran.get(info.node_name, "")
     return NodeTime(names=tuple(names), kind=kind, microseconds=us, precision=precision)
+
+
+def to_compile_with() -> tuple[Path, Path]:
+    """The folder of the headers that come with this OpenVINO, and the library of its C interface.
+
+    Raises:
+        SurroundingsError: if it comes without one.
+    """
+    package = Path(ov.__file__).parent
+    library = next((package / "libs").glob("libopenvino_c.so*"), None)
+    if library is None:
+        raise SurroundingsError(f"{package}: this OpenVINO comes without its C library")
+    return package / "include", library

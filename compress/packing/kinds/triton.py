@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from compress.data.dataset.cases import MaskArray
-from compress.packing.contents import put_program
+from compress.packing.contents import RUNNER, put_program
 from compress.packing.emulators.triton import served
 from compress.packing.source import Source
 from export.files import make_folder
 
 FILES = {"onnxruntime": "model.onnx", "openvino": "model.xml"}
 """What each backend of Triton's calls a model's file."""
-_RUNNER = Path(__file__).parent.parent / "runner"
 
 
 class Triton:
@@ -73,7 +72,7 @@ def _python(
 ) -> None:
     at = _model(folder, _config("python", inputs, outputs))
     put_program(told, at)
-    shutil.copyfile(_RUNNER / program, at / "model.py")
+    shutil.copyfile(RUNNER / program, at / "model.py")
 
 
 def _model(folder: Path, config: str) -> Path:
