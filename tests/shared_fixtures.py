@@ -29,7 +29,6 @@ from compress.train.losses.sum import DiceCrossEntropy
 from export.artifact import Artifact
 from export.remote.conversation import close_all
 
-
 # Tests that run beside each other have a thread each.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
