@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
 import io
 import logging
@@ -140,8 +141,8 @@ def operators_looked_up_once() -> Iterator[None]:
     if look_up is None:
         yield
         return
-    look_up()
-    utils._materialize_cpp_cia_ops = lambda: None
+    # The first who asks has them looked up: a program that stays as it is asks for none.
+    utils._materialize_cpp_cia_ops = functools.cache(look_up)
     try:
         yield
     finally:
