@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import config as fx_config
+from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from export.errors import REFUSALS, ExportError, first_line
@@ -30,6 +31,8 @@ from export.graph import Dynamic, drop_empty, fold_batch_norm, fold_weights
 from export.programs.compiled import compiled_when_run
 from export.programs.functional import in_functions, named_as_traced
 from export.programs.kept import kept_program
+
+_tracing: Any = proxy_tensor
 
 
 def capture(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) -> fx.GraphModule:
@@ -114,9 +117,12 @@ def _keeping(net: nn.Module) -> Iterator[None]:
 def quiet() -> Iterator[None]:
     """Without what torch's exporters print, log, warn and note about their own internals."""
     before, traced = logging.root.manager.disable, fx_config.do_not_emit_stack_traces
+    described = getattr(_tracing, "_extract_tensor_metadata", None)
     logging.disable(logging.CRITICAL)
     # Nobody reads from which line of torch an operation came, and finding it out is a tenth of the time.
     fx_config.do_not_emit_stack_traces = True
+    # Nor what each of its tensors is like, beside the tensor itself: another tenth.
+    _tracing._extract_tensor_metadata = lambda *_: None
     try:
         with (
             warnings.catch_warnings(),
@@ -128,6 +134,7 @@ def quiet() -> Iterator[None]:
     finally:
         logging.disable(before)
         fx_config.do_not_emit_stack_traces = traced
+        _tracing._extract_tensor_metadata = described
 
 
 @contextlib.contextmanager
