@@ -28,13 +28,14 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from export.errors import REFUSALS, ExportError, first_line
 from export.graph import Dynamic, drop_empty, fold_batch_norm, fold_weights
-from export.programs.compiled import compiled_when_run
+from export.programs.compiled import compiled_once, compiled_when_run
 from export.programs.functional import in_functions, named_as_traced
 from export.programs.kept import kept_program
 
 _tracing: Any = proxy_tensor
 
 
+@compiled_once
 def capture(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) -> fx.GraphModule:
     """The network as a graph of functional ATen operations, in evaluation mode.
 
@@ -188,6 +189,7 @@ def _reason(error: Exception) -> str:
     return first_line(error, 300)
 
 
+@compiled_once
 def folded_graph(net: nn.Module, example: Tensor, dynamic: Sequence[Any]) -> fx.GraphModule:
     """The captured network with its batch norms folded: what is calibrated, and saved."""
     graph = capture(net, example, dynamic)
