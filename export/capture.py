@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
 import io
 import logging
@@ -22,15 +23,19 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import config as fx_config
+from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from export.errors import REFUSALS, ExportError, first_line
 from export.graph import Dynamic, drop_empty, fold_batch_norm, fold_weights
-from export.programs.compiled import compiled_when_run
+from export.programs.compiled import compiled_once, compiled_when_run
 from export.programs.functional import in_functions, named_as_traced
 from export.programs.kept import kept_program
 
+_tracing: Any = proxy_tensor
 
+
+@compiled_once
 def capture(net: nn.Module, example: Tensor, dynamic: Sequence[Dynamic] = ()) -> fx.GraphModule:
     """The network as a graph of functional ATen operations, in evaluation mode.
 
@@ -113,9 +118,12 @@ def _keeping(net: nn.Module) -> Iterator[None]:
 def quiet() -> Iterator[None]:
     """Without what torch's exporters print, log, warn and note about their own internals."""
     before, traced = logging.root.manager.disable, fx_config.do_not_emit_stack_traces
+    described = getattr(_tracing, "_extract_tensor_metadata", None)
     logging.disable(logging.CRITICAL)
     # Nobody reads from which line of torch an operation came, and finding it out is a tenth of the time.
     fx_config.do_not_emit_stack_traces = True
+    # Nor what each of its tensors is like, beside the tensor itself: another tenth.
+    _tracing._extract_tensor_metadata = lambda *_: None
     try:
         with (
             warnings.catch_warnings(),
@@ -127,6 +135,7 @@ def quiet() -> Iterator[None]:
     finally:
         logging.disable(before)
         fx_config.do_not_emit_stack_traces = traced
+        _tracing._extract_tensor_metadata = described
 
 
 @contextlib.contextmanager
@@ -140,8 +149,8 @@ def operators_looked_up_once() -> Iterator[None]:
     if look_up is None:
         yield
         return
-    look_up()
-    utils._materialize_cpp_cia_ops = lambda: None
+    # The first who asks has them looked up: a program that stays as it is asks for none.
+    utils._materialize_cpp_cia_ops = functools.cache(look_up)
     try:
         yield
     finally:
@@ -180,6 +189,7 @@ def _reason(error: Exception) -> str:
     return first_line(error, 300)
 
 
+@compiled_once
 def folded_graph(net: nn.Module, example: Tensor, dynamic: Sequence[Any]) -> fx.GraphModule:
     """The captured network with its batch norms folded: what is calibrated, and saved."""
     graph = capture(net, example, dynamic)

@@ -6,18 +6,12 @@ Legend: B batch, C channels, K classes, H height, W width.
 from __future__ import annotations
 
 import contextlib
-import copy
-import functools
-import importlib
 import math
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import onnx
@@ -36,6 +30,7 @@ from export.layers import port_of
 from export.packed import store_packed
 from export.programs.compiled import compiled_when_run
 from export.programs.functional import as_translated, in_functions
+from export.programs.translation import spare_what_is_done_again
 from export.quantization.qdq import TRANSLATION, read_by_channel, store_integers
 from export.quantization.saturation import pair_sums
 
@@ -101,8 +96,7 @@ def to_onnx(
 
 
 def _translated(net: nn.Module, example: Tensor, style: Style) -> ir.Model:
-    _read_operators_once()
-    _leave_whole_what_is_translated()
+    spare_what_is_done_again()
     program = exported(net, example, style.dynamic)
     if in_functions(program):
         # Taking it apart is more than half of the time, and changes nothing unless an operation has no translation.
@@ -139,56 +133,6 @@ def _from_program(net: nn.Module, program: ExportedProgram, style: Style) -> ir.
         raise ExportError(f"{type(net).__name__} cannot be exported to ONNX: {_reason(error)}") from error
     assert translated is not None
     return translated.model
-
-
-def _read_operators_once() -> None:
-    """Keep the table of translations that torch reads at every export from the source of 500 operators.
-
-    No public call takes a table that is there already; where a version of torch has this one elsewhere, none is kept.
-    """
-    registry: Any = getattr(_of_exporter("_registration"), "ONNXRegistry", None)
-    read = getattr(registry, "from_torchlib", None)
-    if read is None or not hasattr(registry(), "functions") or hasattr(read, "table"):
-        return
-    operators: Any = getattr(sys.modules[registry.__module__], "onnxscript_apis", None)
-    if hasattr(operators, "get_torchlib_ops"):
-        # Read for each opset that a table is made for, and the same for all.
-        operators.get_torchlib_ops = functools.cache(operators.get_torchlib_ops)
-    table = functools.cache(read)
-
-    def from_torchlib(opset_version: int) -> Any:
-        copied = copy.copy(table(opset_version))
-        # Custom translations are added to each export's own.
-        copied.functions = {target: list(known) for target, known in copied.functions.items()}
-        return copied
-
-    from_torchlib.table = table  # type: ignore[attr-defined]
-    registry.from_torchlib = staticmethod(from_torchlib)
-
-
-def _leave_whole_what_is_translated() -> None:
-    """Keep torch from listing, at every export, how its operations are taken apart where a program stays as it is.
-
-    The list is a seventh of an export's time; where a version of torch makes it elsewhere, it is made for nothing.
-    """
-    passes: Any = _of_exporter("_fx_passes")
-    decompose = getattr(passes, "decompose_with_registry", None)
-    if decompose is None or hasattr(decompose, "of_torch"):
-        return
-
-    def decompose_with_registry(program: ExportedProgram, *registry: Any) -> ExportedProgram:
-        return program if "run_decompositions" in vars(program) else decompose(program, *registry)
-
-    decompose_with_registry.of_torch = decompose  # type: ignore[attr-defined]
-    passes.decompose_with_registry = decompose_with_registry
-
-
-def _of_exporter(name: str) -> ModuleType | None:
-    """A module of torch's exporter, which torch itself imports at the first export only; None where there is none."""
-    try:
-        return importlib.import_module(f"torch.onnx._internal.exporter.{name}")
-    except ImportError:
-        return None
 
 
 def _reason(error: BaseException) -> str:

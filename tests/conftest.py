@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 
@@ -12,5 +14,19 @@ def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """The process that hands tests out to others (`pytest -n`) runs none, and need not import torch."""
+    if hasattr(config, "workerinput"):
+        on_a_processor_of_its_own(config.workerinput["workerid"])
     if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":
         config.pluginmanager.import_plugin("shared_fixtures")
+
+
+def on_a_processor_of_its_own(worker: str) -> None:
+    """Keep a worker of pytest-xdist, and what it starts, on one processor.
+
+    A library takes a thread for each processor that its process may use, and threads that wait for one another spin:
+    of workers that share their processors, each would spend them on waiting for the others. NumPy and torch count
+    processors when they are imported, which is after this.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        processors = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw")) % len(processors)]})

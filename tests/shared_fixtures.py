@@ -29,22 +29,8 @@ from compress.train.losses.sum import DiceCrossEntropy
 from export.artifact import Artifact
 from export.remote.conversation import close_all
 
-
-def on_a_processor_of_its_own(worker: str) -> None:
-    """Keep a worker of pytest-xdist, and what it starts, on one processor.
-
-    A runtime takes a thread for each processor that its process may use, and threads that wait for one another spin:
-    of workers that share their processors, each would spend them on waiting for the others.
-    """
-    if hasattr(os, "sched_setaffinity"):
-        processors = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw")) % len(processors)]})
-
-
 # Tests that run beside each other have a thread each.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
-if "PYTEST_XDIST_WORKER" in os.environ:
-    on_a_processor_of_its_own(os.environ["PYTEST_XDIST_WORKER"])
 
 # What torch and its exporter hold for good is millions of objects, which every collection would look through.
 gc.freeze()

@@ -120,6 +120,8 @@ class Server:
                     "PasswordAuthentication no",
                     "PermitRootLogin prohibit-password",
                     "LoginGraceTime 20",
+                    # The usual one takes three times as long as all else of a connection.
+                    "KexAlgorithms curve25519-sha256",
                     f"SetEnv {given}",
                     *self.lines,
                     "",
@@ -138,8 +140,9 @@ def served(folder: Path, environment: Mapping[str, str] | None = None, lines: tu
     folder.mkdir(parents=True, exist_ok=True)
     cache = folder / "cache there"
     # Each runner imports the runtimes that it finds, to tell of them, and these take longest.
-    few = folder / "few"
+    few, home = folder / "few", folder / "home"
     few.mkdir()
+    home.mkdir()
     for runtime in ("openvino", "tensorrt"):
         (few / f"{runtime}.py").write_text(f"raise ModuleNotFoundError(\"No module named '{runtime}'\")\n")
     server = Server(
@@ -147,6 +150,8 @@ def served(folder: Path, environment: Mapping[str, str] | None = None, lines: tu
         port=_free_port(),
         home=cache / "segpress",
         environment={
+            # What this user's shell reads before each command says nothing here, and may take longer than the command.
+            "HOME": str(home),
             "XDG_CACHE_HOME": str(cache),
             "PYTHONPATH": str(few),
             # Tests that run beside each other have servers of their own, and would wait for each other.

@@ -230,6 +230,25 @@ def test_openvino_takes_open_axes_as_exactly(tmp_path: Path) -> None:
     assert OpenVino().executed(artifact)["Convolution", "u8"] == 7
 
 
+@pytest.mark.parametrize("is_the_same", [True, False])
+def test_what_is_open_is_not_compiled_again_to_tell_what_it_ran_in(
+    is_the_same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [OpenVino().build(written(name, tmp_path / f"{name}.onnx"), tmp_path) for name in ("residual", "unet")]
+    alone = [OpenVino().executed_precisions(file) for file in files]
+    with OpenVino().open(files[0]) as infer:
+        assert callable(infer)
+        monkeypatch.setattr("export.sessions.openvino.compiled", None)
+        if is_the_same:
+            assert OpenVino().executed_precisions(files[0]) == alone[0] != alone[1]
+        else:
+            with pytest.raises(TypeError):
+                OpenVino().executed_precisions(files[1])
+    # Nor is it kept once it is closed.
+    with pytest.raises(TypeError):
+        OpenVino().executed_precisions(files[0])
+
+
 @pytest.mark.parametrize("name", ["tied", "transposed in groups"])
 def test_the_reference_evaluator_agrees_to_the_last_steps_of_float(name: str, tmp_path: Path) -> None:
     check_agreement(name, "reference", tmp_path, most=1e-4)

@@ -242,8 +242,10 @@ def every_kind(net: nn.Module, image: Tensor) -> nn.Module:
     found, _ = found_in(net, image)
     left, chosen, taken = words(KINDS), list[Candidate](), set[str]()
     for stretch in reversed(found.values()):
-        fitting = blocks_for(stretch, left)
-        if fitting and not stretch.convs & taken:
+        if stretch.convs & taken:
+            continue
+        # To make blocks that are not taken takes longest.
+        if fitting := next(filter(None, (blocks_for(stretch, [kind]) for kind in reversed(left))), None):
             chosen.append(fitting[-1])
             taken |= stretch.convs
             left.remove(fitting[-1].kind.split()[0])

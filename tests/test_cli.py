@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
@@ -18,6 +20,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from forked import exit_code, forked
 from PIL import Image
 from shared_fixtures import write_recipe
 
@@ -205,21 +208,34 @@ def test_a_disk_that_fills_up_exits_4_and_leaves_nothing_half_written(tmp_path: 
         subprocess.run(["umount", small], check=True)
 
 
-def ended_by(how: signal.Signals, path: Path, out: Path, there: str) -> tuple[int, str]:
-    """The exit code and the last words of a process that runs the recipe and is sent this as soon as a file is kept."""
+def killed(path: Path, out: Path, there: str) -> int:
+    """The exit code of a process that runs the recipe and is killed as soon as a file is kept."""
+    process = forked(partial(compress, "run", path, "--out", out))
+    wait_for(out, there, lambda: os.waitpid(process, os.WNOHANG) == (0, 0))
+    os.kill(process, signal.SIGKILL)
+    return exit_code(process)
+
+
+def wait_for(out: Path, there: str, runs: Callable[[], bool]) -> None:
+    """Until a file is kept, a minute is over, or whoever would keep it has ended."""
+    limit = time.monotonic() + 60
+    while not list((out / "tiny" / "kept").glob(there)) and time.monotonic() < limit and runs():
+        time.sleep(0.02)
+
+
+def stopped_by_ctrl_c(path: Path, out: Path, there: str) -> tuple[int, str]:
+    """The exit code and the last words of a process that runs the recipe and is sent Ctrl-C once a file is kept."""
     process = subprocess.Popen(
         [*TO_BE_STOPPED, "run", str(path), "--out", str(out)],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    limit = time.monotonic() + 60
-    while not list((out / "tiny" / "kept").glob(there)) and time.monotonic() < limit and process.poll() is None:
-        time.sleep(0.02)
+    wait_for(out, there, lambda: process.poll() is None)
     # Python loses a Ctrl-C that comes while it drops an object: a person presses again.
-    said = None
-    while said is None and time.monotonic() < limit + 60:
-        process.send_signal(how)
+    limit, said = time.monotonic() + 120, None
+    while said is None and time.monotonic() < limit:
+        process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             _, said = process.communicate(timeout=30)
     assert said is not None
@@ -246,7 +262,7 @@ def gone_on_with(done: subprocess.CompletedProcess[str], out: Path) -> None:
 
 def test_a_run_that_is_killed_or_stopped_goes_on(tmp_path: Path, recipe: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     path, out = write_recipe(tmp_path, recipe), tmp_path / "runs"
-    assert ended_by(signal.SIGKILL, path, out, "01-int8.json")[0] == -signal.SIGKILL
+    assert killed(path, out, "01-int8.json") == -signal.SIGKILL
     # What Python makes of Ctrl-C, in the middle of an export; the next test sends it to a process of its own.
     with monkeypatch.context() as patch:
         patch.setattr("compress.pipeline.exporting.to_onnx", interrupted)
@@ -259,7 +275,7 @@ def test_a_run_that_is_killed_or_stopped_goes_on(tmp_path: Path, recipe: dict, m
 @pytest.mark.slow
 def test_a_process_that_is_stopped_by_ctrl_c_goes_on(tmp_path: Path, recipe: dict) -> None:
     path, out = write_recipe(tmp_path, recipe), tmp_path / "runs"
-    stopped(*ended_by(signal.SIGINT, path, out, "build-*.json"))
+    stopped(*stopped_by_ctrl_c(path, out, "build-*.json"))
     gone_on_with(compress("run", path, "--out", out), out)
 
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from judged import Values
 
-from compress.gates.judging.non_inferiority import LEVEL, _resampling, upper_limit, upper_limits
+from compress.gates.judging.non_inferiority import LEVEL, _resampling, lower_and_upper_limit, upper_limit, upper_limits
 from compress.measure.segmentation import RELEASE
 
 
 def test_one_case_has_no_upper_limit() -> None:
     assert upper_limit(np.array([0.1])) == math.inf
+    assert lower_and_upper_limit(np.array([0.1])) == (-math.inf, math.inf)
 
 
 def test_equal_drops_are_their_own_limit() -> None:
@@ -27,6 +28,12 @@ def test_the_limit_is_the_same_every_time_and_for_one_as_for_many() -> None:
     one_by_one = [upper_limit(sample) for sample in samples]
     np.testing.assert_allclose(one_by_one, upper_limits(samples), rtol=1e-12)
     assert one_by_one == [upper_limit(sample) for sample in samples]
+
+
+def test_the_lower_limit_is_that_of_the_gains() -> None:
+    for sample in np.random.default_rng(0).exponential(0.01, (5, 149)):
+        lower, upper = lower_and_upper_limit(sample)
+        assert (lower, upper) == pytest.approx((-upper_limit(-sample), upper_limit(sample)), rel=1e-12)
 
 
 def test_the_limit_of_normal_drops_is_that_of_students_t() -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import copy
 import io
 import math
+import os
 import runpy
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import IO
 
 import numpy as np
 import pytest
 import torch
+from forked import exit_code, forked
 from over_ssh import script
 from shared_fixtures import tiny_task
 from torch import Tensor, nn
@@ -63,8 +66,43 @@ def apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     return max((one[name].double() - other[name].double()).abs().max().item() for name in one)
 
 
-def test_two_processes_train_what_one_trains(task: Task) -> None:
+class Forked:
+    """A process that was started with pipes, as a copy of this one."""
+
+    def __init__(self, command: Sequence[str], stderr: IO[bytes], **_: object) -> None:
+        assert command == [sys.executable, "-m", "compress.train.parallel"]
+        (reads, given), (heard, says) = os.pipe(), os.pipe()
+
+        def work() -> None:
+            os.close(given)
+            os.dup2(says, 1)
+            os.dup2(stderr.fileno(), 2)
+            sys.stdin, sys.stdout = (os.fdopen(number, mode) for number, mode in ((reads, "r"), (1, "w")))
+            parallel.main()
+
+        self.process = forked(work)
+        os.close(reads)
+        os.close(says)
+        self.stdin, self.stdout = os.fdopen(given, "wb"), os.fdopen(heard, "rb")
+
+    def __enter__(self) -> Forked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stdout.close()
+
+    def wait(self, timeout: float = 0) -> int:
+        """Its exit code."""
+        return exit_code(self.process)
+
+    def kill(self) -> None:
+        """It was waited for."""
+
+
+def test_two_processes_train_what_one_trains(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = trained(task, 1)
+    # The next test starts one as it is started.
+    monkeypatch.setattr(parallel.subprocess, "Popen", Forked)
     assert apart(alone, damaged(task).state_dict()) > 1e-2
     assert apart(alone, trained(task, 2)) < 1e-4
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from zoo import ZOO, example, made
 
-from export.capture import capture, exported
+from export.capture import capture, exported, folded_graph
 from export.programs import kept
 from export.programs.compiled import compiled_when_run
 from export.programs.structure import structure_of
@@ -260,3 +261,15 @@ def test_graphs_are_compiled_when_they_are_run_and_as_before_afterwards() -> Non
     # What torch gives can be run by whoever takes it.
     assert torch.equal(program.module()(image), program.module(check_guards=False)(image))
     assert "conv2d" in capture(Scaled(), image).code
+
+
+def test_a_graph_that_is_made_in_steps_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs, recompile = list[fx.GraphModule](), fx.GraphModule.recompile
+
+    def compiled(graph: fx.GraphModule) -> object:
+        graphs.append(graph)
+        return recompile(graph)
+
+    monkeypatch.setattr(fx.GraphModule, "recompile", compiled)
+    graph = folded_graph(made("two norms").eval(), example("two norms"), ())
+    assert graphs == [graph] and "input" in inspect.signature(graph.forward).parameters

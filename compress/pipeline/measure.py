@@ -249,11 +249,13 @@ def _score(
             with progress.steps(f"scoring {title}", len(cases)) as step:
                 scores = task.measure(infer, step, cases)
             log(f"{title}: mean foreground Dice {scores.mean('dice'):.4f}")
+            # While it is open, what it was compiled to need not be compiled again.
+            ran_in = executed(backend, build.artifact)
         return {
             "scores": scores.as_dict(),
             "parity": {name: round(value, 9) for name, value in asdict(apart).items()},
             "peak_memory_mb": peaks.mb(build.name),
-            "executed": executed(backend, build.artifact),
+            "executed": ran_in,
             "fallback": fallback(backend, build.artifact),
             "uncovered": uncovered(build, backend, next(iter(task.probes(most=1)))),
             "processors": processors(backend, build.deployment.target, build.artifact, task, cases),

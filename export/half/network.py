@@ -19,6 +19,7 @@ from export.half.formats import FORMATS, Format, Word
 from export.half.operations import MOVES, is_floating, is_part, stored
 from export.half.reasons import in_32_bits_anyway, place_of
 from export.modules import Precision
+from export.programs.compiled import compiled_once
 
 
 class Half(nn.Module):
@@ -123,6 +124,7 @@ def _store(graph: fx.GraphModule, name: str, dtype: torch.dtype) -> None:
         owner._buffers[leaf] = value
 
 
+@compiled_once
 def _written(graph: fx.GraphModule, halves: Collection[str], format: Format, *, simulated: bool) -> fx.GraphModule:
     graph = copy.deepcopy(graph)
     short = {*halves, *_short_constants(graph, format)}

@@ -1,13 +1,15 @@
-"""Graphs whose Python is written and compiled when they are run, not at each step of an export."""
+"""Graphs whose Python is written and compiled when they are run, not at each step of an export or of a change."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec
 
 from torch import fx
 
+_Given = ParamSpec("_Given")
 _compile: Any = fx.GraphModule.recompile
 
 
@@ -24,6 +26,19 @@ def compiled_when_run() -> Iterator[None]:
         yield
     finally:
         fx.GraphModule.recompile = before  # type: ignore[method-assign]
+
+
+def compiled_once(make: Callable[_Given, fx.GraphModule]) -> Callable[_Given, fx.GraphModule]:
+    """Of a function that makes a graph in steps, each of which would compile it: compiled is what it returns."""
+
+    @functools.wraps(make)
+    def made(*args: _Given.args, **given: _Given.kwargs) -> fx.GraphModule:
+        with compiled_when_run():
+            graph = make(*args, **given)
+        graph.recompile()
+        return graph
+
+    return made
 
 
 def _put_off(module: fx.GraphModule) -> None:

@@ -28,6 +28,7 @@ from export.graph import (
     transposed_as_convolution,
     weight_of,
 )
+from export.programs.compiled import compiled_once
 from export.quantization.carriers import (
     CARRIERS,
     IN_FLOAT,
@@ -63,6 +64,7 @@ _ANY = Rules(
 )
 
 
+@compiled_once
 def place(
     graph: fx.GraphModule,
     ranges: Mapping[str, Range],

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from export.graph import convolutions, layer_name, reads_signs
 from export.modules import Precision
+from export.programs.compiled import compiled_once
 from export.quantization.assignment import ALL_INTEGERS, Assignment
 from export.quantization.learnt import NOTHING, Grid, Learnt
 from export.quantization.placement import float_layers, place
@@ -85,6 +86,7 @@ class Quantized(nn.Module):
         graph.meta["assigned_by"] = self.assignment.word
         return graph
 
+    @compiled_once
     def simulated(self, rules: Rules) -> fx.GraphModule:
         """The network in torch as a runtime computes it: what `placed` is written for, not to be written itself."""
         return as_computed(self.placed(rules), rules)

@@ -8,6 +8,7 @@ from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable
+from weakref import WeakValueDictionary
 
 import numpy as np
 import openvino as ov
@@ -70,6 +71,15 @@ def compiled(path: Path, threads: int, shape: tuple[int, ...] | None = None, **m
         raise BackendError(f"OpenVINO cannot compile {path.name}: {reason(error)}") from None
 
 
+_live: WeakValueDictionary[Any, ov.CompiledModel] = WeakValueDictionary()
+"""What is open, by what it was compiled from: who asks it something need not compile it again."""
+
+
+def _made_of(path: Path, threads: int, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    stat = path.stat()
+    return str(path), stat.st_ino, stat.st_mtime_ns, stat.st_size, threads, tuple(shape)
+
+
 def opened(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> Callable[[Any], Any]:
     """What computes logits (BKHW) of an image (BCHW) on a CPU.
 
@@ -77,13 +87,19 @@ def opened(path: Path, threads: int, kind: str, shape: tuple[int, ...]) -> Calla
         shape: of the input; where it has open axes (-1) the file is compiled for each of the last few shapes.
     """
     assert kind == "cpu", "a runtime is asked only for processors that it computes on"
-    request = lru_cache(maxsize=4)(lambda shape: compiled(path, threads, shape).create_infer_request())
+
+    @lru_cache(maxsize=4)
+    def request(shape: tuple[int, ...]) -> tuple[ov.InferRequest, ov.CompiledModel]:
+        model = compiled(path, threads, shape)
+        _live[_made_of(path, threads, shape)] = model
+        return model.create_infer_request(), model
+
     if -1 not in shape:
         request(shape)
 
     def infer(image_BCHW: Any) -> Any:
         # A copy: the request's own output buffer is overwritten by the next call.
-        return np.array(request(image_BCHW.shape).infer({0: image_BCHW})[0])
+        return np.array(request(image_BCHW.shape)[0].infer({0: image_BCHW})[0])
 
     return infer
 
@@ -112,9 +128,9 @@ def layers(path: Path, threads: int, shape: tuple[int, ...]) -> Counter[tuple[st
     Args:
         shape: of the input; its open axes are closed.
     """
-    found = (
-        layer.get_rt_info() for layer in compiled(path, threads, closed(shape)).get_runtime_model().get_ordered_ops()
-    )
+    shape = closed(shape)
+    model = _live.get(_made_of(path, threads, shape)) or compiled(path, threads, shape)
+    found = (layer.get_rt_info() for layer in model.get_runtime_model().get_ordered_ops())
     return Counter((text(info["layerType"]), text(info["runtimePrecision"])) for info in found)
 
 

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from compress.gates.judging.non_inferiority import LEVEL, Drop, Values, upper_limit
+from compress.gates.judging.non_inferiority import LEVEL, Drop, Values, lower_and_upper_limit
 from compress.measure.segmentation import DISTANCES, METRICS, Scores
 
 COLLAPSE = 0.10
@@ -34,12 +34,13 @@ def paired_drop(before: Scores, after: Scores, class_name: str | None, metric: s
     per_unit = np.asarray([drops_N[units == unit].mean() for unit in dict.fromkeys(units)])
     if len(per_unit) == 0:
         return Drop(mean=math.nan, upper=math.nan, n=0, collapsed=0)
+    lower, upper = lower_and_upper_limit(per_unit, level)
     return Drop(
         mean=float(per_unit.mean()),
-        upper=upper_limit(per_unit, level),
+        upper=upper,
         n=len(per_unit),
         collapsed=0 if _is_distance(metric) else collapsed(per_unit),
-        lower=-upper_limit(-per_unit, level),
+        lower=lower,
     )
 
 
