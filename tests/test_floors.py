@@ -23,10 +23,12 @@ from docs.architecture import (
 # From the top down, a room a line: a module may import from its own room and from those below. A room is a folder, or a
 # file that lies loose in `compress` or `export`.
 FLOORS = (
+    "compress",
     "compress.__main__",
     "compress.cli",
     "compress.exits",
     "compress.commands",
+    "compress.wrapping",
     "compress.search",
     "compress.search.strategies",
     "compress.search.strategies.sampling",
@@ -75,7 +77,6 @@ FLOORS = (
     "compress.measure",
     "compress.progress",
     "compress.errors",
-    "compress",
     # Below here is ONNX and what runs it.
     "export.peak_memory",
     "export.target",

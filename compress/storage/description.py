@@ -15,6 +15,7 @@ from torch import nn
 
 from compress.data.dataset.cases import Normalization
 from compress.errors import PassError, WeightsError
+from compress.networks.foreign.in_memory import InMemory
 from compress.networks.python import check_described
 from compress.storage import changed
 from export.registry import named, words
@@ -56,6 +57,8 @@ def build_net(network: Mapping[str, Mapping[str, Any]]) -> nn.Module:
         from compress.storage import halves
 
         net = halves.rebuilt(options, build_net)
+    elif word == "wrapped":
+        net = InMemory(**options)()
     else:
         raise WeightsError(f"'{word}' is no network known here; was it made by a newer segpress?")
     net.description = {word: dict(options)}  # type: ignore[assignment]
