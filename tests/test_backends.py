@@ -244,7 +244,8 @@ def test_what_is_open_is_not_compiled_again_to_tell_what_it_ran_in(
         else:
             with pytest.raises(TypeError):
                 OpenVino().executed_precisions(files[1])
-    # Nor is it kept once it is closed.
+    # Nor is it kept for longer than what is open.
+    del infer
     with pytest.raises(TypeError):
         OpenVino().executed_precisions(files[0])
 
