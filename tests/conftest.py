@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-OF_LIBRARIES = [
-    f"tests/test_{name}.py" for name in ("blocks", "blocks_trained", "doors", "losses", "lowrank", "networks")
-]
-"""Files that need MONAI, timm or TensorLy: to import them takes seconds."""
+OF_LIBRARIES = [f"tests/test_{name}.py" for name in ("blocks", "blocks_trained", "doors", "lowrank", "networks")]
+"""Files that need timm or TensorLy, which take a second or two to import; MONAI is needed by all that train."""
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
