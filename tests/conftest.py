@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
+
+OF_LIBRARIES = [f"tests/test_{name}.py" for name in ("blocks", "blocks_trained", "doors", "lowrank", "networks")]
+"""Files that need timm or TensorLy, which take a second or two to import; MONAI is needed by all that train."""
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -18,6 +22,21 @@ def pytest_configure(config: pytest.Config) -> None:
         on_a_processor_of_its_own(config.workerinput["workerid"])
     if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":
         config.pluginmanager.import_plugin("shared_fixtures")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have few workers do all that needs one of these libraries in one of them; many would wait for it at the end."""
+    if config.getoption("dist") != "loadfile" or not 1 < len(config.getoption("tx")) <= 4:
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByLibraries(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return OF_LIBRARIES[0] if file in OF_LIBRARIES else file
+
+    return ByLibraries(config, log)
 
 
 def on_a_processor_of_its_own(worker: str) -> None:

@@ -71,6 +71,17 @@ def plots_cost_nothing() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def slow_layers_cost_nothing() -> Iterator[None]:
+    """A network this small is hardly faster for any step, and a run times each layer of it once more to say why.
+
+    tests/test_slower.py has that looked for, and so does the shipped recipe that tests/test_recipes.py runs whole.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("compress.commands.run.with_slow_layers", lambda rows, *_: list(rows))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def exports_wait_their_turn() -> Iterator[None]:
     """The command line has networks exported by a second process, which imports torch for each run of a test.
 

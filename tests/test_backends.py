@@ -244,8 +244,8 @@ def test_what_is_open_is_not_compiled_again_to_tell_what_it_ran_in(
         else:
             with pytest.raises(TypeError):
                 OpenVino().executed_precisions(files[1])
+    # Nor is it kept for longer than what is open.
     del infer
-    # Nor is it kept once nobody has it any more.
     with pytest.raises(TypeError):
         OpenVino().executed_precisions(files[0])
 

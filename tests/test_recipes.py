@@ -21,6 +21,7 @@ from compress.commands.train import train
 from compress.pipeline import foreseen
 from compress.pipeline.deployment import Deployment
 from compress.pipeline.first_key import first_key
+from compress.pipeline.slower import with_slow_layers
 from compress.pipeline.stages import baseline, chain
 from compress.recipe import load
 from compress.report.plots import plots
@@ -129,6 +130,7 @@ def toy(path: Path, place: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("path", TOYS, ids=lambda path: path.stem)
 def test_a_shipped_recipe_runs_at_toy_size(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("compress.report.html.plots", plots)
+    monkeypatch.setattr("compress.commands.run.with_slow_layers", with_slow_layers)
     recipe = toy(path, tmp_path)
     recipe["latency"] = {"samples": 10, "seconds": 0.1, "warm_up": 0, "threads": 1}
     if path.stem not in SLOW:
