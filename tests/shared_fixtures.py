@@ -49,6 +49,14 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def commands_leave_openmp_alone() -> Iterator[None]:
+    """On a busy machine a command has OpenMP's threads sleep, which it says in the report, for all of its process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("compress.cli._settle_waiting", lambda: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def peaks_cost_nothing() -> Iterator[None]:
     """A run measures peak memory in a process for each artifact, each importing a runtime.
 

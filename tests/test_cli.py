@@ -45,8 +45,6 @@ def compress(*words: str | Path) -> subprocess.CompletedProcess[str]:
         redirect_stdout(out),
         redirect_stderr(err),
         patch.object(sys, "argv", command),
-        # What the command sets for its process is not for the tests behind this one.
-        patch.dict(os.environ),
         patch.object(sys, "excepthook", sys.excepthook),
         pytest.raises(SystemExit) as ended,
     ):
