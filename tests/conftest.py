@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """The process that hands tests out to others (`pytest -n`) runs none, and need not import torch."""
     if hasattr(config, "workerinput"):
         on_a_processor_of_its_own(config.workerinput["workerid"])
+        keep_what_is_freed()
     if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":
         config.pluginmanager.import_plugin("shared_fixtures")
 
@@ -49,3 +52,12 @@ def on_a_processor_of_its_own(worker: str) -> None:
     if hasattr(os, "sched_setaffinity"):
         processors = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw")) % len(processors)]})
+
+
+def keep_what_is_freed() -> None:
+    """Have C's allocator keep memory for the next test, which else is given back and asked for again page by page."""
+    allocator = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(allocator, "mallopt"):
+        trim_threshold, mmap_threshold = -1, -3
+        allocator.mallopt(trim_threshold, 2**30)
+        allocator.mallopt(mmap_threshold, 2**25)

@@ -90,6 +90,14 @@ def slow_layers_cost_nothing() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def programs_are_kept() -> Iterator[None]:
+    """Tests export the same small networks again and again; tests/test_programs.py looks at how few are kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.programs.kept.KEPT", 400)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def exports_wait_their_turn() -> Iterator[None]:
     """The command line has networks exported by a second process, which imports torch for each run of a test.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import inspect
 import weakref
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +28,8 @@ IMAGE = torch.zeros(1, 2, 8, 8)
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept() -> Iterator[None]:
-    kept._kept.clear()
-    yield
-    kept._kept.clear()
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "_kept", OrderedDict())
 
 
 class Scaled(nn.Module):
