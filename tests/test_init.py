@@ -14,7 +14,7 @@ import torch
 import yaml
 from monai.networks import nets
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_cli import compress, refused
 from torch import nn
 
@@ -165,6 +165,17 @@ def test_networks_of_monai_are_known_by_their_tensors(tmp_path: Path, name: str)
     assert found.network["monai"]["arch"] == name.split(maxsplit=1)[0]
     theirs, ours = net.state_dict(), found.net.state_dict()
     assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_tensors_of_odd_shapes_under_known_names_belong_to_no_network(shape: tuple[int, ...], tmp_path: Path) -> None:
+    names = ("backbone.conv1.weight", "classifier.4.bias", "encoder.conv1.weight", "segmentation_head.0.weight")
+    others = ("model.0.conv.unit0.conv.weight", "input_block.conv1.conv.weight", "conv_0.conv_0.conv.weight")
+    for name in (*names, *others, "encoder.0.0.weight", "model.1.submodule.0.conv.weight"):
+        path = tmp_path / "odd.safetensors"
+        save_file({name: torch.zeros(shape)}, path)
+        with pytest.raises(WeightsError, match="no network known here has its 1 tensors"):
+            recognized(path)
 
 
 def test_ours_are_known_without_their_description(tmp_path: Path) -> None:

@@ -283,6 +283,30 @@ def test_files_of_packs_import_nothing_of_ours_and_read_on_python_3_8() -> None:
         assert len(path.read_text().splitlines()) <= 150, path
 
 
+def test_the_program_of_a_pack_says_what_is_wrong_with_an_image(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack(done[0], "python", tmp_path / "pack", images=proof.drawn(tmp_path, deep=False)[:1], say=quiet)
+    monkeypatch.setattr("sys.path", [str(tmp_path / "pack"), *sys.path])
+    sys.modules.pop("segpress_run", None)
+    import segpress_run
+
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
+    (tmp_path / "text.png").write_text("no image")
+    for images, said in (
+        (["gone.png"], "gone.png: not an image that can be read"),
+        (["text.png"], "text.png: not an image that can be read"),
+        (["float.tif"], "pixels of F have no known range"),
+        (["drawn-0.png", "x/drawn-0.png"], "two images have one name"),
+    ):
+        words = ["segpress_run.py", "--out", str(tmp_path / "masks"), *(str(tmp_path / each) for each in images)]
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit, match="2"):
+            segpress_run.main()
+        assert said in capsys.readouterr().err
+    assert not list((tmp_path / "masks").glob("*"))
+
+
 CONFIG = """
 # A comment.
 name: "net"  backend: "python" max_batch_size: 0

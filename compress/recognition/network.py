@@ -102,6 +102,9 @@ def _candidates(state: Mapping[str, Tensor], missing: list[str]) -> Iterator[dic
                         yield network
             except MissingExtra as error:
                 missing.append(str(error))
+            except (LookupError, TypeError, ValueError, AttributeError):
+                # It looks for sizes where its own networks have them: these tensors are none of its.
+                continue
 
 
 def _misfit(network: Mapping[str, Mapping[str, Any]], state: Mapping[str, Tensor]) -> int | None:

@@ -115,13 +115,20 @@ def main() -> None:
     parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("masks"), help="the folder that masks are written to")
     given = parser.parse_args()
+    names = [path.stem for path in given.images]
+    if len(set(names)) < len(names):
+        parser.error("two images have one name, and would have one mask")
     segmenter = Segmenter(Path(__file__).parent)
     given.out.mkdir(parents=True, exist_ok=True)
     for path in given.images:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            sixteen = image.mode.startswith("I;16")
-            pixels = np.asarray(image if sixteen or image.mode == "L" else image.convert("RGB"))
+        try:
+            image = ImageOps.exif_transpose(Image.open(path))
+        except (OSError, ValueError) as error:
+            parser.error(f"{path}: not an image that can be read ({error})")
+        if image.mode in ("I", "F"):
+            parser.error(f"{path}: pixels of {image.mode} have no known range; save it as 8-bit or unsigned 16-bit")
+        sixteen = image.mode.startswith("I;16")
+        pixels = np.asarray(image if sixteen or image.mode == "L" else image.convert("RGB"))
         Image.fromarray(segmenter(pixels.astype(np.uint16) if sixteen else pixels)).save(given.out / f"{path.stem}.png")
 
 
