@@ -75,11 +75,15 @@ def test_a_pack_gives_the_masks_of_the_run(kind: str, backend: str, done: Done, 
 
 
 def test_the_baseline_is_packed_where_it_is_named(done: Done, tmp_path: Path) -> None:
+    (tmp_path / ".pack.part").mkdir()
+    (tmp_path / ".pack.part" / "left by one that was killed").touch()
     packed = pack(done[0], "python", tmp_path / "pack", step="baseline", licence="CC BY 4.0", say=quiet)
     assert packed.same >= proof.LEAST and packed.images == len(proof.SIZES) + 1
     told = json.loads((tmp_path / "pack" / "segpress.json").read_text())
     assert (told["licence"], told["made"]["step"]) == ("CC BY 4.0", "baseline")
-    assert (tmp_path / "pack" / told["model"]["file"]).is_file()
+    assert sorted(path.name for path in (tmp_path / "pack").iterdir()) == sorted(
+        [told["model"]["file"], "requirements.txt", "segpress.json", "segpress_pixels.py", "segpress_run.py"]
+    )
 
 
 def settings() -> Iterator[Any]:

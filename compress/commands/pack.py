@@ -67,7 +67,7 @@ def pack(
     if refused:
         raise SegpressError(f"{source.run.path}: {source.row.step} cannot be packed: {'; '.join(refused)}")
     told = about(source, source.row.backend, licence)
-    beside = make_folder(out.with_name(f".{out.name}.part"))
+    beside = _beside(out)
     try:
         use = packing.write(source, told, beside)
         with TemporaryDirectory() as place:
@@ -84,3 +84,12 @@ def pack(
             shutil.rmtree(beside)
         raise
     return Packed(folder=out, use=use.replace(beside.name, out.name), same=same, images=len(paths))
+
+
+def _beside(out: Path) -> Path:
+    """An empty folder in which a pack is written before it gets its name."""
+    beside = out.with_name(f".{out.name}.part")
+    if beside.is_dir():
+        # One that was killed left it.
+        shutil.rmtree(beside)
+    return make_folder(beside)
