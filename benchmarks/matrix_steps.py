@@ -146,7 +146,7 @@ class Done:
         cache, keeping = Cache(make_folder(folder / name)), Keeping(step=step)
         begun = baseline(task, name, cache, lambda _: None)
         (stage,) = chain([(name, cast(Pass, keeping))], begun, task, cache, lambda _: None)
-        return cls(made=keeping.made[0], stage=stage, task=task, exports=Exports(task, Style(), cache, None))
+        return cls(made=keeping.made[0], stage=stage, task=task, exports=Exports(task, Style(), cache))
 
     @property
     def image(self) -> torch.Tensor:

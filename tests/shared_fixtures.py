@@ -97,17 +97,6 @@ def programs_are_kept() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def exports_wait_their_turn() -> Iterator[None]:
-    """The command line has networks exported by a second process, which imports torch for each run of a test.
-
-    tests/test_ahead.py looks at it.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("compress.cli._has_a_core_free", lambda: False)
-        yield
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real OpenSSH server on the loopback."""

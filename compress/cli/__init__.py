@@ -12,10 +12,9 @@ import gc
 import io
 import os
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -34,9 +33,6 @@ from compress.cli.options import (
     size_of,
 )
 from compress.cli.searching import commands as of_searches
-
-if TYPE_CHECKING:
-    from compress.pipeline.ahead import ExportsAhead
 
 app = typer.Typer(
     add_completion=False,
@@ -83,25 +79,23 @@ def run(
     cluster: Cluster = None,
 ) -> None:
     """Compress, build, measure and judge. Exits 0 only if every gate holds."""
-    with _exports_ahead() as ahead:
-        from compress.cluster import Workers
-        from compress.commands.run import Helpers
-        from compress.commands.run import run as run_recipe
-        from compress.recipe import load
-        from compress.report.outputs import Outputs
-        from compress.report.terminal import show
+    from compress.cluster import Workers
+    from compress.commands.run import run as run_recipe
+    from compress.recipe import load
+    from compress.report.outputs import Outputs
+    from compress.report.terminal import show
 
-        outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json)
-        outputs.begin()
-        loaded = load(recipe, data)
-        folder = out / loaded.name
-        console = console_of_output()
+    outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json)
+    outputs.begin()
+    loaded = load(recipe, data)
+    folder = out / loaded.name
+    console = console_of_output()
 
-        def say(line: str) -> None:
-            console.print(line, markup=False, style="dim")
+    def say(line: str) -> None:
+        console.print(line, markup=False, style="dim")
 
-        helpers = Helpers(ahead=ahead, workers=Workers(count=workers, address=cluster))
-        report = run_recipe(loaded, folder, fresh=fresh, say=say, helpers=helpers)
+    at_once = Workers(count=workers, address=cluster)
+    report = run_recipe(loaded, folder, fresh=fresh, say=say, workers=at_once)
     show(report.as_dict(), console)
     outputs.write(report.as_dict())
     console.print(f"Report: {folder / 'report.html'} (also report.md, report.json)", markup=False)
@@ -284,26 +278,6 @@ def main() -> None:
     # Python would look through everything that torch left behind for cycles before it ends: a second, for nothing.
     gc.freeze()
     sys.exit(code)
-
-
-@contextlib.contextmanager
-def _exports_ahead() -> Iterator[ExportsAhead]:
-    """What writes ONNX files beside a run: where a core is free it reads torch while this process does."""
-    from compress.pipeline.ahead import ExportsAhead
-
-    ahead = ExportsAhead()
-    if _has_a_core_free():
-        ahead.begin()
-    try:
-        yield ahead
-    finally:
-        ahead.end()
-
-
-def _has_a_core_free() -> bool:
-    from export.host import is_shared, usable_cpus
-
-    return usable_cpus() > 1 and not is_shared(usable_cpus())
 
 
 def _settle_waiting() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from compress.gates.judging.drop_record import baseline_drop, step_drop
 from compress.gates.judging.judge import judge
 from compress.measure.row import Row
 from compress.networks.foreign.notes import note_on
-from compress.pipeline.ahead import ExportsAhead
 from compress.pipeline.baseline_skill import refuse_without
 from compress.pipeline.build import Build, Builder
 from compress.pipeline.deployment import Deployment, deployments, reached
@@ -42,44 +40,31 @@ from export.to_onnx import Style
 Log = Callable[[str], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Helpers:
-    """Processes beside the one that does what the recipe says."""
-
-    ahead: ExportsAhead | None = None
-    """Writes ONNX files while passes run, which takes a core and some memory; it ends with the run."""
-    workers: Workers = ALONE
-    """In which a pass may have its work done at once."""
-
-
-NONE = Helpers()
-
-
-def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print, helpers: Helpers = NONE) -> Report:
+def run(recipe: Recipe, folder: Path, *, fresh: bool = False, say: Log = print, workers: Workers = ALONE) -> Report:
     """Do what a recipe says, in `folder`; go on from what is already done there unless `fresh`.
 
     Writes report.json, report.md, report.html, the artifacts, a log, and last the manifest of them all. Every finished
     step is kept, so a run that was interrupted continues, and a run repeated is answered from what is kept.
+
+    Args:
+        workers: processes in which a pass may have its work done at once.
     """
     deployed = deployments(recipe.devices, recipe.latency.threads)
     with claimed(folder, fresh=fresh), logged(folder, say) as log, reached(deployed, log):
         unseal(folder)
         cache = Cache(folder)
-        task = replace(recipe.task(), workers=helpers.workers)
+        task = replace(recipe.task(), workers=workers)
         log(f"normalization is that of {recipe.normalization_from()}: {task.data.normalization}")
         content, notes = _checked(task, recipe, cache, log)
         note_on(task.net, *notes, *_on_split(recipe, task, folder))
 
-        with PeakMemory() as peaks, (helpers.ahead or ExportsAhead()).into(folder / "ahead") as exports:
-            builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), cache, log, peaks, exports)
-            order = partial(builder.order, deployed=deployed)
+        with PeakMemory() as peaks:
+            builder = Builder(task, Style(opset=recipe.opset, dynamic=recipe.dynamic), cache, log, peaks)
             begun = baseline(task, first_key(recipe, task), cache, log)
-            order(begun)
-            stages = chain(recipe.passes, begun, task, cache, log, then=order)
+            stages = chain(recipe.passes, begun, task, cache, log)
             beside, refused = _compared(recipe, begun, stages, task, cache, log)
             shown = [begun, *(compared[-1] for compared in beside.values()), *stages]
             builds = builder.each(shown, deployed)
-            exports.end()
             measures = measured(builds, task, recipe.scoring, recipe.latency, peaks, cache, log)
 
         rows = with_drops(_with_refused(measures, refused, deployed), [begun, *stages])

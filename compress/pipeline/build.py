@@ -12,7 +12,6 @@ from compress import progress
 from compress.cache import Cache, key_of, versions
 from compress.errors import BackendError, NotHere
 from compress.measure.complexity import bit_operations
-from compress.pipeline.ahead import ExportsAhead
 from compress.pipeline.deployment import Deployment
 from compress.pipeline.exports import Exports, has_artifact, stem_of
 from compress.pipeline.peak_memory import PeakMemory
@@ -54,19 +53,10 @@ def name_of(stage: Stage, deployment: Deployment) -> str:
 class Builder:
     """Exports and builds, keeping what is done."""
 
-    def __init__(
-        self, task: Task, style: Style, cache: Cache, log: Log, peaks: PeakMemory, ahead: ExportsAhead | None = None
-    ) -> None:
+    def __init__(self, task: Task, style: Style, cache: Cache, log: Log, peaks: PeakMemory) -> None:
         self.task, self.style, self.cache, self.log, self.peaks = task, style, cache, log, peaks
-        self.ahead = ahead
-        self.exports = Exports(task, style, cache, ahead)
+        self.exports = Exports(task, style, cache)
         self._counted: dict[tuple[str, Rules | None], int] = {}
-
-    def order(self, stage: Stage, deployed: Sequence[Deployment]) -> None:
-        """Have done beside the run what can be: its files written, and the peak memory found of what needs no file."""
-        self.exports.order(stage, deployed)
-        if self.ahead is not None and self.ahead.takes(stage.path):
-            self.each([stage], [at for at in deployed if at.kind.runs_modules])
 
     def each(self, stages: Iterable[Stage], deployed: Sequence[Deployment]) -> list[Build]:
         """Every stage on every deployment, but where there is nothing to build."""

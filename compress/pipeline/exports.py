@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 from torch import nn
 
 from compress.cache import Cache, key_of, versions
 from compress.errors import ExportError
-from compress.pipeline.ahead import ExportsAhead
 from compress.pipeline.deployment import Deployment
-from compress.pipeline.exporting import Order, placed, written
+from compress.pipeline.exporting import placed, written
 from compress.pipeline.faithful import is_faithful
 from compress.pipeline.stages import Stage
 from compress.pipeline.told import is_export, told
@@ -29,20 +27,9 @@ from export.to_onnx import Style, parity
 class Exports:
     """Writes ONNX files, keeping what is done."""
 
-    def __init__(self, task: Task, style: Style, cache: Cache, ahead: ExportsAhead | None) -> None:
-        self.task, self.style, self.cache, self._ahead = task, style, cache, ahead
+    def __init__(self, task: Task, style: Style, cache: Cache) -> None:
+        self.task, self.style, self.cache = task, style, cache
         self._last: tuple[tuple[str, Rules | None], nn.Module] | None = None
-
-    def order(self, stage: Stage, deployed: Iterable[Deployment]) -> None:
-        """Have the stage's files written ahead, while the run does something else; those that are kept are not."""
-        if self._ahead is None:
-            return
-        for at in deployed:
-            if at.kind.runs_modules or not has_artifact(stage, at):
-                continue
-            stem = stem_of(stage, at)
-            if not self.cache.holds(*self._record(stage, stem)):
-                self._ahead.order(self._order(stage, stem, at.rules if stage.quantized else None))
 
     def file(self, stage: Stage, stem: str, rules: Rules | None) -> Artifact:
         """The stage as an ONNX file: one for all runtimes, or, quantized, one as each runtime fuses it.
@@ -54,8 +41,7 @@ class Exports:
 
         def make() -> dict[str, str]:
             make_folder(path.parent)
-            ahead = None if self._ahead is None else self._ahead.take(path)
-            artifact = ahead or self._written(stage, rules, path)
+            artifact = self._written(stage, rules, path)
             if stage.precision == "float":
                 self._check_faithful(stage, artifact)
             return {"sha256": sha256(path)}
@@ -75,17 +61,6 @@ class Exports:
     def told(self, artifact: Artifact) -> Artifact:
         """The artifact, which says what comes after the network."""
         return told(artifact, self.task.postprocess, self.task.logits)
-
-    def _order(self, stage: Stage, stem: str, rules: Rules | None) -> Order:
-        return Order(
-            net=stage.path,
-            to=self._path(stage, stem),
-            shape=tuple(self.task.example.shape),
-            rules=rules,
-            opset=self.style.opset,
-            dynamic=self.style.dynamic,
-            metadata=metadata(stage, self.task),
-        )
 
     def _written(self, stage: Stage, rules: Rules | None, path: Path) -> Artifact:
         net = self.placed(stage, rules)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from compress.errors import SurroundingsError
-from compress.pipeline.beside import give_way
 from export.target import Command, Peak
 
 PATIENCE_S = 20.0
@@ -118,7 +119,7 @@ class PeakMemory:
     def _begin(self, name: str) -> None:
         command = self._waiting.pop(name)
         self._begun[name] = Begun(command=command, process=_started(command))
-        give_way(self._begun[name].process)
+        _give_way(self._begun[name].process)
 
 
 def _started(command: Command) -> subprocess.Popen[str]:
@@ -128,3 +129,15 @@ def _started(command: Command) -> subprocess.Popen[str]:
 def _kill(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.communicate()
+
+
+def _give_way(process: subprocess.Popen[Any]) -> None:
+    """Have a process that was just started run only where no other would, on systems that have such a line for CPUs.
+
+    Two threads of torch that compute a layer wait for one another: where one is kept off its CPU for a few
+    milliseconds, at layer after layer, the network takes several times as long.
+    """
+    if hasattr(os, "SCHED_IDLE"):
+        # One that has ended already, or may not give way, does as it does.
+        with suppress(OSError):
+            os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))

@@ -98,13 +98,11 @@ def chain(
     log: Log,
     title: str = "",
     done: Iterable[Stage] = (),
-    then: Callable[[Stage], None] = lambda _: None,
 ) -> list[Stage]:
     """The network after each of the passes. Of a chain with a title the last one bears it: `int8_alone`.
 
     Args:
         done: stages of other chains; what this one begins with in common is taken from them.
-        then: called with each as soon as it is there.
     """
     stages, known = [begun], {stage.key: stage for stage in done}
     for number, (word, step) in enumerate(passes, start=1):
@@ -117,7 +115,6 @@ def chain(
             stages.append(replace(known[key], name=name))
         else:
             stages.append(after(before, name, (word, step), task, cache, log))
-        then(stages[-1])
     return stages[1:]
 
 
