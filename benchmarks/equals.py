@@ -142,6 +142,8 @@ def scored(dice_N: Dice) -> Scores:
         values_NKM=values_NKM,
         false_alarms=(0,),
         absent=(0,),
+        sizes_NK2=np.full((len(dice_N), 1, 2), np.nan),
+        pixels_CC=np.zeros((2, 2)),
     )
 
 

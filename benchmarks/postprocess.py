@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from compress.gates.judging.paired_drop import paired_drop
 from compress.measure.segmentation import Scores, scores_of
 from compress.postprocess.applying.chain import Postprocess
@@ -59,9 +57,8 @@ def scored(task: Task, steps: tuple[tuple[str, Any], ...]) -> Scores:
     chain = Postprocess(steps=steps, class_names=task.data.class_names)
     one, cases = replace(task, postprocess=chain), task.data.cases["test"]
     infer = infer_from_module(task.net)
-    values, alarms = zip(*(one.score(infer, case) for case in cases), strict=True)
     names = [(case.name, case.unit) for case in cases]
-    return scores_of(names, [np.asarray(each) for each in values], task.data.class_names[1:], alarms)
+    return scores_of(names, [one.score(infer, case) for case in cases], task.data.class_names[1:])
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from compress.data.dataset.restore import Way
 from compress.gates.judging.paired_drop import paired_drop
 from compress.measure.segmentation import Scores, scores_of
@@ -42,9 +40,11 @@ def scored(task: Task, way: Way) -> Scores:
     data = replace(task.data, fit=replace(task.data.fit, restored_from=way))
     one, cases = replace(task, data=data), task.data.cases["test"]
     infer = infer_from_module(task.net)
-    values, alarms = zip(*(one.score(infer, case, surfaces=False) for case in cases), strict=True)
-    names = [(case.name, case.unit) for case in cases]
-    return scores_of(names, [np.asarray(each) for each in values], task.data.class_names[1:], alarms)
+    names, scored = (
+        [(case.name, case.unit) for case in cases],
+        [one.score(infer, case, surfaces=False) for case in cases],
+    )
+    return scores_of(names, scored, task.data.class_names[1:])
 
 
 if __name__ == "__main__":

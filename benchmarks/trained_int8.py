@@ -139,9 +139,11 @@ def _row(task: Task, quantized: Quantized, word: str, before: Scores, cases: Seq
 
 def _scores(task: Task, infer: Infer, cases: Sequence[Case]) -> Scores:
     """Dice of every case."""
-    values, alarms = zip(*(task.score(infer, case, surfaces=False) for case in cases), strict=True)
-    names = [(case.name, case.unit) for case in cases]
-    return scores_of(names, list(values), task.data.class_names[1:], list(alarms))
+    names, scored = (
+        [(case.name, case.unit) for case in cases],
+        [task.score(infer, case, surfaces=False) for case in cases],
+    )
+    return scores_of(names, scored, task.data.class_names[1:])
 
 
 def _page(found: Mapping[str, Mapping[str, Measured]], worst: str, bench: Bench) -> str:

@@ -20,6 +20,8 @@ EVERY = 60.0
 """Seconds between two lines where there is no terminal."""
 _open: list[str] = []
 """The bars on the terminal: rich draws one at a time."""
+_counted: list[_Counted] = []
+"""Those that are told a line at a time; the last one is what goes on just now."""
 _opening = threading.Lock()
 """Several devices are measured at the same time."""
 
@@ -61,7 +63,12 @@ def steps(what: str, total: int | None, done: int = 0) -> Iterator[Step]:
         if draws:
             _open.append(what)
     if not draws:
-        yield _Counted(what, total, done)
+        counted = _Counted(what, total, done)
+        _counted.append(counted)
+        try:
+            yield counted
+        finally:
+            _counted.remove(counted)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
@@ -74,13 +81,20 @@ def steps(what: str, total: int | None, done: int = 0) -> Iterator[Step]:
 
 @contextmanager
 def at_work(what: str) -> Iterator[None]:
-    """While open, a line tells that the work goes on whenever nothing else has been said for a minute."""
+    """While open, a line tells whenever nothing has been said for a minute: how far that is which is counted,
+    else that the work goes on.
+    """
     started, ended = time.monotonic(), threading.Event()
+
+    def line() -> str:
+        # Of a copy: other devices' threads begin and end theirs.
+        told = next((counted.line() for counted in reversed(tuple(_counted))), None)
+        return told or f"{what}: at work for {lasted(time.monotonic() - started)}"
 
     def watch() -> None:
         while not ended.wait(EVERY / 12):
             if not _open and _silence.lasts():
-                _silence.end(f"{what}: at work for {lasted(time.monotonic() - started)}")
+                _silence.end(line())
 
     _silence.since = started
     watching = threading.Thread(target=watch, daemon=True)
@@ -103,9 +117,12 @@ class _Counted:
     def __call__(self) -> None:
         self.done += 1
         if not _open and _silence.lasts():
-            _silence.end(self._line())
+            _silence.end(self.line() or self.what)
 
-    def _line(self) -> str:
+    def line(self) -> str | None:
+        """How far it is; None before its first step."""
+        if self.done == self.first:
+            return None
         took = time.monotonic() - self.started
         if self.total is None:
             return f"{self.what}: {self.done} done in {lasted(took)}"

@@ -23,7 +23,7 @@ from compress.data.dataset.oddities import oddities
 from compress.data.dataset.restore import labels_at
 from compress.data.dataset.tiles import Size, blended, central
 from compress.errors import DataError
-from compress.measure.segmentation import Ruler, Scores, score_case, scores_of
+from compress.measure.segmentation import CaseScores, Ruler, Scores, score_case, scores_of
 from compress.postprocess.applying.chain import Postprocess
 from export.artifact import Chooser, Infer
 from export.choice import finite, labels_from_logits
@@ -86,17 +86,14 @@ class Task:
             NotHere: if the network's answer is not finite: such a row is never scored.
         """
         cases = self.data.cases["test"] if cases is None else cases
-        values, alarms = [], []
+        scored = []
         for case in cases:
-            values_KM, alarms_K = self.score(infer, case)
-            values.append(values_KM)
-            alarms.append(alarms_K)
+            scored.append(self.score(infer, case))
             step()
-        names = [(case.name, case.unit) for case in cases]
-        return scores_of(names, values, self.data.class_names[1:], alarms)
+        return scores_of([(case.name, case.unit) for case in cases], scored, self.data.class_names[1:])
 
-    def score(self, infer: Infer, case: Case, *, surfaces: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """All metrics of one case (values_KM, alarms_K); without `surfaces` those that count pixels, much faster.
+    def score(self, infer: Infer, case: Case, *, surfaces: bool = True) -> CaseScores:
+        """All metrics of one case; without `surfaces` those that count pixels, much faster.
 
         The same labels of a case have the same scores: most of those of a network in float are, on all runtimes.
         """
@@ -109,7 +106,7 @@ class Task:
         return self._scored[which]
 
     @cached_property
-    def _scored(self) -> dict[tuple[Any, ...], tuple[np.ndarray, np.ndarray]]:
+    def _scored(self) -> dict[tuple[Any, ...], CaseScores]:
         """By case, and what was answered for it."""
         return {}
 

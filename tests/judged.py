@@ -34,6 +34,8 @@ def scores(
         values_NKM=values_NKM,
         false_alarms=(0,) * len(classes),
         absent=tuple(int(count) for count in np.isnan(dice_NK).sum(axis=0)),
+        sizes_NK2=np.full((*dice_NK.shape, 2), np.nan),
+        pixels_CC=np.zeros((len(classes) + 1, len(classes) + 1)),
     )
 
 

@@ -22,6 +22,7 @@ from compress.measure.segmentation import (
     NSD,
     PRECISION,
     RECALL,
+    CaseScores,
     Ruler,
     Scores,
     score_case,
@@ -32,9 +33,7 @@ PIXELS = Ruler()
 Labels = NDArray[np.integer[Any]]
 
 
-def score(
-    labels: Labels, truth: Labels, classes: int = 2, ruler: Ruler | None = PIXELS, **more: Any
-) -> tuple[Any, Any]:
+def score(labels: Labels, truth: Labels, classes: int = 2, ruler: Ruler | None = PIXELS, **more: Any) -> CaseScores:
     return score_case(np.asarray(labels), np.asarray(truth), classes=classes, ruler=ruler, **more)
 
 
@@ -61,7 +60,7 @@ def two_blobs(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[NDArray
 def test_overlap_scores_are_those_worked_out_by_hand() -> None:
     truth = np.array([[1, 1, 1, 0], [0, 0, 0, 0]])
     labels = np.array([[0, 1, 1, 1], [1, 0, 0, 0]])
-    (values,), (alarm,) = score(labels, truth, ruler=None)
+    (values,), (alarm,), *_ = score(labels, truth, ruler=None)
     # Two hits, two extra, one missed.
     assert values[DICE] == pytest.approx(4 / 7)
     assert values[IOU] == pytest.approx(2 / 5)
@@ -75,19 +74,19 @@ def test_overlap_scores_are_those_worked_out_by_hand() -> None:
 def test_classes_are_scored_apart() -> None:
     truth = np.array([[1, 1, 2, 2], [0, 0, 2, 2]])
     labels = np.array([[1, 1, 1, 2], [0, 0, 2, 2]])
-    values_KM, _ = score(labels, truth, classes=3)
+    values_KM, *_ = score(labels, truth, classes=3)
     assert values_KM[:, DICE].tolist() == pytest.approx([2 * 2 / (3 + 2), 2 * 3 / (3 + 4)])
 
 
 def test_a_perfect_answer_is_perfect_in_every_metric() -> None:
     truth = np.zeros((9, 9), int)
     truth[2:5, 3:8] = 1
-    (values,), _ = score(truth, truth)
+    (values,), *_ = score(truth, truth)
     assert values.tolist() == [1, 1, 0, 1, 1, 1, 0, 0, 0]
 
 
 def test_both_empty_is_undefined_and_no_false_alarm() -> None:
-    values_KM, alarms_K = score(np.zeros((8, 8), int), np.zeros((8, 8), int), classes=3)
+    values_KM, alarms_K, *_ = score(np.zeros((8, 8), int), np.zeros((8, 8), int), classes=3)
     assert np.isnan(values_KM).all()
     assert alarms_K.tolist() == [0, 0]
 
@@ -95,7 +94,7 @@ def test_both_empty_is_undefined_and_no_false_alarm() -> None:
 def test_a_prediction_where_the_truth_is_empty_is_0_and_a_false_alarm() -> None:
     labels = np.zeros((30, 40), int)
     labels[3, 3] = 1
-    (values,), (alarm,) = score(labels, np.zeros((30, 40), int))
+    (values,), (alarm,), *_ = score(labels, np.zeros((30, 40), int))
     assert values.tolist() == [0, 0, 50, 0, 0, 0, 50, 50, 1 / 1200]
     assert alarm == 1
 
@@ -103,7 +102,7 @@ def test_a_prediction_where_the_truth_is_empty_is_0_and_a_false_alarm() -> None:
 def test_a_missing_prediction_is_0_and_the_diagonal_but_no_false_alarm() -> None:
     truth = np.zeros((30, 40), int)
     truth[3:9, 3:9] = 1
-    (values,), (alarm,) = score(np.zeros((30, 40), int), truth, ruler=Ruler(spacing=(2.0, 0.5)))
+    (values,), (alarm,), *_ = score(np.zeros((30, 40), int), truth, ruler=Ruler(spacing=(2.0, 0.5)))
     assert values[[DICE, IOU, NSD, PRECISION, RECALL]].tolist() == [0, 0, 0, 0, 0]
     assert values[[HD95, HAUSDORFF, ASD]].tolist() == pytest.approx([math.hypot(60, 20)] * 3)
     assert values[MAE] == pytest.approx(36 / 1200)
@@ -113,7 +112,7 @@ def test_a_missing_prediction_is_0_and_the_diagonal_but_no_false_alarm() -> None
 def test_two_masks_that_miss_each_other_have_a_distance_and_no_overlap() -> None:
     truth, labels = np.zeros((20, 20), int), np.zeros((20, 20), int)
     truth[5, 5], labels[5, 12] = 1, 1
-    (values,), (alarm,) = score(labels, truth)
+    (values,), (alarm,), *_ = score(labels, truth)
     assert values.tolist() == [0, 0, 7, 0, 0, 0, 7, 7, 2 / 400]
     assert alarm == 0
 
@@ -125,7 +124,7 @@ def test_distances_equal_those_found_by_trying_every_pair(spacing: tuple[float, 
     for _ in range(12):
         shape = (int(rng.integers(12, 30)), int(rng.integers(12, 30)))
         first, second = two_blobs(rng, shape)
-        (values,), _ = score(first.astype(int), second.astype(int), ruler=ruler)
+        (values,), *_ = score(first.astype(int), second.astype(int), ruler=ruler)
         there, back = (nearest(*pair, spacing or (1.0, 1.0)) for pair in ((first, second), (second, first)))
         assert values[HD95] == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), rel=1e-5)
         assert values[HAUSDORFF] == pytest.approx(max(there.max(), back.max()), rel=1e-5)
@@ -148,7 +147,7 @@ def test_surfaces_and_their_distances_are_those_of_monai(spacing: tuple[float, f
         mask=torch.ones(50, 42, dtype=torch.bool),
     )
     there, back = (distances.double().numpy() for distances in found)
-    values, _ = score_case(masks[0].astype(int), masks[1].astype(int), classes=2, ruler=Ruler(spacing=spacing))
+    values, *_ = score_case(masks[0].astype(int), masks[1].astype(int), classes=2, ruler=Ruler(spacing=spacing))
     assert values[0, HD95] == max(np.percentile(there, 95), np.percentile(back, 95))
     assert values[0, ASD] == np.concatenate([there, back]).mean()
 
@@ -157,7 +156,7 @@ def test_distances_in_a_volume_equal_those_found_by_trying_every_pair() -> None:
     spacing = (3.0, 0.5, 1.25)
     rough = ndimage.gaussian_filter(np.random.default_rng(3).standard_normal((2, 9, 14, 11)), (0, 1, 2, 2))
     labels, truth = (each > np.quantile(each, 0.8) for each in (rough[0], rough[0] + 0.5 * rough[1]))
-    values, _ = score(labels.astype(int), truth.astype(int), ruler=Ruler(spacing=spacing, tolerance=1.3))
+    values, *_ = score(labels.astype(int), truth.astype(int), ruler=Ruler(spacing=spacing, tolerance=1.3))
     there, back = nearest(labels, truth, spacing), nearest(truth, labels, spacing)
     both = np.concatenate([there, back])
     assert values[0, DICE] == pytest.approx(2 * (labels & truth).sum() / (labels.sum() + truth.sum()))
@@ -165,7 +164,7 @@ def test_distances_in_a_volume_equal_those_found_by_trying_every_pair() -> None:
     assert values[0, HD95] == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), rel=1e-5)
     assert values[0, ASD] == pytest.approx(both.mean(), rel=1e-5)
     assert values[0, NSD] == pytest.approx((both <= 1.3).mean(), rel=1e-5)
-    values, _ = score(labels.astype(int), np.zeros_like(truth, int), ruler=Ruler(spacing=spacing))
+    values, *_ = score(labels.astype(int), np.zeros_like(truth, int), ruler=Ruler(spacing=spacing))
     assert values[0, HAUSDORFF] == pytest.approx(math.hypot(27, 7, 13.75))
 
 
@@ -174,7 +173,7 @@ def test_a_mask_at_the_edge_of_the_image_ends_there() -> None:
     truth[:, :4] = 1
     labels = np.zeros((12, 12), int)
     labels[:, :6] = 1
-    (values,), _ = score(labels, truth)
+    (values,), *_ = score(labels, truth)
     ends = [nearest(*pair, (1.0, 1.0)) for pair in ((labels > 0, truth > 0), (truth > 0, labels > 0))]
     assert values[HD95] == pytest.approx(max(np.percentile(each, 95) for each in ends)) == 2
 
@@ -183,7 +182,7 @@ def test_ranges_hold_whatever_the_masks() -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
         labels, truth = rng.integers(0, 4, (2, 9, 11)) * (rng.random((2, 1, 1)) < 0.8)
-        values_KM, _ = score(labels, truth, classes=4)
+        values_KM, *_ = score(labels, truth, classes=4)
         defined = values_KM[~np.isnan(values_KM[:, DICE])]
         shares = defined[:, [DICE, IOU, NSD, PRECISION, RECALL]]
         assert ((shares >= 0) & (shares <= 1)).all()
@@ -200,8 +199,8 @@ def test_ignored_pixels_count_neither_for_nor_against() -> None:
     truth = rng.integers(0, 2, (10, 10))
     labels = rng.integers(0, 2, (10, 10))
     out = rng.random((10, 10)) < 0.3
-    expected, _ = score(np.where(out, 0, labels), np.where(out, 0, truth), ruler=None)
-    found, _ = score(labels, np.where(out, 255, truth), ruler=None, ignore=255)
+    expected, *_ = score(np.where(out, 0, labels), np.where(out, 0, truth), ruler=None)
+    found, *_ = score(labels, np.where(out, 255, truth), ruler=None, ignore=255)
     np.testing.assert_array_equal(found[:, :MAE], expected[:, :MAE])
     assert found[0, MAE] == pytest.approx((labels != truth)[~out].mean())
 
@@ -210,9 +209,21 @@ def test_a_class_seen_only_among_ignored_pixels_is_absent_and_no_false_alarm() -
     truth = np.full((8, 8), 9)
     truth[:4] = 0
     labels = np.where(truth == 9, 1, 0)
-    values_KM, alarms_K = score(labels, truth, ignore=9)
+    values_KM, alarms_K, *_ = score(labels, truth, ignore=9)
     assert np.isnan(values_KM).all()
     assert alarms_K.tolist() == [0]
+
+
+def test_pixels_are_counted_by_what_is_true_and_what_was_answered_and_sizes_are_theirs_in_mm2() -> None:
+    truth, labels = np.array([[0, 1, 1, 2], [0, 0, 2, 9]]), np.array([[0, 1, 0, 2], [2, 0, 1, 1]])
+    scored = score(labels, truth, classes=3, ruler=Ruler(spacing=(0.5, 2.0)), ignore=9)
+    assert scored.pixels_CC.tolist() == [[2, 0, 1], [1, 1, 0], [0, 1, 1]], "what counts nowhere is in no row"
+    scores = scores_of([("a", "a")], [scored], ("nerve", "vessel"))
+    assert scores.pixels_CC.tolist() == scored.pixels_CC.tolist()
+    assert scores.sizes_NK2.tolist() == [[[2, 2], [2, 2]]], "a pixel is 1 mm2"
+    twice = score(labels, truth, classes=3, ruler=Ruler(spacing=(1.0, 2.0)), ignore=9)
+    both = scores_of([("a", "a"), ("b", "b")], [scored, twice], ("nerve", "vessel"))
+    assert both.sizes_NK2[:, 0].tolist() == [[2, 2], [4, 4]] and both.pixels_CC.sum() == 14
 
 
 def three_cases() -> Scores:
@@ -223,8 +234,7 @@ def three_cases() -> Scores:
     labels[0, 2, 2:6], labels[2, 0, 0] = 0, 2
     scored = [score(*pair, classes=3) for pair in zip(labels, truth, strict=True)]
     names = [("a.png", "p1"), ("b.png", "p1"), ("c.png", "c.png")]
-    values, alarms = zip(*scored, strict=True)
-    return scores_of(names, values, ("nerve", "vessel"), alarms)
+    return scores_of(names, scored, ("nerve", "vessel"))
 
 
 def test_absent_cases_and_false_alarms_are_counted_for_each_class() -> None:
@@ -242,13 +252,19 @@ def test_means_are_over_the_cases_where_a_class_is_defined_then_over_classes() -
     assert scores.column("vessel", "hd95")[2] == 20
 
 
+def of(values_KM: NDArray[np.float64]) -> CaseScores:
+    """A case with these metrics, of which nothing else counts."""
+    classes = 1 + len(values_KM)
+    return CaseScores(values_KM, np.zeros(classes - 1), np.zeros((classes, classes)), 1.0)
+
+
 def test_a_class_that_no_case_has_is_left_out_of_the_mean() -> None:
     values = np.full((1, 2, len(METRICS)), math.nan)
     values[0, 0] = 0.5
-    scores = scores_of([("a", "a")], list(values), ("nerve", "vessel"), [np.zeros(2)])
+    scores = scores_of([("a", "a")], [of(values[0])], ("nerve", "vessel"))
     assert math.isnan(scores.class_mean("vessel", "dice"))
     assert scores.mean("dice") == 0.5
-    empty = scores_of([("a", "a")], [values[0] * math.nan], ("nerve", "vessel"), [np.zeros(2)])
+    empty = scores_of([("a", "a")], [of(values[0] * math.nan)], ("nerve", "vessel"))
     assert math.isnan(empty.mean("dice"))
 
 
@@ -259,6 +275,7 @@ def test_scores_survive_the_way_through_json() -> None:
     np.testing.assert_allclose(back.values_NKM, scores.values_NKM, atol=5e-7)
     assert (back.cases, back.units, back.class_names) == (scores.cases, scores.units, scores.class_names)
     assert (back.absent, back.false_alarms) == (scores.absent, scores.false_alarms)
+    assert np.array_equal(back.sizes_NK2, scores.sizes_NK2) and np.array_equal(back.pixels_CC, scores.pixels_CC)
     assert [back.mean(metric) for metric in METRICS] == pytest.approx(
         [json.loads(text)[metric] for metric in METRICS], abs=1e-6
     )
@@ -267,9 +284,11 @@ def test_scores_survive_the_way_through_json() -> None:
 def test_a_report_that_is_older_than_a_metric_is_read() -> None:
     record = json.loads(json.dumps(three_cases().as_dict()))
     for case in record["per_case"].values():
-        del case["nerve"]["mae"], case["vessel"]["mae"]
+        for name in ("nerve", "vessel"):
+            del case[name]["mae"], case[name]["sizes"]
+    del record["confusion"]
     back = Scores.from_dict(record)
-    assert math.isnan(back.mean("mae"))
+    assert math.isnan(back.mean("mae")) and np.isnan(back.sizes_NK2).all()
     assert back.mean("dice") == pytest.approx(three_cases().mean("dice"), abs=1e-6)
 
 

@@ -38,6 +38,13 @@ def test_work_that_does_not_count_tells_that_it_goes_on(often: None, capsys: Any
     assert capsys.readouterr().err.startswith("01-prune: at work for 0 s\n")
 
 
+def test_what_is_counted_within_it_tells_how_far_it_is_however_long_a_step_takes(often: None, capsys: Any) -> None:
+    with progress.at_work("01-blocks"), progress.steps("trying blocks", 4) as step:
+        step()
+        time.sleep(0.15)
+    assert capsys.readouterr().err.startswith("trying blocks: 1 of 4 in 0 s, about 0 s left\n")
+
+
 def test_short_work_says_nothing(capsys: Any) -> None:
     with progress.at_work("01-prune"):
         assert list(progress.bar(range(3), "counting", 3)) == [0, 1, 2]

@@ -247,7 +247,7 @@ def test_a_perfect_network_scores_perfectly_at_the_original_size(varied: Path) -
                 return truth[None].astype(np.float32)
 
         told = Told(**{field.name: getattr(data, field.name) for field in dataclasses.fields(data)})
-        values, _ = Task(data=told, net=task.net, seed=0).score(
+        values, *_ = Task(data=told, net=task.net, seed=0).score(
             lambda image: np.concatenate([-np.abs(image - k) for k in range(3)], 1), case
         )
         assert pixels.shape == truth.shape

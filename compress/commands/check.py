@@ -288,7 +288,7 @@ def _many(mask_HW: MaskArray, ignore: int | None) -> int:
 
 def _scored(task: Task, case: Case) -> np.ndarray:
     try:
-        return task.score(infer_from_module(task.net), case, surfaces=False)[0][:, DICE]
+        return task.score(infer_from_module(task.net), case, surfaces=False).values_KM[:, DICE]
     except RuntimeError as error:
         # The network is anybody's; what its layers say of a shape they cannot take is torch's own text.
         raise SegpressError(f"network: it fails on an input of {by(task.data.fit.size)}: {first_line(error)}") from None

@@ -132,9 +132,8 @@ class _Measure:
     def _scores(self, net: nn.Module) -> Scores:
         infer = infer_from_module(net)
         scored = [self.task.score(infer, case, surfaces=False) for case in self.cases]
-        values, alarms = zip(*scored, strict=True)
         names = [(case.name, case.unit) for case in self.cases]
-        return scores_of(names, values, self.task.data.class_names[1:], alarms)
+        return scores_of(names, scored, self.task.data.class_names[1:])
 
 
 def chosen(task: Task, most: int | None) -> list[Case]:

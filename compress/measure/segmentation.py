@@ -1,6 +1,7 @@
 """Scores of a segmentation, case by case and class by class.
 
-Legend: H height, W width (of volumes, depth before them), N cases, K foreground classes, M the metrics of `METRICS`.
+Legend: H height, W width (of volumes, depth before them), N cases, K foreground classes, C classes with the background,
+M the metrics of `METRICS`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 import pydantic
@@ -42,6 +43,8 @@ class Scoring:
     others: Annotated[int, Field(ge=1)] | None = None
     """What no gate on a drop reads is scored on so many test cases; None scores it on all. The baseline that drops
     are taken from and the last step always are scored on all."""
+    subgroups: tuple[str, ...] = ()
+    """Columns of split.csv, such as device or sex, by whose values the scores are told apart in the report."""
 
     def drawn(self, cases: Sequence[One], seed: int) -> list[One]:
         """The cases for the others, in their order; the same for the same seed."""
@@ -69,6 +72,19 @@ class Ruler:
         return math.hypot(*(side * length for side, length in zip(shape, self.along(shape), strict=True)))
 
 
+class CaseScores(NamedTuple):
+    """What one answer is worth."""
+
+    values_KM: Values
+    """Every metric of every foreground class; NaN where truth and answer are both empty."""
+    alarms_K: Values
+    """1 where a class was answered that is not there."""
+    pixels_CC: Values
+    """Pixels by the class that is true (rows) and the one that was answered (columns)."""
+    pixel: float
+    """The size of a pixel: mm2, of volumes mm3; 1 where it is not known."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """Every metric for every case and foreground class; NaN where truth and prediction are both empty."""
@@ -83,6 +99,10 @@ class Scores:
     """For each class, the cases without it in which it was predicted."""
     absent: tuple[int, ...]
     """For each class, the cases excluded because neither truth nor prediction has it."""
+    sizes_NK2: Values
+    """How large each class is in truth and answer: mm2, of volumes mm3; pixels where spacing is not known."""
+    pixels_CC: Values
+    """Pixels of all cases by the class that is true (rows) and the one that was answered (columns)."""
 
     def mean(self, metric: str) -> float:
         """Mean over cases, then over foreground classes; NaN if no case has any."""
@@ -108,6 +128,7 @@ class Scores:
             cases=tuple(self.cases[place] for place in places),
             units=tuple(self.units[place] for place in places),
             values_NKM=self.values_NKM[places],
+            sizes_NK2=self.sizes_NK2[places],
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -117,15 +138,21 @@ class Scores:
             per_class[name] = {metric: _plain(self.class_mean(name, metric)) for metric in METRICS}
             per_class[name] |= {"absent": self.absent[index], "false_alarms": self.false_alarms[index]}
         per_case: dict[str, Any] = {}
-        for case, unit, values_KM in zip(self.cases, self.units, self.values_NKM, strict=True):
+        for case, unit, values_KM, sizes_K2 in zip(
+            self.cases, self.units, self.values_NKM, self.sizes_NK2, strict=True
+        ):
             per_case[case] = {
-                name: {metric: _plain(value) for metric, value in zip(METRICS, values_M, strict=True)}
-                for name, values_M in zip(self.class_names, values_KM, strict=True)
+                name: {
+                    **{metric: _plain(value) for metric, value in zip(METRICS, values_M, strict=True)},
+                    "sizes": [_plain(value) for value in sizes_2],
+                }
+                for name, values_M, sizes_2 in zip(self.class_names, values_KM, sizes_K2, strict=True)
             }
             if unit != case:
                 per_case[case]["patient"] = unit
         means = {metric: _plain(self.mean(metric)) for metric in METRICS}
-        return {**means, "per_class": per_class, "per_case": per_case}
+        confusion = [[_plain(value) for value in row] for row in self.pixels_CC]
+        return {**means, "per_class": per_class, "per_case": per_case, "confusion": confusion}
 
     @staticmethod
     def from_dict(read: dict[str, Any]) -> Scores:
@@ -143,21 +170,27 @@ class Scores:
             values_NKM=np.asarray(values, float).reshape(-1, len(names), len(METRICS)),
             false_alarms=tuple(read["per_class"][name]["false_alarms"] for name in names),
             absent=tuple(read["per_class"][name]["absent"] for name in names),
+            sizes_NK2=np.asarray(
+                [[_pair(case[name].get("sizes")) for name in names] for case in read["per_case"].values()], float
+            ).reshape(-1, len(names), 2),
+            pixels_CC=np.asarray(read.get("confusion", []), float),
         )
 
 
-def scores_of(
-    cases: Sequence[tuple[str, str]], values: Sequence[Values], class_names: Sequence[str], alarms: Sequence[Values]
-) -> Scores:
-    """Scores from each case's (name, unit), values_KM and false alarms_K."""
-    values_NKM = np.stack(values)
+def scores_of(cases: Sequence[tuple[str, str]], scored: Sequence[CaseScores], class_names: Sequence[str]) -> Scores:
+    """Scores of all cases from each one's (name, unit) and its own."""
+    values_NKM = np.stack([each.values_KM for each in scored])
+    tables_NCC = np.stack([each.pixels_CC for each in scored])
+    pixels_N11 = np.asarray([each.pixel for each in scored])[:, None, None]
     return Scores(
         cases=tuple(name for name, _ in cases),
         units=tuple(unit for _, unit in cases),
         class_names=tuple(class_names),
         values_NKM=values_NKM,
-        false_alarms=tuple(int(count) for count in np.sum(alarms, axis=0)),
+        false_alarms=tuple(int(count) for count in np.sum([each.alarms_K for each in scored], axis=0)),
         absent=tuple(int(count) for count in np.isnan(values_NKM[:, :, 0]).sum(axis=0)),
+        sizes_NK2=np.stack([tables_NCC.sum(2), tables_NCC.sum(1)], axis=2)[:, 1:] * pixels_N11,
+        pixels_CC=tables_NCC.sum(0),
     )
 
 
@@ -174,8 +207,8 @@ def score_case(
     classes: int,
     ruler: Ruler | None,
     ignore: int | None = None,
-) -> tuple[Values, Values]:
-    """All metrics of one case, and which classes are false alarms: values_KM, alarms_K.
+) -> CaseScores:
+    """All metrics of one case, and which classes are false alarms.
 
     The rules for empty masks ("Understanding metric-related pitfalls", Nature Methods 2024):
     both empty leaves the class undefined (NaN); a prediction where the truth is empty scores 0 and
@@ -184,7 +217,7 @@ def score_case(
     Args:
         classes: number of classes, background included.
         ruler: None leaves the metrics of surfaces out (NaN), which is much faster.
-        ignore: pixels with this truth count as background in both.
+        ignore: pixels with this truth count as background in both, and in no table of pixels.
     """
     pixels = labels_HW.size
     if ignore is not None:
@@ -192,7 +225,11 @@ def score_case(
         pixels = int(counted.sum())
         labels_HW = np.where(counted, labels_HW, 0)
         truth_HW = np.where(counted, truth_HW, 0)
-    hits, extra, missed = _counts(labels_HW, truth_HW, classes)
+    pixels_CC = _table(labels_HW, truth_HW, classes)
+    pixels_CC[0, 0] -= labels_HW.size - pixels
+    # Pixels of each foreground class that were called so, those only called so, those only it.
+    hits = pixels_CC.diagonal()[1:]
+    extra, missed = pixels_CC.sum(0)[1:] - hits, pixels_CC.sum(1)[1:] - hits
     values_KM = np.full((classes - 1, len(METRICS)), math.nan)
     absent = hits + extra + missed == 0
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -210,18 +247,15 @@ def score_case(
             surfaces = _surfaces(labels_HW == 1 + place, truth_HW == 1 + place, ruler)
             values_KM[place, [HD95, NSD, HAUSDORFF, ASD]] = surfaces
     alarms_K = (hits + missed == 0) & (extra > 0)
-    return values_KM, alarms_K.astype(float)
+    pixel = 1.0 if ruler is None else math.prod(ruler.along(labels_HW.shape))
+    return CaseScores(values_KM, alarms_K.astype(float), pixels_CC, pixel)
 
 
-def _counts(
-    labels_HW: NDArray[np.integer[Any]], truth_HW: NDArray[np.integer[Any]], classes: int
-) -> tuple[Values, Values, Values]:
-    """Of each foreground class (K), the pixels that are it and called so, those only called so, those only it."""
+def _table(labels_HW: NDArray[np.integer[Any]], truth_HW: NDArray[np.integer[Any]], classes: int) -> Values:
+    """Pixels by the class that is true (rows) and the one that was answered (columns), CC."""
     assert labels_HW.max(initial=0) < classes and truth_HW.max(initial=0) < classes
     pairs = truth_HW.ravel().astype(np.intp) * classes + labels_HW.ravel()
-    table = np.bincount(pairs, minlength=classes**2).reshape(classes, classes).astype(float)
-    hits = table.diagonal()
-    return hits[1:], (table.sum(0) - hits)[1:], (table.sum(1) - hits)[1:]
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes).astype(float)
 
 
 def _surfaces(
@@ -256,6 +290,12 @@ def _nearest(points: Values, others: Values) -> Values:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+def _pair(read: Sequence[float | None] | None) -> tuple[float, float]:
+    """A report may be older than sizes."""
+    true, answered = read or (None, None)
+    return _number(true), _number(answered)
 
 
 def _plain(value: float) -> float | None:

@@ -81,4 +81,4 @@ def _dice(task: Task) -> Iterator[NDArray[np.float64]]:
 
     infer = infer_from_module(task.net)
     for (case, _), _ in zip(drawn_with_foreground(task), range(TRIED), strict=False):
-        yield task.score(infer, case, surfaces=False)[0][:, DICE]
+        yield task.score(infer, case, surfaces=False).values_KM[:, DICE]

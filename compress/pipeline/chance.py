@@ -118,9 +118,8 @@ def _look(task: Task, seen: _Seen, labels_HW: MaskArray, mask_HW: MaskArray, bef
 
 def _dice(task: Task, labels_HW: MaskArray, mask_HW: MaskArray) -> float:
     """The mean Dice of the classes that either has; one that enlarging or shrinking took away altogether has 0."""
-    values_KM, _ = score_case(
-        labels_HW, mask_HW, classes=len(task.data.class_names), ruler=None, ignore=task.data.ignore
-    )
+    classes, ignore = len(task.data.class_names), task.data.ignore
+    values_KM = score_case(labels_HW, mask_HW, classes=classes, ruler=None, ignore=ignore).values_KM
     known = values_KM[:, DICE][np.isfinite(values_KM[:, DICE])]
     return float(known.mean()) if known.size else 0.0
 

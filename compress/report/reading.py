@@ -61,6 +61,8 @@ class _Scores:
     per_class: dict[str, _Counted]
     class_means: dict[str, dict[str, Metric]]
     per_case: dict[str, dict[str, dict[str, Metric]]]
+    sizes: dict[str, dict[str, list[Metric] | None]]
+    confusion: list[list[Metric]]
 
 
 @dataclass(kw_only=True)
@@ -121,12 +123,24 @@ def _parts(row: Row) -> Iterator[tuple[str, TypeAdapter[Any], Mapping[str, Any]]
 
 
 def _apart(scores: Mapping[str, Any]) -> Json:
-    """The scores with their means apart from the rest, and without the patients of cases."""
+    """The scores with their means and sizes apart from the rest, and without the patients of cases."""
     cases, classes = scores.get("per_case"), scores.get("per_class")
+    sizes: Json = {}
     if isinstance(cases, dict) and all(isinstance(case, dict) for case in cases.values()):
         cases = {name: {key: of for key, of in case.items() if key != "patient"} for name, case in cases.items()}
-    means = {key: value for key, value in scores.items() if key not in ("per_case", "per_class")}
-    return {"means": means, "per_class": classes, "class_means": classes, "per_case": cases}
+        sizes = {
+            name: {key: of.get("sizes") for key, of in case.items() if isinstance(of, dict)}
+            for name, case in cases.items()
+        }
+        cases = {name: {key: _without_sizes(of) for key, of in case.items()} for name, case in cases.items()}
+    means = {key: value for key, value in scores.items() if key not in ("per_case", "per_class", "confusion")}
+    # A report may be older than sizes and pixels.
+    apart = {"sizes": sizes, "confusion": scores.get("confusion", [])}
+    return {"means": means, "per_class": classes, "class_means": classes, "per_case": cases, **apart}
+
+
+def _without_sizes(of: Any) -> Any:
+    return {key: value for key, value in of.items() if key != "sizes"} if isinstance(of, dict) else of
 
 
 def _lacking(row: Row) -> Iterator[str]:

@@ -56,9 +56,8 @@ def _scores(infer: Infer, name: str, task: Task) -> Record:
         for case in cases:
             scored.append(task.score(infer, case, surfaces=False))
             step()
-    values, alarms = zip(*scored, strict=True)
-    found = scores_of([(case.name, case.unit) for case in cases], values, task.data.class_names[1:], alarms).as_dict()
-    return {key: value for key, value in found.items() if key != "per_case"}
+    found = scores_of([(case.name, case.unit) for case in cases], scored, task.data.class_names[1:]).as_dict()
+    return {key: value for key, value in found.items() if key not in ("per_case", "confusion")}
 
 
 @dataclass(kw_only=True)

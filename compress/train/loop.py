@@ -175,8 +175,8 @@ def validation_dice(net: nn.Module, data: Dataset, fabric: Fabric) -> float:
             logits_BKHW = net(fabric.to_device(torch.from_numpy(data.image(case)[None]))).float()
         truth_HW = fitted(torch.from_numpy(data.fitted_mask(case))[None], logits_BKHW)[0].numpy()
         labels_HW = labels_from_logits(logits_BKHW.cpu().numpy())[0]
-        scores = score_case(labels_HW, truth_HW, classes=classes, ruler=None, ignore=data.ignore)[0]
-        values[index] = torch.from_numpy(scores[:, 0])
+        scores = score_case(labels_HW, truth_HW, classes=classes, ruler=None, ignore=data.ignore)
+        values[index] = torch.from_numpy(scores.values_KM[:, 0])
     return _mean_of_classes(parallel.summed(values.to(fabric.device)).cpu().numpy())
 
 

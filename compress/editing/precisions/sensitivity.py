@@ -78,7 +78,7 @@ def dice_of(net: nn.Module | Infer, task: Task, role: Role = "val") -> np.ndarra
     """The Dice of every case of a role and class (NK); NaN where there is nothing of the class."""
     infer, cases = infer_from_module(net) if isinstance(net, nn.Module) else net, task.data.cases[role]
     tried = bar(cases, "Dice of a choice of layers", len(cases))
-    return np.stack([task.score(infer, case, surfaces=False)[0][:, DICE] for case in tried])
+    return np.stack([task.score(infer, case, surfaces=False).values_KM[:, DICE] for case in tried])
 
 
 def lost(before_NK: np.ndarray, after_NK: np.ndarray, word: str) -> float:

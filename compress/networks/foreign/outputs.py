@@ -42,6 +42,6 @@ def _dice_of(task: Task) -> tuple[float, int]:
     roles = (task.data.cases[role] for role in ("val", "test", "train"))
     cases = next((cases for cases in roles if cases), ())[:TRIED]
     infer = infer_from_module(task.net)
-    dice = np.asarray([task.score(infer, case, surfaces=False)[0][:, DICE] for case in cases])
+    dice = np.asarray([task.score(infer, case, surfaces=False).values_KM[:, DICE] for case in cases])
     known = dice[np.isfinite(dice)]
     return (float(known.mean()) if known.size else 0.0), len(cases)
