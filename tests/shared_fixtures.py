@@ -74,7 +74,9 @@ def plots_cost_nothing() -> Iterator[None]:
     tests/test_report.py draws them, and so does the shipped recipe that tests/test_recipes.py runs whole.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("compress.report.html.plots", lambda _: dict.fromkeys(("steps", "latency", "size", "scatter")))
+        patch.setattr(
+            "compress.report.html.plots", lambda _: dict.fromkeys(("steps", "latency", "size", "scatter", "sizes"))
+        )
         yield
 
 

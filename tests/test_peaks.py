@@ -23,7 +23,7 @@ from compress.pipeline.build import Build
 from compress.pipeline.deployment import deployments
 from compress.pipeline.stages import Stage
 from compress.recipe import load
-from compress.report.tables import floor_tables
+from compress.report.tables import device_tables
 from export.errors import NotHere
 from export.floor import Floor, Peaks, Work, floor_of
 from export.reach import Reach
@@ -168,12 +168,12 @@ def test_a_report_shows_how_far_from_its_floor_an_artifact_is() -> None:
     row = {"step": "baseline", "backend": "onnxruntime", "device": "orin_nano", "status": "measured", "params": 1}
     row |= {"macs": 1, "latency_ms": {"p50": 6.0}, "floor": {"ms": 1.5, "by": "operations"}, "scores": None}
     built = {**row, "status": "built", "reason": "away", "latency_ms": None, "step": "01-int8"}
-    (table,) = floor_tables({"rows": [row, built, {**row, "floor": None}]})
+    (table,) = device_tables({"rows": [row, built, {**row, "floor": None}]})
     assert table.rows == [
         ("baseline on onnxruntime (orin_nano)", "1.50", "operations", "6.00", "4.00×"),
         ("01-int8 on onnxruntime (orin_nano)", "1.50", "operations", "–", "–"),
     ]
-    assert floor_tables({"rows": [{**row, "floor": None}]}) == []
+    assert device_tables({"rows": [{**row, "floor": None}]}) == []
 
 
 # Before anything is built.

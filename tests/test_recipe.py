@@ -142,7 +142,7 @@ def test_a_data_folder_from_outside_needs_a_recipe_that_takes_one(tmp_path: Path
         ("pases: []", "no key 'pases'; did you mean 'passes'?"),
         (
             "5: 6",
-            "no key '5'; there are compare, data, devices, dynamic, gates, latency, name, network, opset, ",
+            "no key '5'; there are about, compare, data, devices, dynamic, gates, latency, name, network, opset, ",
         ),
         ("passes: [int9: {}]", "passes[0] (int9): no such pass; did you mean 'int8'?"),
         ("passes: [int8, inte8]", "passes[1] (inte8): no such pass; did you mean 'int8'?"),

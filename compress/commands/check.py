@@ -24,6 +24,7 @@ from torch import nn
 
 from compress.data.dataset import normal
 from compress.data.dataset.cases import ROLES, Case, Dataset, MaskArray, Role
+from compress.data.dataset.subgroups import subgroups
 from compress.data.dataset.tiles import by
 from compress.data.synthetic import Synthetic
 from compress.errors import SegpressError
@@ -103,6 +104,8 @@ def check(recipe: Recipe, say: Say) -> Findings:
             # The baseline is scored all the same: without what cannot be applied to it.
             recipe = replace(recipe, postprocess=()) if wrong else recipe
             _roles(recipe, data, found)
+            test, apart = data.cases["test"], recipe.scoring.subgroups
+            found.tried(lambda: subgroups(test, apart))
             few = replace(data, cases={role: _some(data.cases[role]) for role in ROLES})
             whole = _files(few, found, say)
             if fits and whole:

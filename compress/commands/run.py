@@ -12,6 +12,7 @@ from compress.cache import Cache, claimed, code_key, key_of, versions
 from compress.cluster import ALONE, Workers
 from compress.data.dataset.cases import ROLES, Role
 from compress.data.dataset.split import split_table
+from compress.data.dataset.subgroups import subgroups
 from compress.errors import ExportError, NotHere, PassError
 from compress.gates.judging.drop_record import baseline_drop, step_drop
 from compress.gates.judging.judge import judge
@@ -173,6 +174,7 @@ def _checked(task: Task, recipe: Recipe, cache: Cache, log: Log) -> tuple[str, l
     have refused; returns the data's SHA-256 and what is odd.
     """
     judged = any(gate.reads_scores for _, gate in recipe.gates)
+    subgroups(task.data.cases["test"], recipe.scoring.subgroups)
 
     def look() -> tuple[str, list[str]]:
         notes = task.check()
@@ -219,6 +221,7 @@ def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
         "source": task.data.source,
         "classes": list(task.data.class_names),
         "unit": task.data.reader.unit,
+        "sizes_in": _size_unit(task),
         "tolerance": task.data.tolerance,
         "restore": task.data.fit.restored_from,
         "logits": task.logits,
@@ -233,7 +236,16 @@ def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
         "normalization": {**asdict(task.data.normalization), "from": recipe.normalization_from()},
         "independent": "patient" if patients else "case",
         "test_looks": sum(row.status == "measured" for row in rows),
+        **({"subgroups": subgroups(task.data.cases["test"], apart)} if (apart := recipe.scoring.subgroups) else {}),
     }
+
+
+def _size_unit(task: Task) -> str:
+    """What areas and volumes are counted in."""
+    dims = len(task.data.fit.size)
+    if task.data.reader.unit == "mm":
+        return "mm²" if dims == 2 else "mm³"
+    return "pixels" if dims == 2 else "voxels"
 
 
 def _steps(

@@ -36,6 +36,7 @@ def about(source: Source, runtime: str, licence: str) -> dict[str, Any]:
         "format": FORMAT,
         "name": source.run.name,
         "licence": licence,
+        "about": dict(source.run.record["recipe"].get("about") or {}),
         "model": _model(source, runtime),
         "preprocess": _preprocess(source),
         "postprocess": {

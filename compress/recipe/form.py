@@ -8,6 +8,7 @@ from typing import Any
 
 from compress.measure.latency import Timing
 from compress.measure.segmentation import Scoring
+from compress.recipe.about import About
 from compress.recipe.entries import Entries
 from compress.recipe.network import read_data, read_network
 from compress.recipe.options import nearest
@@ -35,6 +36,7 @@ def read_sections(entries: Entries, text: dict[str, Any]) -> Recipe | None:
         "opset": _opset(entries, text),
         "dynamic": _dynamic(entries, text),
         "devices": _devices(entries, text),
+        "about": entries.options(About, text.get("about", {}), "about") or About(),
         "scoring": entries.options(Scoring, text.get("scoring", {}), "scoring") or Scoring(),
         "latency": entries.options(Timing, text.get("latency", {}), "latency") or Timing(),
         "postprocess": read_postprocess(entries, text),

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from compress.measure.latency import Timing
 from compress.measure.segmentation import Scoring
+from compress.recipe.about import About
 from compress.recipe.recipe import OPSETS
 from compress.train.training import Training
 from export.reach import DLA, HOST, Reach
@@ -59,6 +60,7 @@ def schema() -> dict[str, Any]:
         "scoring": options(Scoring),
         "latency": options(Timing),
         "train": options(Training),
+        "about": options(About),
     }
     return _document(properties, shared)
 

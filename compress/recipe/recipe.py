@@ -22,6 +22,7 @@ from compress.networks.foreign.notes import note_on
 from compress.networks.foreign.outputs import which_fits
 from compress.postprocess.applying.chain import Postprocess, faults
 from compress.postprocess.applying.step import Setting, Step
+from compress.recipe.about import About
 from compress.storage.description import build_net, read_description, shape_of
 from compress.storage.weights import load_weights
 from compress.task import Task
@@ -59,6 +60,7 @@ class Recipe:
     scoring: Scoring = field(default_factory=Scoring)
     latency: Timing = field(default_factory=Timing)
     train: Training | None = None
+    about: About = field(default_factory=About)
     text: Mapping[str, Any] = field(default_factory=dict)
     """The recipe as run, overrides included, for the report."""
     source: Path | None = None

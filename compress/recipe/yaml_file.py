@@ -25,6 +25,7 @@ KEYS = (
     "scoring",
     "latency",
     "train",
+    "about",
 )
 
 

@@ -29,7 +29,12 @@ _LARGEST = 512
 def to_html(report: Mapping[str, Any], overlays: Sequence[Overlay]) -> str:
     """The whole report; `report` is `Report.as_dict()` or report.json read back, `overlays` the worst cases."""
     template = page(
-        "report.html.j2", numbers=numbers, made=headline.made, drop_text=headline.drop_text, collapse=COLLAPSE
+        "report.html.j2",
+        numbers=numbers,
+        made=headline.made,
+        about=headline.about,
+        drop_text=headline.drop_text,
+        collapse=COLLAPSE,
     )
     gates, steps, notes, devices, classes, *rest = tables(report)
     names = recorded.class_names(report)

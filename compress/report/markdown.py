@@ -26,11 +26,16 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         *([escape(headline.made(report))] if headline.made(report) else []),
         f"**Verdict: {verdict.word}.** {escape(verdict.sentence)}",
         "\n".join(f"- {escape(sentence)}" for sentence in _summary(report)),
+        *(_about(title, sentences) for title, sentences in headline.about(report)),
         *(section(table) for table in tables.tables(report)),
         # Indented rather than fenced: no text inside can end the block.
         f"## Recipe (seed {report['seed']})\n\n" + "\n".join(f"    {line}" for line in recipe.splitlines()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _about(title: str, sentences: list[str]) -> str:
+    return f"## {title}\n\n" + "\n\n".join(map(escape, sentences))
 
 
 def _summary(report: Json) -> list[str]:

@@ -6,6 +6,7 @@ import matplotlib.style
 from markupsafe import Markup
 
 from compress.report.derived.recorded import Json
+from compress.report.drawing.agreement import sizes
 from compress.report.drawing.bars import latency, size
 from compress.report.drawing.look import STYLE
 from compress.report.drawing.scatter import scatter
@@ -15,7 +16,7 @@ from compress.report.drawing.waterfall import waterfall
 def plots(report: Json) -> dict[str, Markup | None]:
     """Every plot by name; None where nothing was measured that it could show.
 
-    "steps" and "scatter" are several drawings, each in a `div` of class "panel": the page lays them out as it has room.
+    "steps", "scatter" and "sizes" are several drawings, each in a `div` of class "panel", which the page lays out.
     """
     with matplotlib.style.context(["default", STYLE]):
         return {
@@ -23,4 +24,5 @@ def plots(report: Json) -> dict[str, Markup | None]:
             "latency": latency(report),
             "size": size(report),
             "scatter": scatter(report),
+            "sizes": sizes(report),
         }

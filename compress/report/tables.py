@@ -8,6 +8,7 @@ from typing import Any
 
 from compress.gates.judging.paired_drop import COLLAPSE
 from compress.report.derived import (
+    agreement,
     compared,
     drops,
     floors,
@@ -16,6 +17,7 @@ from compress.report.derived import (
     machines,
     numbers,
     recorded,
+    subgroups,
     uncovered,
     verdicts,
 )
@@ -46,8 +48,8 @@ def tables(report: Json) -> list[Table]:
         stage_table(report),
         class_table(report),
         case_table(report),
-        *floor_tables(report),
-        *heat_tables(report),
+        *agreement_tables(report),
+        *device_tables(report),
         artifact_table(report),
         *hash_tables(report),
         *uncovered_tables(report),
@@ -278,16 +280,32 @@ def fallback_tables(report: Json) -> list[Table]:
     return [Table(title="Layers left to another processor", head=head, align="lrll", rows=rows)] if rows else []
 
 
-def floor_tables(report: Json) -> list[Table]:
-    """What cannot be beaten, for devices whose peaks are published; none where there are no such devices."""
-    rows = floors.rows(report)
-    return [Table(title="Floors", head=floors.HEAD, align="lrlrr", rows=rows, note=floors.NOTE)] if rows else []
+def agreement_tables(report: Json) -> list[Table]:
+    """Scores by columns of split.csv, sizes, and which class was taken for which; none that a report does not know."""
+    names = agreement.confusion_head(report)
+    parts = [
+        ("Subgroups", subgroups.HEAD, subgroups.ALIGN, subgroups.rows(report), subgroups.NOTE),
+        ("Sizes", agreement.SIZE_HEAD, agreement.SIZE_ALIGN, agreement.size_rows(report), agreement.SIZE_NOTE),
+        (
+            *("Which class was taken for which", names, f"ll{'r' * (len(names) - 2)}"),
+            *(agreement.confusion_rows(report), agreement.CONFUSION_NOTE),
+        ),
+    ]
+    return _with_rows(parts)
 
 
-def heat_tables(report: Json) -> list[Table]:
-    """Power, heat and throttling of what was watched; none for a report that knows of nothing watched."""
-    rows = heat.rows(report)
-    return [Table(title="Power and heat", head=heat.HEAD, align=heat.ALIGN, rows=rows, note=heat.NOTE)] if rows else []
+def device_tables(report: Json) -> list[Table]:
+    """What cannot be beaten, for devices whose peaks are published; power, heat and throttling of what was watched."""
+    parts = [
+        ("Floors", floors.HEAD, "lrlrr", floors.rows(report), floors.NOTE),
+        ("Power and heat", heat.HEAD, heat.ALIGN, heat.rows(report), heat.NOTE),
+    ]
+    return _with_rows(parts)
+
+
+def _with_rows(parts: Sequence[tuple[str, tuple[str, ...], str, Sequence[tuple[str, ...]], str]]) -> list[Table]:
+    """Tables of title, head, alignment, rows and note, but those that have no rows."""
+    return [Table(title=t, head=h, align=a, rows=rows, note=note) for t, h, a, rows, note in parts if rows]
 
 
 def hash_tables(report: Json) -> list[Table]:

@@ -69,6 +69,8 @@ class Case:
     patient: str | None = None
     corner: Corner | None = None
     """The one tile of the image that is meant; None means all of it."""
+    told: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
+    """What else split.csv says of it: other columns and their values, of which no result depends."""
 
     @property
     def unit(self) -> str:

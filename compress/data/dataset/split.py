@@ -13,6 +13,8 @@ from compress.data.dataset.drawn import Row, Shares, as_csv, drawn_from
 from compress.data.dataset.pairs import Pair
 from compress.errors import DataError
 
+KNOWN = frozenset(("image", "mask", "split", "patient"))
+"""The columns of a split that say what a case is; others are told of it."""
 SPLITS: tuple[Role, ...] = ("train", "calibration", "val", "test")
 
 
@@ -90,7 +92,8 @@ def _case(root: Path, row: dict[str, str | None], place: str) -> Case:
             what = "image" if path == image else f"mask of {image}"
             raise DataError(f"{place}: the {what}, {root / path}, does not exist")
     patient = (row.get("patient") or "").strip() or None
-    return Case(name=Path(image).as_posix(), image=root / image, mask=root / mask, patient=patient)
+    told = tuple((column, (value or "").strip()) for column, value in row.items() if column not in KNOWN and column)
+    return Case(name=Path(image).as_posix(), image=root / image, mask=root / mask, patient=patient, told=told)
 
 
 def split_table(cases: Mapping[Role, Sequence[Case]], root: Path) -> str:

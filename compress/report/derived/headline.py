@@ -25,6 +25,17 @@ def made(report: Json) -> str:
     return " · ".join(part for part in parts if part)
 
 
+def about(report: Json) -> list[tuple[str, list[str]]]:
+    """What the recipe says that the network is for and not for: titles, each with its sentences."""
+    told: Json = report["recipe"].get("about") or {}
+    parts = [
+        ("Intended use", [told.get("intended_use")]),
+        ("Limits", list(told.get("limits") or ())),
+        ("Contact", [told.get("contact")]),
+    ]
+    return [(title, sentences) for title, given in parts if (sentences := [str(each) for each in given if each])]
+
+
 def _short_commit(commit: str) -> str:
     """Its first twelve digits, and that the working tree has changed since."""
     number, _, dirty = commit.partition("-")
