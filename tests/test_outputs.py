@@ -13,6 +13,7 @@ import pytest
 from finished_run import dice, finish, two_steps
 from test_cli import compress, refused
 
+from compress.errors import SegpressError, SurroundingsError
 from compress.report.junit import to_junit
 from compress.report.outputs import Outputs
 
@@ -208,3 +209,25 @@ def test_nothing_is_written_that_is_not_asked_for(run: Path, tmp_path: Path) -> 
     Outputs().begin()
     Outputs().write(json.loads((run / "report.json").read_text()))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_browser_a_pdf_is_refused_before_anything_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "before.pdf").write_bytes(b"an earlier one")
+    with pytest.raises(SegpressError, match="--pdf: a Chromium prints it, and none is here"):
+        Outputs(pdf=tmp_path / "before.pdf").begin()
+    assert (tmp_path / "before.pdf").is_file()
+
+
+def test_a_browser_that_does_not_print_is_told_with_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "chromium").write_text("#!/bin/sh\necho 'no display' >&2\nexit 1\n")
+    (tmp_path / "chromium").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    (tmp_path / "report.html").write_text("")
+    with pytest.raises(SurroundingsError, match=r"did not print .*report.html \(no display\)"):
+        Outputs(pdf=tmp_path / "report.pdf").write({}, page=tmp_path / "report.html")
+    assert not (tmp_path / "report.pdf").exists()

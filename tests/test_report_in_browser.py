@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from shown import overlay, page, report, row, waterfall
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+from compress.report.outputs import Outputs
+from compress.report.pdf import BROWSERS
+
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 PAPER = {"upright": 703, "on_its_side": 1046}
 """What is left of A4's 210 and 297 mm between margins of 12 and 10 mm, in CSS pixels."""
@@ -57,6 +59,13 @@ def hard() -> dict[str, Any]:
     found["rows"].append(row("03-int8", "tensorrt", "orin_nano", status="not measured", reason="not reached " * 9))
     found["data"]["source"] = "/data/" + "a_long_folder_name/" * 6
     found["gates"][0]["reason"] = "release, 149 cases: " + "the upper limit is not under the margin; " * 4
+    cases = next(each["scores"]["per_case"] for each in found["rows"] if each["scores"])
+    found["data"] |= {"sizes_in": "mm²", "subgroups": {"device": {"a machine of a long name " * 3: list(cases)}}}
+    for scores in (each["scores"] for each in found["rows"] if each["scores"]):
+        scores["confusion"] = [[9e9, 1.0, 0.0], [5.0, 15e6, 0.0], [0.0, 0.0, 0.0]]
+        for case in scores["per_case"].values():
+            case["nerve"]["sizes"] = [123456.7, 234567.8]
+    found["recipe"]["about"] = {"intended_use": "To show what lies there. " * 9, "limits": ["/a/long/path/" * 12]}
     text = json.dumps(found).replace('"nerve"', '"a nerve of a rather long name"')
     made = {"date": "2026-11-29T21:43:05+00:00", "commit": f"{digest[:40]}-dirty"}
     return {**json.loads(text), "made": made, "hashes": {"data": digest, "weights": digest}}
@@ -146,3 +155,11 @@ def test_printed_the_report_is_on_a4_and_has_every_word(tmp_path: Path) -> None:
     text = "".join("".join(each.extract_text().split()) for each in pages)
     for said in ("kept head: its channels are classes", "0123456789abcdef" * 4, '"calibrate": 64', "false alarms"):
         assert "".join(said.split()) in text, said
+
+
+def test_a_report_is_printed_where_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(page(report()))
+    outputs = Outputs(pdf=tmp_path / "to" / "report.pdf")
+    outputs.begin()
+    outputs.write({}, page=tmp_path / "report.html")
+    assert (tmp_path / "to" / "report.pdf").read_bytes().startswith(b"%PDF-")

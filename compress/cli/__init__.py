@@ -27,6 +27,7 @@ from compress.cli.options import (
     Fresh,
     Junit,
     Out,
+    Pdf,
     RecipePath,
     Summary,
     console_of_output,
@@ -75,6 +76,7 @@ def run(
     junit: Junit = None,
     summary: Summary = None,
     benchmark_json: Benchmark = None,
+    pdf: Pdf = None,
     workers: Annotated[int, typer.Option(min=1, help="Train blocks in so many processes at once (Ray).")] = 1,
     cluster: Cluster = None,
 ) -> None:
@@ -85,7 +87,7 @@ def run(
     from compress.report.outputs import Outputs
     from compress.report.terminal import show
 
-    outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json)
+    outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json, pdf=pdf)
     outputs.begin()
     loaded = load(recipe, data)
     folder = out / loaded.name
@@ -97,7 +99,7 @@ def run(
     at_once = Workers(count=workers, address=cluster)
     report = run_recipe(loaded, folder, fresh=fresh, say=say, workers=at_once)
     show(report.as_dict(), console)
-    outputs.write(report.as_dict())
+    outputs.write(report.as_dict(), page=folder / "report.html")
     console.print(f"Report: {folder / 'report.html'} (also report.md, report.json)", markup=False)
     raise typer.Exit(report.exit_code)
 

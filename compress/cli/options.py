@@ -22,6 +22,7 @@ Summary = Annotated[
 Benchmark = Annotated[
     Path | None, typer.Option("--benchmark-json", help="Also write latency, size and drop for github-action-benchmark.")
 ]
+Pdf = Annotated[Path | None, typer.Option("--pdf", help="Also print the report there, on A4; Chromium does it.")]
 Cluster = Annotated[
     str | None, typer.Option(help="The address of a Ray cluster whose machines all see the folders named.")
 ]

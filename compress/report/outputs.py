@@ -1,4 +1,4 @@
-"""What CI reads of verdicts, in files that are asked for: JUnit XML, a job's summary, points of a benchmark."""
+"""Files that are asked for beside a report: JUnit XML, a job's summary, points of a benchmark, a PDF."""
 
 from __future__ import annotations
 
@@ -20,30 +20,45 @@ class Outputs:
     summary: Path | None = None
     """What is there already stays: GitHub gives all steps of a job one file ($GITHUB_STEP_SUMMARY)."""
     benchmark_json: Path | None = None
+    pdf: Path | None = None
 
     def begin(self) -> None:
         """Look whether they can be written, before hours are spent on what they will say; and remove what an earlier
         command left there, which nobody shall take for this one's verdict should it end without any.
 
         Raises:
-            SegpressError: naming the option and its file.
+            SegpressError: naming the option and its file; or if nothing is here that prints a PDF.
         """
-        options = {"--junit": self.junit, "--summary": self.summary, "--benchmark-json": self.benchmark_json}
+        options = {
+            "--junit": self.junit,
+            "--summary": self.summary,
+            "--benchmark-json": self.benchmark_json,
+            "--pdf": self.pdf,
+        }
         for option, path in options.items():
             fault = None if path is None else _fault(path)
             if fault:
                 raise SegpressError(f"{option}: {path}: {fault}")
-        for path in (self.junit, self.benchmark_json):
+        if self.pdf is not None:
+            from compress.report.pdf import browser
+
+            browser()
+        for path in (self.junit, self.benchmark_json, self.pdf):
             if path is not None:
                 path.unlink(missing_ok=True)
 
-    def write(self, report: Mapping[str, Any], notes: tuple[str, ...] = ()) -> None:
+    def write(self, report: Mapping[str, Any], notes: tuple[str, ...] = (), page: Path | None = None) -> None:
         """Write each that is asked for, whole or not at all.
 
         Args:
             report: `Report.as_dict()`, or report.json read back.
             notes: for the summary.
+            page: the report's, for the PDF.
         """
+        if self.pdf is not None and page is not None:
+            from compress.report.pdf import to_pdf
+
+            _write(self.pdf, to_pdf(page))
         if self.junit is not None:
             from compress.report.junit import to_junit
 
