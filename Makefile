@@ -5,14 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: setup demo test check slow newcomer benchmarks kernels clean
+.PHONY: setup demo test check slow newcomer docs benchmarks kernels clean
 
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "segpress needs Python 3.11 or newer: make PYTHON=python3.11 setup"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[openvino,tensorrt-rtx,smp,torchvision,monai,nifti,search,nni,benchmarks,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[openvino,tensorrt-rtx,smp,torchvision,monai,nifti,search,nni,benchmarks,docs,dev]'
 	@touch $@
 
 demo: setup
@@ -34,6 +34,9 @@ newcomer: setup
 
 kernels: setup
 	$(BIN)/python -m export.kernels.library
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 benchmarks: setup
 	$(BIN)/python -m benchmarks.ptq
