@@ -65,6 +65,7 @@ def test_a_pack_gives_the_masks_of_the_run(kind: str, backend: str, done: Done, 
     assert ran.returncode == 0, ran.stderr
     assert "100.0000% of the pixels of 3 images have the class that the run gives them" in ran.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["a pack"]
+    assert kind == "triton" or "python 'a pack'/segpress_run.py" in ran.stdout
     (told,) = {path.read_text() for path in (tmp_path / "a pack").rglob("segpress.json")}
     about = json.loads(told)
     row = next(row for row in done[1]["rows"] if (row["step"], row["backend"]) == ("01-int8", backend))
@@ -257,7 +258,16 @@ def test_what_cannot_be_packed_is_told(words: list[str], said: str, done: Done, 
     refused(compress("pack", done[0], "--out", tmp_path / "pack", *words), said)
     (tmp_path / "there").mkdir()
     refused(compress("pack", done[0], "--out", tmp_path / "there", "--for", "python"), "is there already; name another")
-    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    (tmp_path / "there" / "a.png").touch()
+    (tmp_path / "a.png").touch()
+    for images, said in (
+        (["none.png"], "--image: none.png: no such file"),
+        ([tmp_path / "there"], "there: a folder; give files"),
+        ([tmp_path / "a.png", tmp_path / "there" / "a.png"], "a.png have one name"),
+    ):
+        with pytest.raises(SegpressError, match=said):
+            pack(done[0], "python", tmp_path / "pack", images=[Path(each) for each in images], say=quiet)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "there"]
 
 
 def test_what_a_pack_cannot_take_along_is_named(source: Source) -> None:
