@@ -111,7 +111,9 @@ def test_the_command_says_what_to_do_next_and_writes_nothing_over(theirs: Path, 
         ({"masks": "0: 0, 255: 1, 128: blob"}, "128 is to be 'blob'"),
         ({"masks": "[1"}, "is not a mapping"),
         ({"classes": ("a", "b")}, "--classes: 3 different names"),
-        ({"network": "unet"}, "is not one word and its options|is not a mapping"),
+        ({"network": "unet"}, r"--network \(unet\): lacks the option 'classes'"),
+        ({"network": "unte: {classes: 3}"}, r"--network \(unte\): no such network; did you mean 'unet'\?"),
+        ({"network": "unet: {classes: 3, wdth: 8}"}, r"^--network \(unet\): no option 'wdth'; did you mean 'width'\?$"),
         ({"network": "unet: {classes: 3, width: 16}"}, "weights of another|width"),
         ({"patients": "(x)"}, "finds no patient"),
         ({"normalization": "100, 0.2"}, "--normalization, --size or --masks|--size, --masks or --network"),
@@ -124,6 +126,37 @@ def test_what_is_wrong_is_one_sentence_with_its_flag(
     with pytest.raises(SegpressError, match=said):
         init(theirs / "best.ckpt", theirs / "data", tmp_path / "r.yaml", answers, nobody, quiet)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("out", "rows", "said"),
+    [
+        ("file/r.yaml", None, "file: is a file, where a folder is to be"),
+        ("folder.yaml", None, r"folder\.yaml: is a folder, where a file is to be written"),
+        ("r.yaml", "image;mask;split\n", "lacks the column image: it has 'image;mask;split'"),
+        ("r.yaml", "image,mask,split\n", "lists no case"),
+        ("r.yaml", "image,mask,split\nimages/{0},masks/{0},train\n", "no case is for test, which a run is scored on"),
+        ("r.yaml", "image,mask,split\nimages/{0},masks/{0},test\n", "no case is for train or calibration"),
+    ],
+)
+def test_a_place_or_a_table_that_cannot_be_is_told_first(
+    theirs: Path, tmp_path: Path, out: str, rows: str | None, said: str
+) -> None:
+    data, place = tmp_path / "data", tmp_path / "place"
+    shutil.copytree(theirs / "data", data)
+    (place / "folder.yaml").mkdir(parents=True)
+    (place / "file").touch()
+    if rows is not None:
+        (data / "split.csv").write_text(rows.format(next((data / "masks").iterdir()).name))
+    answers = Answers(size=(32, 32), normalization="0.45,0.2", force=True)
+    with pytest.raises(SegpressError, match=said):
+        init(theirs / "best.ckpt", data, place / out, answers, nobody, quiet)
+    assert sorted(path.name for path in place.rglob("*")) == ["file", "folder.yaml"]
+
+
+def test_weights_that_are_a_folder_are_told(theirs: Path) -> None:
+    with pytest.raises(WeightsError, match="mine: a folder; give the file of the weights in it"):
+        recognized(theirs / "mine")
 
 
 def test_nothing_is_written_beside_images_unasked(theirs: Path) -> None:

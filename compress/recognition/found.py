@@ -263,7 +263,9 @@ def _told_ways(tried: Sequence[Tried], cases: int) -> str:
     others = [each for each in tried if each is not best][:2]
     beside = ", ".join(f"{each.way.title} {each.dice:.3f}" for each in others)
     sure = "" if not others or best.dice - others[0].dice >= inputs.SURE else ", not told apart from the next"
-    return f"{best.way.title}: Dice {best.dice:.3f} on {cases} cases{sure}" + (f" ({beside})" if beside else "")
+    return f"{best.way.title}: Dice {best.dice:.3f} on {cases} case{'s' * (cases > 1)}{sure}" + (
+        f" ({beside})" if beside else ""
+    )
 
 
 def _sayable(tried: Sequence[Tried]) -> Tried:
