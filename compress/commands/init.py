@@ -145,6 +145,8 @@ def _draft(
     ((word, options),) = known.network.items()
     name = re.sub(r"[^\w.]+", "-", f"{data.resolve().name}-{options.get('arch', word)}-int8".lower()).strip("-.")
     files = {"path": _place(weights, out)} if word == "onnx" else {**options, "weights": _place(weights, out)}
+    if word == "python":
+        files = {**files, "path": _place(Path(options["path"]), out)}
     return Draft(
         name=name,
         seed=answers.seed,
@@ -155,7 +157,7 @@ def _draft(
         size=found.size,
         masks=meaning.written(),
         ignore=meaning.ignore,
-        normalization=(found.normalization.mean, found.normalization.std),
+        normalization=found.normalization.told,
         calibration=cases.calibration(data),
         comments={
             "network": [f"{told(known.network)}: {known.how}."],
