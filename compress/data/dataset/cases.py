@@ -187,23 +187,9 @@ class Dataset:
     """Where the data came from, for messages and the report."""
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):
-            count = len(getattr(self.normalization, name))
-            if count not in (1, self.channels):
-                raise DataError(
-                    f"{self.source}: the normalization has {count} numbers in {name}, but the network takes "
-                    f"{self.channels} channels: give one number for each channel, or one for all"
-                )
-        if self.normalization.order != "RGB" and self.channels != 3:
-            raise DataError(
-                f"{self.source}: the normalization has the order {self.normalization.order}, but the network takes "
-                f"{self.channels} channels: leave order out"
-            )
-        if self.normalization.scale not in (None, self.reader.scale):
-            raise DataError(
-                f"{self.source}: the normalization is for values scaled otherwise ({self.normalization.scale}) than "
-                f"this data's ({self.reader.scale}); read the data as in training, or give a normalization of its own"
-            )
+        fault = self.normalization.fault_for(self.channels, self.reader.scale)
+        if fault is not None:
+            raise DataError(f"{self.source}: {fault}")
 
     def pixels(self, case: Case) -> FloatArray:
         """The image at the network's size, scaled to 0..1 but not normalized (CHW).

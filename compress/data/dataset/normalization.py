@@ -56,6 +56,26 @@ class Normalization:
             said = {"z_score": self.z_score}
         return said if self.order == "RGB" else {**said, "order": self.order}
 
+    def fault_for(self, channels: int, scale: str) -> str | None:
+        """What is wrong with it for images of so many channels, scaled so; None if nothing."""
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) not in (1, channels):
+                return (
+                    f"the normalization has {len(numbers)} numbers in {name}, but the network takes {channels} "
+                    "channels: give one number for each channel, or one for all"
+                )
+        if self.order != "RGB" and channels != 3:
+            return (
+                f"the normalization has the order {self.order}, but the network takes {channels} channels: leave order "
+                "out"
+            )
+        if self.scale not in (None, scale):
+            return (
+                f"the normalization is for values scaled otherwise ({self.scale}) than this data's ({scale}); read the "
+                "data as in training, or give a normalization of its own"
+            )
+        return None
+
     def of(self, whole_CHW: FloatArray) -> Normalization:
         """With the numbers of this image where each image has its own."""
         if self.z_score is None:
