@@ -20,6 +20,9 @@ from export.errors import first_line
 from export.files import cannot_write
 
 STOPPED = "stopped; the same command goes on from the last finished step"
+BEGINS_AGAIN = "stopped; the same command begins again"
+GOES_ON = ("run", "train", "search", "sensitivity")
+"""Commands that keep what they have finished."""
 _OF_A_PATH = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOSPC),
     *(errno.EDQUOT, errno.EIO),
@@ -30,16 +33,17 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, which a scheduler sends: it stops a run as Ctrl-C does."""
 
 
-def told(error: BaseException) -> tuple[str, int]:
+def told(error: BaseException, command: str = "run") -> tuple[str, int]:
     """The sentence for a command that ended with this error, and its exit code."""
+    stopped = STOPPED if command in GOES_ON else BEGINS_AGAIN
     if isinstance(error, SegpressError):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return STOPPED, 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+        return stopped, 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
     if isinstance(error, BrokenPipeError):
-        return f"nobody reads what is printed any more; {STOPPED}", 4
+        return f"nobody reads what is printed any more; {stopped}", 4
     if isinstance(error, OSError) and error.errno in _OF_A_PATH and line_of(error) is None:
-        return told(cannot_write(Path(error.filename or "a file"), error))
+        return told(cannot_write(Path(error.filename or "a file"), error), command)
     return _unforeseen(error)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,10 +17,13 @@ from torch import nn
 from compress.contracts import Pass
 from compress.data.dataset.arrays import Pairs, dataset_of
 from compress.data.dataset.cases import MaskArray, Normalization, Role
+from compress.data.dataset.on_disk import class_names
+from compress.data.dataset.tiles import by
 from compress.errors import DataError, PassError
 from compress.measure.latency import Timing, in_turns
 from compress.measure.segmentation import Scores
 from compress.networks.foreign.answers import tensors_in
+from compress.networks.foreign.asking import answer_of, reason
 from compress.networks.foreign.in_memory import hold
 from compress.pipeline.build import of_weights
 from compress.pipeline.exporting import placed, written
@@ -27,9 +31,10 @@ from compress.storage.description import Description, build_net
 from compress.storage.weights import load_net, save_net
 from compress.task import Task
 from export.artifact import Artifact
+from export.backend import Backend
 from export.files import make_folder
 from export.modules import precision_of
-from export.registry import find_backend, find_device
+from export.registry import find_backend, find_device, words
 from export.target import LocalTarget
 from export.to_onnx import Style
 
@@ -71,6 +76,8 @@ class Wrapped:
         net, notes = self.net, list(self.notes)
         for each in passes:
             word = type(each).__name__
+            if isinstance(each, type) or not hasattr(each, "requires"):
+                raise PassError(f"apply takes passes, such as compress.Int8(calibrate=32), not {each!r}")
             if each.requires != precision_of(net):
                 raise PassError(f"{word} takes a network in {each.requires}, and this one is in {precision_of(net)}")
             lacking = [role for role in each.uses if not self.task.data.cases[role]]
@@ -82,7 +89,7 @@ class Wrapped:
     def export(self, path: str | Path, backend: str = "onnxruntime", opset: int = 20) -> Artifact:
         """The file that a runtime runs, with its sidecar: ONNX at `path`, and beside it what the runtime builds."""
         to = Path(path)
-        kind, folder = find_backend(backend), make_folder(to.parent)
+        kind, folder = _backend(backend), make_folder(to.parent)
         if kind.runs_modules:
             weights = to.with_suffix(".safetensors")
             save_net(self.net, Description(network=self.net.description), weights)  # type: ignore[arg-type]
@@ -107,6 +114,9 @@ class Wrapped:
 
     def predict(self, images_NCHW: np.ndarray) -> MaskArray:
         """The class of each pixel (NHW uint8), computed in torch, of images scaled as those that were wrapped."""
+        images_NCHW, shape = np.asarray(images_NCHW), (self.task.data.channels, *self.task.data.fit.size)
+        if images_NCHW.shape[1:] != shape or not len(images_NCHW):
+            raise DataError(f"predict takes images as those that were wrapped, Nx{by(shape)}, not {images_NCHW.shape}")
         normalized = [self.task.data.normalization(np.asarray(image, np.float32)) for image in images_NCHW]
         with torch.inference_mode():
             logits = torch.cat([self.net(torch.from_numpy(each)[None]) for each in normalized])
@@ -138,11 +148,10 @@ def wrap(
         mean: what images are normalized by: (x - mean) / std, one number, or one a channel; `std` likewise.
 
     Raises:
-        DataError: if arrays do not fit each other.
+        DataError: if arrays do not fit each other, or the network does not take them.
         RecipeError: if the network's answer cannot be read.
     """
-    if len(classes) < 2:
-        raise DataError("classes: give at least two names, background first")
+    names = _checked(net, classes)
     blank = np.zeros((len(images), *np.shape(images)[2:]), np.uint8)
     roles: dict[Role, Pairs | None] = {
         "calibration": (np.asarray(images), blank),
@@ -151,7 +160,7 @@ def wrap(
         "test": test,
     }
     given = {role: (np.asarray(pairs[0]), np.asarray(pairs[1])) for role, pairs in roles.items() if pairs is not None}
-    data = dataset_of(given, classes, Normalization(mean=_tuple(mean), std=_tuple(std)))
+    data = dataset_of(given, names, _normalization(mean, std))
     probe_1CHW = torch.from_numpy(next(data.images(data.cases["calibration"][:1])))
     description = {
         "wrapped": {
@@ -166,17 +175,54 @@ def wrap(
     return Wrapped(net=made, task=Task(data=data, net=made, seed=seed), held=net)
 
 
+def _checked(net: nn.Module, classes: Sequence[str]) -> tuple[str, ...]:
+    """The names of the classes of what is a network."""
+    if not isinstance(net, nn.Module):
+        raise DataError(f"wrap takes a network (an nn.Module with its weights), not a {type(net).__name__}")
+    if isinstance(classes, str) or len(classes) < 2:
+        raise DataError("classes: give at least two names, background first, as a list")
+    return class_names(tuple(classes), len(classes), "classes")
+
+
 def _logits_of(net: nn.Module, probe_1CHW: torch.Tensor, classes: int) -> int:
     """How many channels the answer has: of two classes one, where nothing that it answers has two."""
+    answer = _first_answer(net, probe_1CHW)
     if classes > 2:
         return classes
-    with torch.inference_mode():
-        answered = tensors_in(net.eval()(probe_1CHW)).values()
-    return 2 if any(2 in (each.shape[1], each.shape[-1]) for each in answered if each.ndim > 2) else 1
+    return (
+        2 if any(2 in (each.shape[1], each.shape[-1]) for each in tensors_in(answer).values() if each.ndim > 2) else 1
+    )
+
+
+def _first_answer(net: nn.Module, probe_1CHW: torch.Tensor) -> Any:
+    """What a copy of the network says of one image: asking changes what is asked (its mode, its statistics)."""
+    answer = answer_of(copy.deepcopy(net), probe_1CHW)
+    if isinstance(answer, Exception):
+        raise DataError(
+            f"the network does not take images of {by(tuple(probe_1CHW.shape[1:]))} ({reason(answer)}); give images as "
+            "NCHW: channels come before height and width"
+        )
+    return answer
+
+
+def _normalization(mean: float | Sequence[float], std: float | Sequence[float]) -> Normalization:
+    try:
+        return Normalization(mean=_tuple(mean), std=_tuple(std))
+    except (TypeError, ValueError):
+        raise DataError(
+            f"mean {mean!r} and std {std!r} are no normalization: give a number each, or one for each channel, std "
+            "above 0"
+        ) from None
 
 
 def _tuple(numbers: float | Sequence[float]) -> tuple[float, ...]:
     return (float(numbers),) if isinstance(numbers, int | float) else tuple(map(float, numbers))
+
+
+def _backend(word: str) -> type[Backend]:
+    if word not in words("export.backends"):
+        raise DataError(f"there is no backend '{word}'; there are {', '.join(words('export.backends'))}")
+    return find_backend(word)
 
 
 def _host(threads: int | None) -> LocalTarget:

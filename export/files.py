@@ -24,23 +24,46 @@ def write_bytes(path: Path, data: bytes) -> None:
         SurroundingsError: if the disk is full.
         SegpressError: if the folder cannot be written.
     """
-    beside = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    write_together({path: data})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files so that all of them are there, or none is: each beside its place, then all renamed, in order.
+
+    Raises:
+        SurroundingsError: if the disk is full.
+        SegpressError: if one of them cannot be written.
+    """
+    beside = {path: path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}") for path in files}
+    moved: list[Path] = []
+    new = [path for path in files if not os.path.lexists(path)]
+    at = next(iter(files))
     try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        # Where the path itself is impossible, so is removing it.
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise cannot_write(path, error) from None
+        for at, data in files.items():
+            _flushed(beside[at], data)
+        for at in files:
+            beside[at].replace(at)
+            moved.append(at)
+    except BaseException as error:
+        for path in (*beside.values(), *(path for path in moved if path in new)):
+            # Where a path itself is impossible, so is removing it.
+            with contextlib.suppress(OSError):
+                path.unlink()
+        if isinstance(error, OSError):
+            raise cannot_write(at, error) from None
+        raise
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file, indented for people, whole or not at all."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _flushed(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def make_folder(path: Path) -> Path:
@@ -53,9 +76,21 @@ def make_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from None
-    if not os.access(path, os.W_OK):
-        raise SegpressError(f"{path}: cannot be written (no permission); choose another with --out")
+    check_folder(path)
     return path
+
+
+def check_folder(path: Path) -> None:
+    """Whether a folder, or the nearest above it that is there, is one that can be written; nothing is made.
+
+    Raises:
+        SegpressError: if it is a file, or not writable.
+    """
+    there = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise SegpressError(f"{there}: is a file, where a folder is to be; choose another place with --out")
+    if not os.access(there, os.W_OK):
+        raise SegpressError(f"{there}: cannot be written (no permission); choose another with --out")
 
 
 def cannot_write(path: Path, error: OSError) -> SegpressError:

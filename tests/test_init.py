@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,11 @@ from torch import nn
 
 from compress.commands.check import check
 from compress.commands.init import Answers, init
+from compress.data.dataset.cases import Normalization
 from compress.errors import SegpressError, WeightsError
 from compress.networks.unet import UNet
 from compress.recipe import load
-from compress.recognition.found import _sayable, _unsayable
-from compress.recognition.inputs import UNIT, Tried, Way
+from compress.recognition.inputs import IMAGENET, Tried, Way, tried_ways
 from compress.recognition.network import recognized
 from compress.recognition.recipe_text import _text
 
@@ -111,7 +110,9 @@ def test_the_command_says_what_to_do_next_and_writes_nothing_over(theirs: Path, 
         ({"masks": "0: 0, 255: 1, 128: blob"}, "128 is to be 'blob'"),
         ({"masks": "[1"}, "is not a mapping"),
         ({"classes": ("a", "b")}, "--classes: 3 different names"),
-        ({"network": "unet"}, "is not one word and its options|is not a mapping"),
+        ({"network": "unet"}, r"--network \(unet\): lacks the option 'classes'"),
+        ({"network": "unte: {classes: 3}"}, r"--network \(unte\): no such network; did you mean 'unet'\?"),
+        ({"network": "unet: {classes: 3, wdth: 8}"}, r"^--network \(unet\): no option 'wdth'; did you mean 'width'\?$"),
         ({"network": "unet: {classes: 3, width: 16}"}, "weights of another|width"),
         ({"patients": "(x)"}, "finds no patient"),
         ({"normalization": "100, 0.2"}, "--normalization, --size or --masks|--size, --masks or --network"),
@@ -124,6 +125,37 @@ def test_what_is_wrong_is_one_sentence_with_its_flag(
     with pytest.raises(SegpressError, match=said):
         init(theirs / "best.ckpt", theirs / "data", tmp_path / "r.yaml", answers, nobody, quiet)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("out", "rows", "said"),
+    [
+        ("file/r.yaml", None, "file: is a file, where a folder is to be"),
+        ("folder.yaml", None, r"folder\.yaml: is a folder, where a file is to be written"),
+        ("r.yaml", "image;mask;split\n", "lacks the column image: it has 'image;mask;split'"),
+        ("r.yaml", "image,mask,split\n", "lists no case"),
+        ("r.yaml", "image,mask,split\nimages/{0},masks/{0},train\n", "no case is for test, which a run is scored on"),
+        ("r.yaml", "image,mask,split\nimages/{0},masks/{0},test\n", "no case is for train or calibration"),
+    ],
+)
+def test_a_place_or_a_table_that_cannot_be_is_told_first(
+    theirs: Path, tmp_path: Path, out: str, rows: str | None, said: str
+) -> None:
+    data, place = tmp_path / "data", tmp_path / "place"
+    shutil.copytree(theirs / "data", data)
+    (place / "folder.yaml").mkdir(parents=True)
+    (place / "file").touch()
+    if rows is not None:
+        (data / "split.csv").write_text(rows.format(next((data / "masks").iterdir()).name))
+    answers = Answers(size=(32, 32), normalization="0.45,0.2", force=True)
+    with pytest.raises(SegpressError, match=said):
+        init(theirs / "best.ckpt", data, place / out, answers, nobody, quiet)
+    assert sorted(path.name for path in place.rglob("*")) == ["file", "folder.yaml"]
+
+
+def test_weights_that_are_a_folder_are_told(theirs: Path) -> None:
+    with pytest.raises(WeightsError, match="mine: a folder; give the file of the weights in it"):
+        recognized(theirs / "mine")
 
 
 def test_nothing_is_written_beside_images_unasked(theirs: Path) -> None:
@@ -192,12 +224,49 @@ def test_whatever_a_name_is_yaml_reads_it_back(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("title", "said"), [("0..1, in the order BGR", "BGR.*flip"), ("each by its own", "no word|cannot say")]
+    ("dice_of", "first"),
+    [
+        ({"channel": 0.9, "usual": 0.8}, {"z_score": "channel"}),
+        ({"BGR": 0.9, "usual": 0.8}, {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "order": "BGR"}),
+        ({"channel": 0.9, "usual": 0.895}, {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}),
+    ],
 )
-def test_what_a_recipe_cannot_say_is_told_and_the_next_best_is_taken(title: str, said: str) -> None:
-    best = Tried(way=Way(title=title, prepare=UNIT, normalization=None), dice=0.8, order=(0, 1))
-    ours = Tried(way=Way(title="0..1", prepare=UNIT, normalization=UNIT), dice=0.5, order=(0, 1))
-    assert _sayable([best, ours]) is ours
-    (warning,) = _unsayable([best, ours])
-    assert re.search(said, warning) and "0.800 against 0.500" in warning
-    assert not _unsayable([ours, best])
+def test_an_images_own_numbers_and_bgr_are_taken_where_they_are_better(
+    dice_of: dict[str, float], first: dict[str, Any]
+) -> None:
+    class Judged:
+        channels = 3
+
+        def measured(self, size: tuple[int, int]) -> Normalization:
+            return Normalization()
+
+        def tried(self, way: Way, size: tuple[int, int]) -> Tried:
+            given = way.normalization
+            word = "usual" if given == IMAGENET else given.z_score or given.order
+            return Tried(way=way, dice=dice_of.get(word, 0.1), order=(0, 1))
+
+    tried = tried_ways(Judged(), (32, 32))  # type: ignore[arg-type]
+    assert tried[0].way.normalization.told == first
+    assert len({each.way.title for each in tried}) == len(tried) == 9
+
+
+@pytest.mark.parametrize("given", ["z_score: image", "{z_score: image}"])
+def test_a_normalization_can_be_given_as_a_recipe_says_it(theirs: Path, tmp_path: Path, given: str) -> None:
+    answers = Answers(size=(32, 32), normalization=given, masks="0: background, 255: square, 128: disc")
+    said: list[str] = []
+    init(theirs / "best.ckpt", theirs / "data", tmp_path / "r.yaml", answers, nobody, said.append)
+    assert yaml.safe_load((tmp_path / "r.yaml").read_text())["data"]["folder"]["normalization"] == {"z_score": "image"}
+
+
+def test_probabilities_are_told_before_anything_is_tried(theirs: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.last = nn.Conv2d(1, 3, 3, padding=1)\n\n"
+        "    def forward(self, image):\n        return self.last(image).softmax(1)\n"
+    )
+    state = {f"last.{name}": each for name, each in nn.Conv2d(1, 3, 3).state_dict().items()}
+    torch.save(state, tmp_path / "mine.pt")
+    network = f"python: {{path: {tmp_path / 'mine.py'}, build: Net, classes: 3, in_channels: 1}}"
+    answers = Answers(size=(32, 32), network=network)
+    with pytest.raises(WeightsError, match=r"answers with probabilities, not logits.*head: \{activation: softmax\}"):
+        init(tmp_path / "mine.pt", theirs / "data", tmp_path / "r.yaml", answers, nobody, quiet)

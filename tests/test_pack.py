@@ -65,6 +65,7 @@ def test_a_pack_gives_the_masks_of_the_run(kind: str, backend: str, done: Done, 
     assert ran.returncode == 0, ran.stderr
     assert "100.0000% of the pixels of 3 images have the class that the run gives them" in ran.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["a pack"]
+    assert kind == "triton" or "python 'a pack'/segpress_run.py" in ran.stdout
     (told,) = {path.read_text() for path in (tmp_path / "a pack").rglob("segpress.json")}
     about = json.loads(told)
     row = next(row for row in done[1]["rows"] if (row["step"], row["backend"]) == ("01-int8", backend))
@@ -87,16 +88,20 @@ def test_the_baseline_is_packed_where_it_is_named(done: Done, tmp_path: Path) ->
 
 
 def settings() -> Iterator[Any]:
-    """How images come in and masks go out: fit, what is restored, logits, steps."""
+    """How images come in and masks go out: fit, normalization, what is restored, logits, steps."""
     one, both = ("background", "disc"), NAMES
-    yield pytest.param("resize", "probabilities", 3, both, {}, id="the largest wins")
-    yield pytest.param("pad", "probabilities", 3, both, {"threshold": {"at": {"disc": 0.6}}}, id="padded, thresholds")
-    yield pytest.param("pad", "labels", 3, both, {}, id="labels of a padded image")
-    yield pytest.param("resize", "probabilities", 1, one, {}, id="a sigmoid")
-    yield pytest.param("resize", "labels", 1, one, {"threshold": {"at": 0.3}}, id="labels of a sigmoid")
-    yield pytest.param("resize", "probabilities", 2, one, {"threshold": {"at": 0.7}}, id="two logits, threshold")
+    plain = Normalization(mean=(0.4,), std=(0.2,))
+    own, each = Normalization(z_score="image"), Normalization(z_score="channel", order="BGR")
+    bgr = Normalization(mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3), order="BGR")
+    sure = {"threshold": {"at": {"disc": 0.6}}}
+    yield pytest.param("resize", bgr, "probabilities", 3, both, {}, id="the largest wins")
+    yield pytest.param("pad", plain, "probabilities", 3, both, sure, id="padded, thresholds")
+    yield pytest.param("pad", each, "labels", 3, both, {}, id="labels of a padded image")
+    yield pytest.param("resize", own, "probabilities", 1, one, {}, id="a sigmoid")
+    yield pytest.param("resize", plain, "labels", 1, one, {"threshold": {"at": 0.3}}, id="labels of a sigmoid")
+    yield pytest.param("resize", plain, "probabilities", 2, one, {"threshold": {"at": 0.7}}, id="two logits, threshold")
     steps = {"largest_component": {"classes": ["disc"]}, "remove_small": {"under_px": 9}, "fill_holes": {}}
-    yield pytest.param("resize", "probabilities", 3, both, steps, id="components and holes")
+    yield pytest.param("pad", each, "probabilities", 3, both, steps, id="components and holes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +117,7 @@ class Scene:
 
 def scenes(place: Path, setting: Any, source: Source) -> tuple[dict[str, Any], list[Scene]]:
     """segpress.json of a setting, and images of every kind under it."""
-    how, restore, logits, names, steps = setting
+    how, normalization, restore, logits, names, steps = setting
     postprocess = Postprocess(
         steps=tuple((word, named("compress.postprocess", word)(**options)) for word, options in steps.items()),
         class_names=names,
@@ -122,7 +127,9 @@ def scenes(place: Path, setting: Any, source: Source) -> tuple[dict[str, Any], l
     told = about(source, "onnxruntime", "not stated")
     told["classes"] = [{"index": index, "name": name} for index, name in enumerate(names)]
     told["model"]["output"]["shape"][1] = logits
-    told["preprocess"] |= {"fit": how, "size": list(fit.size), "channels": channels, "mean": [0.4], "std": [0.2]}
+    told["preprocess"] |= {"fit": how, "size": list(fit.size), "channels": channels}
+    told["preprocess"] |= {"mean": normalization.mean, "std": normalization.std}
+    told["preprocess"] |= {"z_score": normalization.z_score, "order": normalization.order}
     on_labels = [
         {word: {**options, "classes": list(options["classes"] or names[1:])}}
         for each in postprocess.as_list()
@@ -139,19 +146,26 @@ def scenes(place: Path, setting: Any, source: Source) -> tuple[dict[str, Any], l
         answer = Answer(said_KHW=said_KHW, pixels_CHW=fitted_CHW, fit=fit, postprocess=postprocess)
         labels_HW = answer.labels(pixels.shape[:2], None)
         assert len(np.unique(labels_HW)) > 1
-        inputs = Normalization(mean=(0.4,), std=(0.2,))(fitted_CHW)[None]
+        inputs = normalization(fitted_CHW)[None]
         made.append(Scene(path=path, pixels=pixels, inputs=inputs, said_KHW=said_KHW, labels_HW=labels_HW))
     return told, made
 
 
-SETTINGS = ("how", "restore", "logits", "names", "steps")
+SETTINGS = ("how", "normalization", "restore", "logits", "names", "steps")
 
 
 @pytest.mark.parametrize(SETTINGS, settings())
 def test_what_comes_before_and_after_is_what_is_scored(
-    how: str, restore: str, logits: int, names: Any, steps: Any, source: Source, tmp_path: Path
+    how: str,
+    normalization: Normalization,
+    restore: str,
+    logits: int,
+    names: Any,
+    steps: Any,
+    source: Source,
+    tmp_path: Path,
 ) -> None:
-    told, made = scenes(tmp_path, (how, restore, logits, names, steps), source)
+    told, made = scenes(tmp_path, (how, normalization, restore, logits, names, steps), source)
     put_program(told, tmp_path)
     from segpress_run import Segmenter
 
@@ -195,9 +209,16 @@ def compiled_settings() -> Iterator[Any]:
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler (c++)")
 @pytest.mark.parametrize(SETTINGS, compiled_settings())
 def test_in_cpp_it_is_the_same(
-    how: str, restore: str, logits: int, names: Any, steps: Any, source: Source, tmp_path: Path
+    how: str,
+    normalization: Normalization,
+    restore: str,
+    logits: int,
+    names: Any,
+    steps: Any,
+    source: Source,
+    tmp_path: Path,
 ) -> None:
-    told, made = scenes(tmp_path, (how, restore, logits, names, steps), source)
+    told, made = scenes(tmp_path, (how, normalization, restore, logits, names, steps), source)
     (tmp_path / "segpress_config.hpp").write_text(cpp.config(told))
     (tmp_path / "probe.cpp").write_text(PROBE)
     program = tmp_path / "probe"
@@ -220,7 +241,7 @@ def test_a_pack_in_cpp_is_compiled_and_gives_the_masks_of_the_run(done: Done, tm
     lines = sum(
         len((tmp_path / "pack" / name).read_text().splitlines()) for name in ("segpress.hpp", "segpress_run.cpp")
     )
-    assert lines < 300
+    assert lines < 325
 
 
 def test_without_a_compiler_a_pack_in_cpp_is_not_made(
@@ -257,7 +278,16 @@ def test_what_cannot_be_packed_is_told(words: list[str], said: str, done: Done, 
     refused(compress("pack", done[0], "--out", tmp_path / "pack", *words), said)
     (tmp_path / "there").mkdir()
     refused(compress("pack", done[0], "--out", tmp_path / "there", "--for", "python"), "is there already; name another")
-    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    (tmp_path / "there" / "a.png").touch()
+    (tmp_path / "a.png").touch()
+    for images, said in (
+        (["none.png"], "--image: none.png: no such file"),
+        ([tmp_path / "there"], "there: a folder; give files"),
+        ([tmp_path / "a.png", tmp_path / "there" / "a.png"], "a.png have one name"),
+    ):
+        with pytest.raises(SegpressError, match=said):
+            pack(done[0], "python", tmp_path / "pack", images=[Path(each) for each in images], say=quiet)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "there"]
 
 
 def test_what_a_pack_cannot_take_along_is_named(source: Source) -> None:

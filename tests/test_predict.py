@@ -14,6 +14,7 @@ from whole_run import Done
 
 from compress.commands.predict import Which, predict
 from compress.data.dataset.masks import MaskValues
+from compress.errors import SegpressError
 from compress.measure.segmentation import DICE, score_case
 from compress.pipeline.finished import finished
 from compress.pipeline.manifest import seal
@@ -71,6 +72,26 @@ def test_what_cannot_be_answered_is_one_sentence(done: Done, folder: Path, tmp_p
     refused(compress(*given, *to, "--backend", "tensorflow"), "was not built for tensorflow on cpu, but for")
     refused(compress("predict", tmp_path, image, *to), "report.json")
     assert not (tmp_path / "out").exists()
+
+
+def test_images_that_cannot_be_read_are_left_out_and_the_others_answered(
+    done: Done, folder: Path, tmp_path: Path
+) -> None:
+    given = tmp_path / "Bilder ß"
+    given.mkdir()
+    shutil.copy(folder / "images" / "test_000.png", given / "z.PNG")
+    (given / "a.png").write_text("no image")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(given / "f.tif")
+    said: list[str] = []
+    with pytest.raises(SegpressError, match=r"2 of 3 images have no mask, all others have .*a\.png.*named above"):
+        predict(done[0], [given], Which(), tmp_path / "out", force=False, say=said.append)
+    assert [path.name for path in (tmp_path / "out").rglob("*.png")] == ["z.png", "z.png"]
+    with pytest.raises(SegpressError, match=r"none of 1 images has a mask: .*a\.png: not an image"):
+        predict(done[0], [given / "a.png"], Which(), tmp_path / "none", force=False, say=said.append)
+    with pytest.raises(SegpressError, match=r"a\.png: is a file, where a folder is to be"):
+        predict(done[0], [given], Which(), given / "a.png", force=False, say=said.append)
+    assert not (tmp_path / "none").exists()
+    assert sum("left out" in line for line in said) == 3 and "f.tif: floating-point" in said[2]
 
 
 def test_tiles_postprocess_and_values_are_those_of_the_run(done: Done, folder: Path, tmp_path: Path) -> None:

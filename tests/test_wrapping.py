@@ -81,6 +81,12 @@ def test_torch_and_openvino_measure_it_as_well() -> None:
         ({"train": (IMAGES[:, :, :8], MASKS[:, :8])}, "images are of 2 shapes"),
         ({"test": (IMAGES * np.nan, MASKS)}, "hold what is no number"),
         ({"mean": [0.5, 0.5]}, "the network takes 1 channels"),
+        ({"mean": "imagenet"}, "mean 'imagenet' and std .* are no normalization"),
+        ({"std": 0}, "std 0 are no normalization: .* std above 0"),
+        ({"classes": "ab"}, "give at least two names, background first, as a list"),
+        ({"classes": ["a", "a"]}, "classes: 'a' cannot name class 1"),
+        ({"test": (IMAGES, MASKS * 0.5)}, "test: masks hold numbers between classes"),
+        ({"test": (IMAGES[:0], MASKS[:0])}, "test: there is no image"),
     ],
 )
 def test_arrays_that_do_not_fit_are_told(given: dict[str, Any], said: str) -> None:
@@ -88,7 +94,28 @@ def test_arrays_that_do_not_fit_are_told(given: dict[str, Any], said: str) -> No
         mine(**given)
 
 
+def test_what_is_no_network_or_no_image_of_it_is_told() -> None:
+    with pytest.raises(DataError, match=r"wrap takes a network .*, not a OrderedDict"):
+        wrap(Mine().state_dict(), IMAGES, classes=TWO)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"does not take images of 16x16x1 .*; give images as NCHW"):
+        wrap(Mine(), IMAGES.transpose(0, 2, 3, 1), classes=TWO)
+    began = mine()
+    with pytest.raises(DataError, match=r"Nx1x16x16, not \(1, 16, 16\)"):
+        began.predict(IMAGES[0])
+    with pytest.raises(DataError, match="there is no backend 'trt'; there are onnxruntime"):
+        began.measure("trt")
+
+
+def test_what_is_wrapped_stays_in_its_mode() -> None:
+    net = Mine()
+    mean = net.stem[1].running_mean.clone()  # type: ignore[union-attr, operator]
+    wrap(net, IMAGES, classes=TWO)
+    assert net.training and torch.equal(net.stem[1].running_mean, mean)  # type: ignore[arg-type]
+
+
 def test_a_pass_that_cannot_be_is_told() -> None:
+    with pytest.raises(PassError, match=r"apply takes passes, such as compress.Int8\(calibrate=32\), not <class"):
+        mine().apply(compress.Int8)  # type: ignore[arg-type]
     with pytest.raises(PassError, match=r"Distill looks at train cases: give them to wrap\(train=\(images, masks\)\)"):
         mine().apply(compress.Distill(steps=1))
     with pytest.raises(PassError, match="Prune takes a network in float, and this one is in integers"):

@@ -305,7 +305,7 @@ def _code(words: list[str]) -> int:
                 sys.stdout.flush()
             return code
     except BaseException as error:  # noqa: BLE001  the one place where everything ends that nothing else took
-        text, code = told(error)
+        text, code = told(error, words[0] if words else "")
         return _refuse(text, code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -53,7 +54,8 @@ def init(
     )
     written = begun(weights, data, out, answers, _ask, typer.echo)
     typer.echo(f"Written: {', '.join(map(str, written))}")
-    typer.echo(f"Next: compress check {out}; compress run {out}")
+    told = shlex.quote(str(out))
+    typer.echo(f"Next: compress check {told}; compress run {told}")
 
 
 def _ask(question: str, proposed: str, flag: str) -> str:

@@ -301,11 +301,10 @@ def _judge_baseline(task: Task, dice: dict[str, float], there: bool, found: Find
     """A network that finds nothing was given something else than in training."""
     known = {name: value for name, value in dice.items() if not math.isnan(value)}
     if there and known and max(known.values()) == 0:
-        norm = task.data.normalization
         found.mistakes.append(
             f"baseline: Dice is 0 for every class: the network was trained on something else than it is given here; "
-            f"correct the normalization (mean {list(norm.mean)}, std {list(norm.std)}), the weights, the size, or the "
-            f"class indices of the masks ({', '.join(f'{n} {name}' for n, name in enumerate(task.data.class_names))})"
+            f"correct the normalization ({task.data.normalization}), the weights, the size, or the class "
+            f" indices of the masks ({', '.join(f'{n} {name}' for n, name in enumerate(task.data.class_names))})"
         )
         return
     weak = [f"{name} {value:.3f}" for name, value in known.items() if value < LITTLE]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,19 @@ import yaml
 
 from compress.data.dataset.pairs import SUFFIXES
 from compress.errors import SegpressError
+from compress.recipe.entries import Entries
 from compress.recognition.cases import Cases, cases_in
 from compress.recognition.found import Input, Meaning, input_of, meaning_of
 from compress.recognition.network import Recognized, given, recognized, told
 from compress.recognition.recipe_text import Draft
 from compress.storage.description import shape_of
-from export.files import write_bytes
+from export.files import check_folder, make_folder, write_together
+from export.registry import named, words
 
 Say = Callable[[str], None]
 Ask = Callable[[str, str, str], str]
 """answer = ask(question, what is proposed, the flag that answers it); without a terminal it refuses."""
-SPLIT = "split.csv"
+SPLIT, NETWORKS = "split.csv", "compress.networks"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +85,14 @@ def _check_place(out: Path, data: Path, answers: Answers, ask: Ask) -> None:
     """Nothing is written over, and nothing beside somebody's images."""
     if out.suffix not in (".yaml", ".yml"):
         raise SegpressError(f"--out: {out}: a recipe is a YAML file, such as {out.with_suffix('.yaml')}")
+    check_folder(out.parent)
+    for path in (out, *([out.parent / SPLIT] if not (data / SPLIT).is_file() else [])):
+        if path.is_dir():
+            raise SegpressError(f"{path}: is a folder, where a file is to be written; give another --out")
+        if path.exists() and not answers.force:
+            raise SegpressError(f"{path}: is there already; give another --out, or --force to write over it")
     if answers.force:
         return
-    for path in (out, *([out.parent / SPLIT] if not (data / SPLIT).is_file() else [])):
-        if path.exists():
-            raise SegpressError(f"{path}: is there already; give another --out, or --force to write over it")
     folder = out.parent.resolve()
     inside = folder.is_relative_to(data.resolve())
     beside = folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
@@ -99,12 +105,11 @@ def _check_place(out: Path, data: Path, answers: Answers, ask: Ask) -> None:
 def _network(weights: Path, answers: Answers) -> Recognized:
     if answers.network is None:
         return recognized(weights)
-    network = _mapping("--network", answers.network)
-    if len(network) != 1 or not all(isinstance(options, dict) for options in network.values()):
-        raise SegpressError(
-            f"--network: '{answers.network}' is not one word and its options, such as 'unet: {{classes: 2}}'"
-        )
-    return given(network, weights)
+    entries = Entries(Path("--network"))
+    chosen = entries.word(_mapping("--network", answers.network), words(NETWORKS), "--network", "network")
+    if chosen is None or entries.options(named(NETWORKS, chosen[0]), chosen[1], f"--network ({chosen[0]})") is None:
+        raise SegpressError("; ".join(entries.mistakes))
+    return given(dict([chosen]), weights)
 
 
 def _mapping(flag: str, text: str) -> dict[Any, Any]:
@@ -140,6 +145,8 @@ def _draft(
     ((word, options),) = known.network.items()
     name = re.sub(r"[^\w.]+", "-", f"{data.resolve().name}-{options.get('arch', word)}-int8".lower()).strip("-.")
     files = {"path": _place(weights, out)} if word == "onnx" else {**options, "weights": _place(weights, out)}
+    if word == "python":
+        files = {**files, "path": _place(Path(options["path"]), out)}
     return Draft(
         name=name,
         seed=answers.seed,
@@ -150,7 +157,7 @@ def _draft(
         size=found.size,
         masks=meaning.written(),
         ignore=meaning.ignore,
-        normalization=(found.normalization.mean, found.normalization.std),
+        normalization=found.normalization.told,
         calibration=cases.calibration(data),
         comments={
             "network": [f"{told(known.network)}: {known.how}."],
@@ -179,9 +186,9 @@ def _place(path: Path, out: Path) -> str:
 
 
 def _written(draft: Draft, cases: Cases, out: Path) -> list[Path]:
-    text = draft.as_yaml().replace("THIS FILE", str(out))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    files: Mapping[Path, str] = {out: text, **({} if cases.table is None else {out.parent / SPLIT: cases.table})}
-    for path, content in files.items():
-        write_bytes(path, content.encode())
-    return list(files)
+    text = draft.as_yaml().replace("THIS FILE", shlex.quote(str(out)))
+    make_folder(out.parent)
+    # The split first: a recipe is there only if what it names is.
+    files = {**({} if cases.table is None else {out.parent / SPLIT: cases.table}), out: text}
+    write_together({path: content.encode() for path, content in files.items()})
+    return [out, *(path for path in files if path != out)]

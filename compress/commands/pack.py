@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from compress.packing.proof import check, drawn, expected
 from compress.packing.source import source_of
 from compress.pipeline.finished import finished
 from compress.storage.weights import load_net
-from export.files import make_folder
+from export.files import check_folder, make_folder
 from export.registry import find_device, named, words
 from export.target import target_of
 
@@ -57,10 +58,7 @@ def pack(
     Raises:
         SegpressError: if there is no such artifact, a pack cannot hold what it needs, or the masks differ.
     """
-    if kind not in words(KINDS):
-        raise SegpressError(f"--for {kind}: there is no such pack; there are {', '.join(words(KINDS))}")
-    if out.exists():
-        raise SegpressError(f"{out}: is there already; name another folder with --out, or take it away")
+    _check_given(kind, out, images)
     packing = named(KINDS, kind)
     source = source_of(finished(folder), step, packing.backends, backend)
     refused = list(source.refusals())
@@ -83,7 +81,24 @@ def pack(
         with suppress(OSError):
             shutil.rmtree(beside)
         raise
-    return Packed(folder=out, use=use.replace(beside.name, out.name), same=same, images=len(paths))
+    use = use.replace(beside.name, shlex.quote(out.name))
+    return Packed(folder=out, use=use, same=same, images=len(paths))
+
+
+def _check_given(kind: str, out: Path, images: Sequence[Path]) -> None:
+    """Whether there is such a pack, its place is free, and files that are named have masks of their own names."""
+    if kind not in words(KINDS):
+        raise SegpressError(f"--for {kind}: there is no such pack; there are {', '.join(words(KINDS))}")
+    if out.exists():
+        raise SegpressError(f"{out}: is there already; name another folder with --out, or take it away")
+    check_folder(out.parent)
+    known: dict[str, Path] = {}
+    for path in images:
+        if not path.is_file():
+            raise SegpressError(f"--image: {path}: {'a folder; give files' if path.is_dir() else 'no such file'}")
+        if path.stem in known:
+            raise SegpressError(f"--image: {known[path.stem]} and {path} have one name, and so would their masks")
+        known[path.stem] = path
 
 
 def _beside(out: Path) -> Path:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from compress.data.dataset.cases import Case, Fit
 from compress.data.dataset.pairs import SUFFIXES
-from compress.errors import SegpressError
+from compress.errors import DataError, SegpressError
 from compress.measure.row import Row
 from compress.pipeline.finished import finished
 from compress.pipeline.reopened import reopened
 from compress.recipe.options import nearest
 from compress.report.predictions import mask_png, overlay_png
 from compress.report.reading import Recorded
-from export.files import make_folder, write_bytes
+from export.files import check_folder, make_folder, write_together
 
 Say = Callable[[str], None]
 
@@ -36,21 +36,34 @@ def predict(folder: Path, images: Sequence[Path], which: Which, out: Path, *, fo
     A mask has the size of its image, and the values that masks of the run's data have.
 
     Raises:
-        SegpressError: if there is no such artifact, it does not run here, an image cannot be read, two have one name,
-            or a file is there already.
+        SegpressError: if there is no such artifact, it does not run here, two images have one name, or a file is there
+            already; once all others have their masks, if images cannot be read.
     """
     run = finished(folder)
+    check_folder(out)
     row = _row(run, which)
     found = _named(_files(images), out, force=force)
     with reopened(run, row) as opened:
         data, reader = opened.task.data, opened.task.data.reader
         say(f"{row.step} on {row.backend} ({row.device}), {run.name}")
-        masks, overlays = make_folder(out / "masks"), make_folder(out / "overlays")
+        left_out: list[str] = []
         for name, path in found.items():
-            labels_HW = opened.task.labels(opened.infer, Case(name=name, image=path, mask=path))
-            seen_CHW = reader.image(path, 1 if data.channels == 1 else 3, Fit(size=reader.size(path)))
-            write_bytes(masks / f"{name}.png", mask_png(labels_HW, opened.masks))
-            write_bytes(overlays / f"{name}.png", overlay_png(seen_CHW, labels_HW))
+            try:
+                seen_CHW = reader.image(path, 1 if data.channels == 1 else 3, Fit(size=reader.size(path)))
+                labels_HW = opened.task.labels(opened.infer, Case(name=name, image=path, mask=path))
+            except DataError as error:
+                left_out.append(str(error))
+                say(f"left out: {error}")
+                continue
+            both = {"masks": mask_png(labels_HW, opened.masks), "overlays": overlay_png(seen_CHW, labels_HW)}
+            write_together({make_folder(out / what) / f"{name}.png": content for what, content in both.items()})
+    if len(left_out) == len(found):
+        raise SegpressError(f"none of {len(found)} images has a mask: {left_out[0]}")
+    if left_out:
+        have, more = ("have", " (the others are named above)") if left_out[1:] else ("has", "")
+        raise SegpressError(
+            f"{len(left_out)} of {len(found)} images {have} no mask, all others have ({out}): {left_out[0]}{more}"
+        )
     return len(found)
 
 

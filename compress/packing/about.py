@@ -9,7 +9,7 @@ from typing import Any
 from compress.packing.source import Source
 from export.files import sha256
 
-FORMAT = "segpress-pack/1"
+FORMAT = "segpress-pack/2"
 """Changes where a reader of an older one would go wrong."""
 COLOURS = (
     (0, 0, 0),
@@ -73,7 +73,7 @@ def _model(source: Source, runtime: str) -> dict[str, Any]:
 
 
 def _preprocess(source: Source) -> dict[str, Any]:
-    normalization = source.json("normalization")
+    normalization = source.normalization
     return {
         "pixels": "unsigned, 8 or 16 bits, HW or HWC (red, green, blue), upright",
         "channels": source.artifact.input.shape[1],
@@ -82,7 +82,10 @@ def _preprocess(source: Source) -> dict[str, Any]:
         "size": source.json("size"),
         "resize": source.told["segpress.resize"],
         "padding": source.json("padding"),
-        **{key: normalization[key] for key in ("scale", "mean", "std")},
+        "scale": normalization.scale,
+        "mean": list(normalization.mean),
+        "std": list(normalization.std),
+        "z_score": normalization.z_score,
     }
 
 

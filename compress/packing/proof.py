@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from compress.data.dataset.cases import Fit, MaskArray, Normalization
+from compress.data.dataset.cases import Fit, MaskArray
 from compress.data.dataset.images import Images
 from compress.errors import SegpressError
 from compress.packing.source import Source
@@ -47,9 +47,8 @@ def expected(source: Source, infer: Infer, path: Path) -> MaskArray:
     """The mask of an image (HW) as a run computes it before it is scored."""
     told: dict[str, Any] = {"how": source.told["segpress.fit"], "restored_from": source.told["segpress.restore"]}
     fit = Fit(size=tuple(source.json("size")), **told)
-    given = source.json("normalization")
     pixels_CHW = Images().image(path, source.artifact.input.shape[1], fit)
-    image_CHW = Normalization(mean=tuple(given["mean"]), std=tuple(given["std"]))(pixels_CHW)
+    image_CHW = source.normalization(pixels_CHW)
     answer = Answer(
         said_KHW=infer(image_CHW[None])[0], pixels_CHW=pixels_CHW, fit=fit, postprocess=_postprocess(source)
     )

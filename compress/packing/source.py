@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress.data.dataset.normalization import Normalization
 from compress.errors import SegpressError
 from compress.measure.row import Row
 from compress.report.reading import Recorded
@@ -30,6 +31,11 @@ class Source:
     def json(self, key: str) -> Any:
         """One of the metadata that are JSON; None where the file does not say it."""
         return json.loads(self.told.get(f"segpress.{key}", "null"))
+
+    @property
+    def normalization(self) -> Normalization:
+        """What is done to pixels in 0..1."""
+        return Normalization(**self.json("normalization"))
 
     @property
     def steps(self) -> list[dict[str, dict[str, Any]]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from compress.cache import Cache, key_of, versions
+from compress.data.dataset.normalization import BGR
 from compress.errors import ExportError
 from compress.pipeline.deployment import Deployment
 from compress.pipeline.exporting import placed, written
@@ -107,13 +108,13 @@ def metadata(stage: Stage, task: Task) -> dict[str, str]:
         "segpress.step": stage.name,
         "segpress.classes": json.dumps(data.class_names),
         "segpress.normalization": json.dumps(
-            {"scale": data.reader.scale, "mean": data.normalization.mean, "std": data.normalization.std}
+            {"mean": [0.0], "std": [1.0], **data.normalization.told, "scale": data.reader.scale}
         ),
         "segpress.size": json.dumps(data.fit.size),
         "segpress.fit": data.fit.how,
         "segpress.padding": json.dumps(data.fit.padding),
         "segpress.resize": data.reader.resize,
-        "segpress.channels": data.reader.channel_order(data.channels),
+        "segpress.channels": BGR if data.normalization.order == BGR else data.reader.channel_order(data.channels),
         "segpress.activation": "sigmoid" if task.logits == 1 else "softmax",
         # What the recipe's post-processing makes of it is told afterwards: it can change without the network.
         **Postprocess().metadata(task.logits),

@@ -58,7 +58,7 @@ def cases_in(root: Path, patients: str | None, seed: int) -> Cases:
         DataError: if there are no images with masks, or too few.
     """
     if (root / "split.csv").is_file():
-        return Cases(by_role=read_split(root), table=None, how="by the split.csv in it")
+        return Cases(by_role=_complete(read_split(root), root), table=None, how="by the split.csv in it")
     pairs = find_pairs(root)
     found = None if patients == NOBODY else patients_of(pairs, patients)
     of = None if found is None else found.of
@@ -80,3 +80,15 @@ def cases_in(root: Path, patients: str | None, seed: int) -> Cases:
     if counts["test"] < 30:
         odd.append(f"{counts['test']} test cases are few: a gate on a drop needs 30 to hold")
     return Cases(by_role=of_rows(root, rows), table=as_csv(rows), how=how, odd=odd)
+
+
+def _complete(by_role: Mapping[Role, Sequence[Case]], root: Path) -> Mapping[Role, Sequence[Case]]:
+    """The cases, with some to score on and some to take ranges from."""
+    needs: tuple[tuple[tuple[Role, ...], str], ...] = (
+        (("test",), "a run is scored on"),
+        (("train", "calibration"), "int8 takes its ranges from"),
+    )
+    for roles, what in needs:
+        if not any(by_role[role] for role in roles):
+            raise DataError(f"{root / 'split.csv'}: no case is for {' or '.join(roles)}, which {what}; name some")
+    return by_role

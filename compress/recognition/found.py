@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from compress.data.dataset.cases import Case, Normalization
 from compress.data.dataset.images import Images, stored
 from compress.data.dataset.masks import IGNORE, IGNORED, told_as
 from compress.data.dataset.tiles import by
 from compress.errors import DataError, SegpressError
+from compress.networks.foreign.checks import check_logits
 from compress.recognition import inputs
 from compress.recognition.inputs import Judge, Size, Tried, Way
 from compress.recognition.masks import Stored, are_indices, stored_values
@@ -153,6 +155,10 @@ def input_of(
     if size is not None:
         sizes = _fits(shape.check_size, size)
     middle = min(sizes, key=lambda each: abs(math.prod(each) - 256**2))
+    head = getattr(shape, "head", None)
+    if head is not None:
+        # Any normalization tells logits from probabilities.
+        check_logits(known.net, judge.inputs(middle), head)
     judge = judge.within(inputs.SECONDS, middle, 16 + len(sizes))
     tried = _ways(judge, middle, normalization, stored_with)
     _check_finds(tried, normalization is not None or stored_with is not None)
@@ -160,17 +166,16 @@ def input_of(
     chosen = _chosen(scored, ask)
     if chosen != middle:
         tried = _ways(judge, chosen, normalization, stored_with)
-    best = _sayable(tried)
+    best = tried[0]
     of_size = "As given." if size is not None else f"Dice by size: {_told_sizes(scored)}."
     told = _told_ways(tried, len(judge.images))
-    assert best.way.normalization is not None
     return Input(
         size=chosen,
         normalization=best.way.normalization,
         order=meaning.order or best.order,
         of_size=of_size,
         of_normalization=told,
-        sentences=(f"size: {by(chosen)} ({of_size.rstrip('.')})", f"normalization: {told}", *_unsayable(tried)),
+        sentences=(f"size: {by(chosen)} ({of_size.rstrip('.')})", f"normalization: {told}"),
         classes=described.classes if described is not None else None,
     )
 
@@ -217,7 +222,7 @@ def _ways(judge: Judge, size: Size, given: str | None, kept: Normalization | Non
     normalization = kept if given is None else _given(given, judge.channels)
     assert normalization is not None
     title = "that of the weights" if given is None else "as given"
-    return [judge.tried(Way(title=title, prepare=normalization, normalization=normalization), size)]
+    return [judge.tried(Way(title=title, normalization=normalization), size)]
 
 
 def _given(text: str, channels: int) -> Normalization:
@@ -225,15 +230,17 @@ def _given(text: str, channels: int) -> Normalization:
     if text.lower() in known:
         return known[text.lower()]
     try:
+        if ":" in text:
+            return Normalization(**yaml.safe_load(text if "{" in text else f"{{{text}}}"))
         numbers = [float(part) for part in text.replace(";", ",").split(",")]
         half = len(numbers) // 2
         if len(numbers) not in (2, 2 * channels):
             raise ValueError
         return Normalization(mean=tuple(numbers[:half]), std=tuple(numbers[half:]))
-    except ValueError:
+    except (ValueError, TypeError, yaml.YAMLError):
         raise SegpressError(
-            f"--normalization: '{text}' is not imagenet, unit, or the means and then the deviations of {channels} "
-            "channels of pixels in 0..1, such as 0.4,0.2"
+            f"--normalization: '{text}' is not imagenet, unit, the means and then the deviations of {channels} "
+            "channels of pixels in 0..1, such as 0.4,0.2, or what a recipe says, such as 'z_score: image'"
         ) from None
 
 
@@ -259,34 +266,12 @@ def _told_sizes(scored: Sequence[tuple[float, Size]]) -> str:
 
 
 def _told_ways(tried: Sequence[Tried], cases: int) -> str:
-    best = _sayable(tried)
-    others = [each for each in tried if each is not best][:2]
+    best, others = tried[0], tried[1:3]
     beside = ", ".join(f"{each.way.title} {each.dice:.3f}" for each in others)
     sure = "" if not others or best.dice - others[0].dice >= inputs.SURE else ", not told apart from the next"
-    return f"{best.way.title}: Dice {best.dice:.3f} on {cases} cases{sure}" + (f" ({beside})" if beside else "")
-
-
-def _sayable(tried: Sequence[Tried]) -> Tried:
-    """The best that a recipe can say."""
-    return next(each for each in tried if each.way.normalization is not None)
-
-
-def _unsayable(tried: Sequence[Tried]) -> list[str]:
-    """What to do where the best cannot be said in a recipe."""
-    best, ours = tried[0], _sayable(tried)
-    if best is ours or best.dice - ours.dice < inputs.SURE:
-        return []
-    if "BGR" in best.way.title:
-        return [
-            f"warning: the network was likely trained on BGR images (Dice {best.dice:.3f} against {ours.dice:.3f}), as "
-            "cv2.imread gives them: turn the input channels of its first convolution once (weight.flip(1)), save it, "
-            "and begin again"
-        ]
-    return [
-        f"warning: the network was likely trained with {best.way.title} (Dice {best.dice:.3f} against "
-        f"{ours.dice:.3f}), which a recipe cannot say: put that before the network in a class of your "
-        "own (docs/networks.md, python)"
-    ]
+    return f"{best.way.title}: Dice {best.dice:.3f} on {cases} case{'s' * (cases > 1)}{sure}" + (
+        f" ({beside})" if beside else ""
+    )
 
 
 def _check_finds(tried: Sequence[Tried], given: bool) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import nn
 from compress.data.dataset.cases import Fit, FloatArray, Normalization
 from compress.data.dataset.images import Images, stored
 from compress.data.dataset.masks import IGNORED
+from compress.data.dataset.normalization import BGR
 from compress.data.dataset.restore import labels_at
 from compress.errors import DataError
 from compress.recognition.masks import Stored
@@ -38,7 +39,8 @@ IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 UNIT = Normalization()
 SIGNED = Normalization(mean=(0.5,), std=(0.5,))
 BYTES = Normalization(mean=(0.0,), std=(1 / 255,))
-Prepare = Callable[[FloatArray], FloatArray]
+ALIKE = 0.01
+"""Of Dice, by which an image's own numbers, or BGR, must be better than what is usual to be taken."""
 Size = tuple[int, int]
 
 
@@ -47,9 +49,9 @@ class Way:
     """One way in which images may have been prepared."""
 
     title: str
-    prepare: Prepare
-    normalization: Normalization | None
-    """None where a recipe cannot say it."""
+    normalization: Normalization
+    usual: bool = True
+    """Whether it is the same for all images, in the order RGB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,7 @@ class Judge:
 
     def within(self, seconds: float, size: Size, times: int) -> Judge:
         """The same with as many cases as can be tried so often in this time; two at least."""
-        way = Way(title="", prepare=UNIT, normalization=UNIT)
+        way = Way(title="", normalization=UNIT)
         # The first time a network takes longer.
         self._counts(way, size, 0)
         begun = time.perf_counter()
@@ -99,13 +101,18 @@ class Judge:
         most = max(2, min(len(self.images), int(seconds / times / max(1e-3, time.perf_counter() - begun))))
         return Judge(**{**vars(self), "images": self.images[:most], "masks": self.masks[:most]})
 
+    def inputs(self, size: Size, most: int = 2) -> list[FloatArray]:
+        """Some images as a network gets them (1CHW), under the normalization that they have themselves."""
+        measured = self.measured(size)
+        return [measured(self._image(place, size))[None] for place in range(min(most, len(self.images)))]
+
     def _image(self, place: int, size: Size) -> FloatArray:
         return Images().image(self.images[place], self.channels, Fit(size=size))
 
     def _counts(self, way: Way, size: Size, place: int) -> NDArray[np.float64]:
         """How many pixels have each class in the answer and each stored value in the mask (KV)."""
         stored_HW, _ = stored(self.masks[place])
-        image_CHW = way.prepare(self._image(place, size)).astype(np.float32)
+        image_CHW = way.normalization(self._image(place, size)).astype(np.float32)
         with torch.no_grad():
             logits_KHW = self.net(torch.from_numpy(image_CHW)[None])[0].float().numpy()
         if not np.isfinite(logits_KHW).all():
@@ -153,33 +160,30 @@ def _dice(counts_KV: NDArray[np.float64], order: Sequence[int]) -> float:
 
 
 def ways(channels: int, measured: Normalization) -> list[Way]:
-    """The ways that are in use, those that a recipe can say first."""
+    """The ways that are in use, the usual ones first."""
     known = [("0..1", UNIT), ("-1..1", SIGNED), ("0..255 as they are", BYTES)]
     if channels == 3:
         known.insert(0, ("ImageNet's mean and std", IMAGENET))
     known.insert(1, ("mean and std of these images", measured))
-    found = [Way(title=title, prepare=each, normalization=each) for title, each in known]
-    found.append(Way(title="each image by its own mean and std", prepare=_z_score, normalization=None))
+    found = [Way(title=title, normalization=each) for title, each in known]
+    own = Way(title="each image by its own mean and std", normalization=Normalization(z_score="image"), usual=False)
+    found.append(own)
     if channels == 3:
+        title = "each channel of an image by its own mean and std"
+        found.append(Way(title=title, normalization=Normalization(z_score="channel"), usual=False))
         for title, each in known[:1] + known[2:3]:
-            found.append(Way(title=f"{title}, in the order BGR", prepare=_turned(each), normalization=None))
+            turned = replace(each, order=BGR)
+            found.append(Way(title=f"{title}, in the order BGR", normalization=turned, usual=False))
     return found
 
 
-def _z_score(pixels_CHW: FloatArray) -> FloatArray:
-    around = tuple(range(1, pixels_CHW.ndim))
-    mean, std = pixels_CHW.mean(around, keepdims=True), pixels_CHW.std(around, keepdims=True)
-    return np.asarray((pixels_CHW - mean) / np.maximum(std, 1e-6))
-
-
-def _turned(normalization: Normalization) -> Prepare:
-    return lambda pixels_CHW: normalization(np.ascontiguousarray(pixels_CHW[::-1]))
-
-
 def tried_ways(judge: Judge, size: Size) -> list[Tried]:
-    """Every way at one size, the best first."""
+    """Every way at one size, the best first; but a usual one before others that are no better than it by `ALIKE`."""
     found = [judge.tried(way, size) for way in ways(judge.channels, judge.measured(size))]
-    return sorted(found, key=lambda each: -each.dice)
+    found.sort(key=lambda each: -each.dice)
+    usual = next(each for each in found if each.way.usual)
+    first = usual if found[0].dice - usual.dice < ALIKE else found[0]
+    return [first, *(each for each in found if each is not first)]
 
 
 def tried_sizes(judge: Judge, way: Way, sizes: Sequence[Size]) -> list[tuple[float, Size]]:

@@ -24,7 +24,7 @@ class Draft:
     masks: Mapping[str, str] | None
     """The class of each stored value, as a recipe writes it; None where masks hold class indices."""
     ignore: int | None
-    normalization: tuple[Sequence[float], Sequence[float]]
+    normalization: Mapping[str, Any]
     calibration: int
     comments: Mapping[str, Sequence[str]]
     """Sentences to stand above a key."""
@@ -41,8 +41,8 @@ class Draft:
             folder += [*self._said("masks"), f"masks: {{{pairs}}}"]
         if self.ignore is not None:
             folder += [f"ignore: {self.ignore}"]
-        mean, std = ([float(f"{value:.6g}") for value in values] for values in self.normalization)
-        folder += [*self._said("normalization"), f"normalization: {{mean: {mean}, std: {std}}}"]
+        said = ", ".join(f"{key}: {_numbers(value)}" for key, value in self.normalization.items())
+        folder += [*self._said("normalization"), f"normalization: {{{said}}}"]
         folder += [f"calibration: {self.calibration}  # train cases that give int8 its ranges"]
         lines = [
             "# Written by compress init. Look first, then run:",
@@ -73,6 +73,10 @@ class Draft:
 
     def _said(self, key: str) -> list[str]:
         return [f"# {sentence}" for sentence in self.comments.get(key, ())]
+
+
+def _numbers(value: Any) -> str:
+    return str([float(f"{each:.6g}") for each in value] if isinstance(value, list) else value)
 
 
 def _text(value: str) -> str:

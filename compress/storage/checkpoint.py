@@ -81,6 +81,8 @@ _HARMLESS: list[Any] = [
 
 def read_state(path: Path, notes: list[str]) -> dict[str, Tensor]:
     """Every tensor in a file, by its keys and its name, joined by dots; what else there was is added to the notes."""
+    if path.is_dir():
+        raise WeightsError(f"{path}: a folder; give the file of the weights in it")
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     _check_format(path)

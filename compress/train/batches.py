@@ -126,7 +126,7 @@ def _augmented(data: Dataset, plan: Plan, seed: int, names: Sequence[Name]) -> B
     for view, index in names:
         case = data.cases["train"][index]
         image_CHW, mask_HW = augmented(transform, data.pixels(case), data.fitted_mask(case), (seed, view, index))
-        images.append(data.normalization(image_CHW.clamp(0, 1).numpy()))
+        images.append(data.normalized(image_CHW.clamp(0, 1).numpy(), case))
         masks.append(mask_HW.numpy())
     return _batch(np.stack(images), np.stack(masks), names)
 

@@ -104,7 +104,9 @@ def dataset_of(
 
 
 def _check(role: Role, images_NCHW: np.ndarray, masks_NHW: np.ndarray, classes: int) -> None:
-    if images_NCHW.ndim not in (4, 5) or images_NCHW.shape[0] != len(masks_NHW) or not len(masks_NHW):
+    if not len(images_NCHW):
+        raise DataError(f"{role}: there is no image; give at least one")
+    if images_NCHW.ndim not in (4, 5) or images_NCHW.shape[0] != len(masks_NHW):
         raise DataError(
             f"{role}: give images as NCHW (or NCDHW) and a mask for each, not {images_NCHW.shape} and {masks_NHW.shape}"
         )
@@ -116,5 +118,7 @@ def _check(role: Role, images_NCHW: np.ndarray, masks_NHW: np.ndarray, classes: 
         raise DataError(
             f"{role}: masks hold {masks_NHW.min()} to {masks_NHW.max()}, and there are {classes} classes from 0"
         )
+    if not (masks_NHW == np.asarray(masks_NHW, np.uint8)).all():
+        raise DataError(f"{role}: masks hold numbers between classes; give class indices, whole numbers from 0")
     if not np.isfinite(images_NCHW).all():
         raise DataError(f"{role}: images hold what is no number (NaN or infinite)")

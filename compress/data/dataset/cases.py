@@ -12,15 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
-import pydantic
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
 
 from compress.data.dataset.faults import Look, faults
 from compress.data.dataset.masks import NotIndices
+from compress.data.dataset.normalization import FloatArray as FloatArray  # noqa: PLC0414  whoever has a case has these
+from compress.data.dataset.normalization import Normalization as Normalization  # noqa: PLC0414
 from compress.data.dataset.restore import Way
 from compress.data.dataset.tiles import Corner, Size, corners, cut, middle
 from compress.errors import DataError
@@ -32,31 +32,8 @@ ROLES: tuple[Role, ...] = ("train", "calibration", "val", "test")
 How = Literal["resize", "pad", "tile"]
 Spacing = tuple[float, ...]
 """Length of a pixel along each axis, in mm."""
-FloatArray = NDArray[np.float32]
 Pixels = TypeVar("Pixels", bound=np.generic)
 MaskArray = NDArray[np.uint8]
-
-
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Normalization:
-    """input = (pixel - mean) / std of pixels brought to 0..1, one mean and std for each channel."""
-
-    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = (0.0,)
-    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = (1.0,)
-    scale: str | None = field(default=None, compare=False)
-    """How the file's values were brought to 0..1 before; None where that is not known."""
-
-    def __str__(self) -> str:
-        mean, std = (", ".join(f"{number:.4g}" for number in numbers) for numbers in (self.mean, self.std))
-        return f"mean {mean}; std {std}"
-
-    def __call__(self, pixels_CHW: FloatArray) -> FloatArray:
-        """Normalize pixels already scaled to 0..1."""
-        mean, std = (
-            np.asarray(numbers, np.float32).reshape(-1, *[1] * (pixels_CHW.ndim - 1))
-            for numbers in (self.mean, self.std)
-        )
-        return (pixels_CHW - mean) / std
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +144,7 @@ class Reader(Protocol):
         ...
 
     def channel_order(self, channels: int) -> str:
-        """What the channels of an image are, such as "RGB"."""
+        """What the channels of an image are, such as "RGB", before a normalization turns them."""
         ...
 
     def size(self, path: Path) -> Size:
@@ -212,18 +189,9 @@ class Dataset:
     """Where the data came from, for messages and the report."""
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):
-            count = len(getattr(self.normalization, name))
-            if count not in (1, self.channels):
-                raise DataError(
-                    f"{self.source}: the normalization has {count} numbers in {name}, but the network takes "
-                    f"{self.channels} channels: give one number for each channel, or one for all"
-                )
-        if self.normalization.scale not in (None, self.reader.scale):
-            raise DataError(
-                f"{self.source}: the normalization is for values scaled otherwise ({self.normalization.scale}) than "
-                f"this data's ({self.reader.scale}); read the data as in training, or give a normalization of its own"
-            )
+        fault = self.normalization.fault_for(self.channels, self.reader.scale)
+        if fault is not None:
+            raise DataError(f"{self.source}: {fault}")
 
     def pixels(self, case: Case) -> FloatArray:
         """The image at the network's size, scaled to 0..1 but not normalized (CHW).
@@ -237,8 +205,15 @@ class Dataset:
         pixels_CHW = self.whole_pixels(case)
         if self.fit.how == "tile":
             corner = case.corner or middle(_size(pixels_CHW, self.fit.size), self.fit.size)
-            pixels_CHW = cut(pixels_CHW, corner, self.fit.size)
+            return self.normalization.of(pixels_CHW)(cut(pixels_CHW, corner, self.fit.size))
         return self.normalization(pixels_CHW)
+
+    def normalized(self, pixels_CHW: FloatArray, case: Case) -> FloatArray:
+        """What became of a case's pixels, normalized: of a tile by what its whole image holds."""
+        normalization = self.normalization
+        if normalization.z_score is not None and case.corner is not None:
+            normalization = normalization.of(self.whole_pixels(case))
+        return normalization(pixels_CHW)
 
     def whole_pixels(self, case: Case) -> FloatArray:
         """The image that tiles are taken from, whole (CHW, 0..1); without tiles, as `pixels`."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from compress.data.dataset.cases import Case, Dataset, FloatArray
+from compress.data.dataset.normalization import BGR
 
 FARTHEST = 10.0
 """Whatever a network is trained on, its inputs' mean is nearer to 0 than this."""
@@ -35,8 +36,12 @@ def judged(data: Dataset, pixels: Sequence[FloatArray], whose: str) -> tuple[lis
     where = f"data: normalization (that of {whose})"
     if std_C.max() < BLANK:
         return [f"{data.source}: the {len(pixels)} images looked at are blank: {_stats(mean_C, std_C)} of 0..1"], []
+    if given.z_score is not None:
+        return [], []
     if max(given.mean) > 1 or max(given.std) > 1:
         return [f"{where}: {_of_another_range(data)}"], []
+    if given.order == BGR:
+        mean_C, std_C = mean_C[::-1], std_C[::-1]
     centre_C = (mean_C - np.asarray(given.mean)) / np.asarray(given.std)
     spread_C = std_C / np.asarray(given.std)
     if np.abs(centre_C).max() <= FARTHEST and spread_C.max() >= NARROWEST and spread_C.max() <= WIDEST:

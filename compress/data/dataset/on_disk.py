@@ -62,7 +62,7 @@ def dataset_of(
             number of class names does not match the network.
     """
     fit = fit if options.overlap is None else replace(fit, overlap=options.overlap)
-    names = _class_names(names_of(options.masks, options.classes, classes), classes, f"{options.root}")
+    names = class_names(names_of(options.masks, options.classes, classes), classes, f"{options.root}")
     masks = mask_values(options.masks, names, options.ignore, f"{options.root}")
     reader = reader_of(masks)
     cases = with_calibration(read_split(options.root, options.table, split), options.calibration, options.root)
@@ -94,8 +94,12 @@ def _normalized(given: Normalization | None, channels: int, scale: str) -> Norma
     return replace(given, scale=given.scale or scale)
 
 
-def _class_names(given: tuple[str, ...] | None, classes: int, source: str) -> tuple[str, ...]:
-    """The names given, or plain ones; one logit means two classes (a sigmoid's off and on)."""
+def class_names(given: tuple[str, ...] | None, classes: int, source: str) -> tuple[str, ...]:
+    """The names given, or plain ones; one logit means two classes (a sigmoid's off and on).
+
+    Raises:
+        DataError: if there are too few or too many, or one cannot be a name.
+    """
     count = max(classes, 2)
     if given is None:
         return ("background", *(f"class {index}" for index in range(1, count)))

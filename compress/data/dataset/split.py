@@ -75,7 +75,10 @@ def _lines(table: Path) -> list[tuple[int, dict[str, str | None]]]:
             rows = csv.DictReader(lines)
             lacking = {"image", "mask", "split"} - set(rows.fieldnames or ())
             if lacking:
-                raise DataError(f"{table}: lacks the column {sorted(lacking)[0]}; it needs image, mask, split")
+                has = f"it has '{', '.join(rows.fieldnames)}'" if rows.fieldnames else "it is empty"
+                raise DataError(
+                    f"{table}: lacks the column {sorted(lacking)[0]}: {has}; it needs image,mask,split, with commas"
+                )
             return [(rows.line_num, row) for row in rows]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table}: not a table of comma-separated UTF-8 text ({error})") from None

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from compress.data.dataset.cases import MaskArray
+from compress.data.dataset.normalization import BGR
 from compress.errors import SegpressError
 from compress.packing.contents import RUNNER, put_model
 from compress.packing.source import Source
@@ -74,6 +75,11 @@ def config(told: Mapping[str, Any]) -> str:
             f"constexpr bool pad = {_truth(before['fit'] == 'pad')};",
             f"constexpr float mean[] = {{{_numbers(map(_float, before['mean']))}}};",
             f"constexpr float deviation[] = {{{_numbers(map(_float, before['std']))}}};",
+            "// Whether the network's channels are blue, green, red; mean and deviation are in its order.",
+            f"constexpr bool bgr = {_truth(before['order'] == BGR)};",
+            "// Where images, or their channels, are normalized by numbers of their own.",
+            "enum class Own { none, image, channel };",
+            f"constexpr Own own = Own::{before['z_score'] or 'none'};",
             f"constexpr bool restore_labels = {_truth(after['restore'] == 'labels')};",
             "// Of one foreground class that above which it is taken; of several the least with which each wins.",
             f"constexpr bool one_threshold = {_truth(one)};",

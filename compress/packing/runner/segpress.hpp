@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdint>
 #include <iterator>
+#include <numeric>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -58,6 +59,23 @@ inline std::pair<int, int> inner_size(int height, int width) {
     return {std::max(1, int(std::nearbyint(height * scale))), std::max(1, int(std::nearbyint(width * scale)))};
 }
 
+// (pixel - mean) / deviation, in place (1Chw).
+inline void normalize(std::vector<float>& pixels) {
+    const size_t parts = config::own == config::Own::image ? 1 : config::channels, length = pixels.size() / parts;
+    for (size_t part = 0; part < parts; ++part) {
+        float *begin = pixels.data() + part * length, *end = begin + length;
+        const size_t known = std::size(config::mean) == parts ? part : 0;
+        float mean = config::mean[known], deviation = config::deviation[known];
+        if (config::own != config::Own::none) {
+            const double middle = std::accumulate(begin, end, 0.0) / double(length);
+            double squares = 0;
+            for (const float* at = begin; at < end; ++at) squares += (*at - middle) * (*at - middle);
+            mean = float(middle), deviation = float(std::max(std::sqrt(squares / double(length)), 1e-6));
+        }
+        for (float* at = begin; at < end; ++at) *at = (*at - mean) / deviation;
+    }
+}
+
 // What the network is given (1Chw).
 inline std::vector<float> prepared(Image image) {
     if (image.channels == 3 && config::channels == 1) {
@@ -75,12 +93,12 @@ inline std::vector<float> prepared(Image image) {
     for (int channel = 0; channel < config::channels; ++channel)
         for (int y = 0; y < config::height; ++y)
             for (int x = 0; x < config::width; ++x) {
-                const size_t from = (size_t(y) * width + x) * image.channels + (image.channels == 1 ? 0 : channel);
-                const float value = y < height && x < width ? pixels[from] / 255.0f : 0.0f;
-                const int known = config::channels == int(std::size(config::mean)) ? channel : 0;
+                const int colour = image.channels == 1 ? 0 : config::bgr ? 2 - channel : channel;
+                const size_t from = (size_t(y) * width + x) * image.channels + colour;
                 out[(size_t(channel) * config::height + y) * config::width + x] =
-                    (value - config::mean[known]) / config::deviation[known];
+                    y < height && x < width ? pixels[from] / 255.0f : 0.0f;
             }
+    normalize(out);
     return out;
 }
 

@@ -41,6 +41,17 @@ def resized(pixels: Array, height: int, width: int) -> Array:
     return pixels
 
 
+def normalized(pixels_Chw: Array, before: dict[str, Any]) -> Array:
+    """(pixel - mean) / std (float32), by the numbers given, or by those of the image or of each of its channels."""
+    pixels_Chw = pixels_Chw[::-1] if before["order"] == "BGR" else pixels_Chw
+    mean, std = (np.array(before[each]) for each in ("mean", "std"))
+    if before["z_score"] is not None:
+        axes = (1, 2) if before["z_score"] == "channel" else (0, 1, 2)
+        mean, std = pixels_Chw.mean(axes, np.float64), np.maximum(pixels_Chw.std(axes, np.float64), 1e-6)
+    mean, std = (each.astype(np.float32).reshape(-1, 1, 1) for each in (mean, std))
+    return (pixels_Chw - mean) / std
+
+
 def shares_of(logits_Khw: Array) -> Array:
     """Probabilities (Khw float32): a softmax over the classes, of a single logit its sigmoid."""
     logits = logits_Khw.astype(np.float64)

@@ -18,7 +18,7 @@ from typing import Any, Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from segpress_pixels import STEPS, enlarged, nearest, resized, shares_of
+from segpress_pixels import STEPS, enlarged, nearest, normalized, resized, shares_of
 
 Array = NDArray[Any]
 
@@ -50,8 +50,7 @@ class Segmenter:
             fitted_Chw = np.repeat(fitted_Chw, before["channels"], axis=0)
         rest = [(0, side - has) for side, has in zip(before["size"], fitted_Chw.shape[1:])]
         fitted_Chw = np.pad(fitted_Chw, [(0, 0), *rest])
-        mean, std = (np.array(before[each], np.float32).reshape(-1, 1, 1) for each in ("mean", "std"))
-        return np.ascontiguousarray((fitted_Chw - mean) / std)[None]
+        return np.ascontiguousarray(normalized(fitted_Chw, before))[None]
 
     def mask(self, logits_Khw: Array, size: tuple[int, ...]) -> Array:
         """The class of each pixel of an image of this size (HW uint8), by what the network said of it."""
