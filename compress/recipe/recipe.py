@@ -83,7 +83,8 @@ class Recipe:
         setting = Setting(
             class_names=data.class_names,
             logits=shape_of(self.network).classes,
-            dims=self.data.dims,
+            # Of what is answered: a network of nnU-Net's may take slices of volumes.
+            dims=3 if data.fit.how == "nnunet" else self.data.dims,
             spacing_known=data.reader.unit == "mm",
         )
         return faults(self.postprocess, setting)
@@ -135,7 +136,7 @@ class Recipe:
     def normalization_from(self) -> str:
         """Whose normalization the network gets: a wrong one costs more than any compression."""
         if self.data.normalization is not None:
-            return "the recipe"
+            return str(getattr(self.data, "whose", "the recipe"))
         described = None if self.weights is None else read_description(self.weights)
         return "the weights" if described is not None and described.normalization else "the train cases, measured"
 
