@@ -237,7 +237,7 @@ def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
         "classes": list(task.data.class_names),
         "unit": task.data.reader.unit,
         "tolerance": task.data.tolerance,
-        "restore": task.data.fit.restored_from,
+        "restore": "logits" if task.data.fit.how == "nnunet" else task.data.fit.restored_from,
         "logits": task.logits,
         **({"postprocess": task.postprocess.as_list()} if task.postprocess.steps else {}),
         "roles": {

@@ -6,7 +6,7 @@ Legend: C channels, D, H, W the three axes of a volume as nnU-Net's network take
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from compress.data.dataset.cases import Spacing
@@ -53,6 +53,18 @@ class Plan:
     @property
     def dims(self) -> int:
         return len(self.patch)
+
+    def told(self, overlap: float, mirrored: Sequence[int]) -> dict[str, Any]:
+        """What a device must do as nnU-Net does, for the metadata of an artifact."""
+        return {
+            "results": self.name,
+            "transposed": self.transposed,
+            "reoriented_to_RAS": self.reoriented,
+            "normalization": [asdict(each) for each in self.normalizers],
+            "resampling": {"image": asdict(self.data), "logits": asdict(self.answers)},
+            "step": round(1 - overlap, 6),
+            "mirrored": list(mirrored),
+        }
 
     @property
     def scale(self) -> str:
