@@ -16,13 +16,14 @@ from nnunet_folder import INTENSITIES, architecture, dataset, plans, write_check
 from shared_fixtures import write_recipe
 from torch import nn
 
+from compress.commands.init import Answers, init
 from compress.data.dataset.cases import Dataset
 from compress.data.dataset.windows import _starts, drawn, slid, window
 from compress.data.nnunet import Nnunet as Data
 from compress.data.planned.normalization import Intensities, Normalizer
 from compress.data.planned.resampling import Resampling, size_at
 from compress.data.planned.results import results_in
-from compress.data.planned.rules import rules_beside, steps_of
+from compress.data.planned.rules import RULE, rules_beside, steps_of
 from compress.errors import DataError, RecipeError, WeightsError
 from compress.networks.nnunet import Nnunet
 from compress.pipeline.exports import metadata
@@ -39,6 +40,7 @@ needs_builder = pytest.mark.skipif(
     find_spec("dynamic_network_architectures") is None, reason="dynamic-network-architectures is not installed"
 )
 pytestmark = pytest.mark.usefixtures("one_thread")
+SHIPPED = Path(__file__).parent.parent / "recipes" / "nnunet" / "hippocampus_int8.yaml"
 CASES = [f"toy_{number:03d}" for number in range(5)]
 KINDS = {
     "slices": ("2d", {}, "nnUNetTrainer"),
@@ -467,6 +469,52 @@ def test_a_training_that_did_not_mirror_is_not_asked_mirrored(tmp_path: Path) ->
         load(recipe_of(tmp_path, results, mirror=[2]))
 
 
+@needs_builder
+def test_the_shipped_recipe_is_good(tmp_path: Path) -> None:
+    """Beside folders of nnU-Net's as they lie beside each other."""
+    results, _ = trained(tmp_path, "volumes")
+    shutil.move(results, tmp_path / "nnUNet_results" / "Dataset004_Hippocampus" / results.name)
+    write_raw(tmp_path / "nnUNet_raw" / "Dataset004_Hippocampus", CASES)
+    place = tmp_path / "recipes" / "nnunet" / SHIPPED.name
+    place.parent.mkdir(parents=True)
+    shutil.copyfile(SHIPPED, place)
+    recipe = load(place)
+    assert recipe.weights is not None and recipe.weights.is_file() and recipe.data.mirror == (0, 1, 2)
+    assert [word for word, _ in recipe.postprocess] == ["largest_foreground"]
+    assert isinstance(recipe.postprocess[0][1], LargestForeground)
+
+
+@needs_builder
+def test_init_writes_the_recipe_of_a_results_folder(tmp_path: Path) -> None:
+    results, _ = trained(tmp_path, "volumes")
+    write_raw(tmp_path / "raw", CASES)
+    rules = results / "crossval_results_folds_0" / "postprocessing.json"
+    rules.parent.mkdir()
+    options = [{"labels_or_regions": [1, 2]}, {"labels_or_regions": 1}]
+    rules.write_text(json.dumps({"postprocessing_fns": [RULE] * 2, "postprocessing_kwargs": options}))
+    said: list[str] = []
+    out = tmp_path / "mine" / "recipe.yaml"
+    assert init(results, tmp_path / "raw", out, Answers(), unasked, said.append) == [out]
+    recipe = load(out)
+    assert [word for word, _ in recipe.postprocess] == ["largest_foreground", "largest_component"]
+    assert recipe.weights is not None and recipe.weights.samefile(results / "fold_0" / "checkpoint_final.pth")
+    assert said[0].startswith("network: nnU-Net's PlainConvUNet, 1 channels in, 3 classes out (nnUNetTrainer__")
+    assert said[1].startswith("data: 3 train, 2 test; channel 0: (voxel - mean of the image)")
+    rules.rename(rules.with_suffix(".pkl"))
+    (results / "fold_0" / "checkpoint_final.pth").rename(results / "fold_0" / "checkpoint_best.pth")
+    assert init(results / "fold_0", tmp_path / "raw", out, Answers(force=True), unasked, said.append) == [out]
+    assert "postprocessing.pkl is a pickle and is not opened; nnU-Net writes postprocessing.json" in said[-1]
+    assert not load(out).postprocess and "checkpoint: checkpoint_best.pth" in out.read_text()
+    (results / "fold_0" / "checkpoint_best.pth").unlink()
+    with pytest.raises(DataError, match=r"holds no checkpoint .fold_0/checkpoint_final\.pth."):
+        init(results, tmp_path / "raw", out, Answers(force=True), unasked, said.append)
+
+
+def unasked(question: str, proposed: str, flag: str) -> str:
+    """Of nnU-Net's folders nothing is asked."""
+    raise AssertionError(question)
+
+
 # Rules.
 
 
@@ -475,9 +523,8 @@ def test_nnunets_rules_become_words_of_postprocess(tmp_path: Path) -> None:
     assert rules_beside(results_in(results)) is None
     folder = results / "crossval_results_folds_0_1"
     folder.mkdir()
-    rule = "remove_all_but_largest_component_from_segmentation"
     options = [{"labels_or_regions": [1, 2]}, {"labels_or_regions": 2}]
-    told = {"postprocessing_fns": [rule, rule], "postprocessing_kwargs": options}
+    told = {"postprocessing_fns": [RULE, RULE], "postprocessing_kwargs": options}
     (folder / "postprocessing.json").write_text(json.dumps(told))
     found = rules_beside(results_in(results))
     assert found is not None
@@ -486,7 +533,7 @@ def test_nnunets_rules_become_words_of_postprocess(tmp_path: Path) -> None:
     for wrong, said in (
         ({"postprocessing_fns": ["mine"], "postprocessing_kwargs": options[:1]}, "has the rule mine"),
         ({**told, "postprocessing_kwargs": options[:1]}, "no rules of nnU-Net's"),
-        ({"postprocessing_fns": [rule], "postprocessing_kwargs": [{"labels_or_regions": 3}]}, "has a rule for 3"),
+        ({"postprocessing_fns": [RULE], "postprocessing_kwargs": [{"labels_or_regions": 3}]}, "has a rule for 3"),
     ):
         found.write_text(json.dumps(wrong))
         with pytest.raises(DataError, match=said):
