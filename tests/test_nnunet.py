@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from nnunet_folder import INTENSITIES, architecture, dataset, plans, write_checkpoint, write_raw, write_results
 from shared_fixtures import write_recipe
 from torch import nn
 
 from compress.commands.init import Answers, init
+from compress.commands.run import run
 from compress.data.dataset.cases import Dataset
 from compress.data.dataset.windows import _starts, drawn, slid, window
 from compress.data.nnunet import Nnunet as Data
@@ -25,6 +27,7 @@ from compress.data.planned.resampling import Resampling, size_at
 from compress.data.planned.results import results_in
 from compress.data.planned.rules import RULE, rules_beside, steps_of
 from compress.errors import DataError, RecipeError, WeightsError
+from compress.networks.foreign.notes import notes_of
 from compress.networks.nnunet import Nnunet
 from compress.pipeline.exports import metadata
 from compress.pipeline.stages import Stage
@@ -226,6 +229,15 @@ def test_the_cases_that_a_fold_held_out_are_for_testing(tmp_path: Path) -> None:
     splits.write_text(json.dumps([{"train": CASES[:4], "val": CASES[4:]}]))
     shutil.rmtree(tmp_path / "nnUNet_results")
     assert [case.name for case in data_of(tmp_path, splits=splits).cases["test"]] == CASES[4:]
+
+
+def test_of_many_training_cases_a_tenth_is_for_validation(tmp_path: Path) -> None:
+    names = [f"toy_{number:03d}" for number in range(24)]
+    write_raw(tmp_path / "raw", names)
+    data = data_of(tmp_path)
+    volumes = {role: {case.name for case in cases} for role, cases in data.cases.items()}
+    assert {role: len(found) for role, found in volumes.items()} == {"test": 2, "train": 19, "calibration": 1, "val": 2}
+    assert set().union(*volumes.values()) == set(names)
 
 
 def test_labelled_test_images_leave_the_held_out_cases_for_validation(tmp_path: Path) -> None:
@@ -441,6 +453,42 @@ def test_the_data_know_the_training_of_the_network(recipe: Recipe) -> None:
     assert recipe.normalization_from() == "nnU-Net's plans"
     answers = task.measure(infer_from_module(task.net))
     assert len(answers.cases) == 2 and np.isfinite(answers.mean("dice"))
+
+
+@needs_builder
+def test_rules_that_a_recipe_does_not_have_are_told(recipe: Recipe) -> None:
+    folder = recipe.data.results / "crossval_results_folds_0"
+    folder.mkdir()
+    assert recipe.data.notes(()) == [
+        "classes and preparation are those of nnU-Net's plans (nnUNetTrainer__nnUNetPlans__3d_fullres)"
+    ]
+    assert recipe.data.notes(())[0] in notes_of(recipe.task().net)
+    (folder / "postprocessing.pkl").touch()
+    assert "postprocessing.pkl is a pickle and is not opened" in recipe.data.notes(())[1]
+    told = {"postprocessing_fns": [RULE], "postprocessing_kwargs": [{"labels_or_regions": 1}]}
+    (folder / "postprocessing.json").write_text(json.dumps(told))
+    assert "postprocessing.json), and the recipe has none" in recipe.data.notes(())[1]
+    assert len(recipe.data.notes([("largest_component", None)])) == 1
+
+
+@pytest.mark.slow
+@needs_builder
+@pytest.mark.parametrize("kind", ["slices", "a residual encoder"])
+def test_a_fold_goes_through_pruning_training_and_integers(tmp_path: Path, kind: str) -> None:
+    results, _ = trained(tmp_path, kind)
+    write_raw(tmp_path / "raw", [f"toy_{number:03d}" for number in range(16)])
+    place = recipe_of(tmp_path, results, calibration=2)
+    told = yaml.safe_load(place.read_text())
+    told["passes"] = [
+        {"prune": {"ratio": 0.3, "by": "taylor", "multiple": 1}},
+        {"distill": {"epochs": 1}},
+        {"int8": {"calibrate": 4}},
+    ]
+    told |= {"postprocess": ["largest_foreground"], "latency": {"samples": 10, "seconds": 0.1, "threads": 1}}
+    report = run(load(write_recipe(tmp_path, told)), tmp_path / "out", say=lambda _: None)
+    measured = [row for row in report.rows if row.status == "measured"]
+    assert {row.backend for row in measured} == {"torch", "onnxruntime", "openvino"}
+    assert all(row.scores is not None and row.latency_ms is not None for row in measured)
 
 
 @needs_builder

@@ -5,9 +5,10 @@ Legend: D, H, W the axes of a volume in the plan's order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -17,6 +18,7 @@ from compress.data.dataset.tiles import Size
 from compress.data.planned.cases import Folder, Held, drawn
 from compress.data.planned.plan import Plan, plan_of
 from compress.data.planned.results import Fold, results_in
+from compress.data.planned.rules import pickles_beside, rules_beside, steps_of
 from compress.data.planned.volumes import Planned
 from compress.errors import DataError
 
@@ -84,6 +86,21 @@ class Nnunet:
     def normalization(self) -> Normalization:
         """None more: the plans' own is part of reading."""
         return Normalization(scale=Planned(plan=self.plan).scale)
+
+    def notes(self, postprocess: Sequence[Any]) -> list[str]:
+        """What a report says of the plans, and of rules of theirs that the recipe does not have."""
+        results = results_in(self.results)
+        found, pickled = rules_beside(results), pickles_beside(results)
+        told = [f"classes and preparation are those of nnU-Net's plans ({self.plan.name})"]
+        if found is not None and not postprocess and steps_of(found, self.classes):
+            told.append(
+                f"nnU-Net found rules of post-processing ({found}), and the recipe has none; compress init writes them"
+            )
+        elif found is None and pickled and not postprocess:
+            told.append(
+                f"{pickled[0]} is a pickle and is not opened; its rules stand in the postprocessing.json beside it"
+            )
+        return told
 
     def __call__(self, *, channels: int, classes: int) -> Dataset:
         """The data set for a network with this many input channels and classes.

@@ -118,13 +118,18 @@ class Recipe:
         postprocess = Postprocess(steps=tuple(self.postprocess), class_names=data.class_names)
         task = Task(data=data, net=net, seed=self.seed, dynamic=self.dynamic, postprocess=postprocess)
         if self.weights is None or read_description(self.weights) is None:
-            note_on(
-                net, f"the weights tell no classes and no normalization: that of {self.normalization_from()} is used"
-            )
+            note_on(net, *self._untold())
             head = getattr(shape_of(self.network), "head", None)
             if head is not None:
                 check_logits(net, task.probes(most=2), head)
         return task
+
+    def _untold(self) -> tuple[str, ...]:
+        """Whose classes and normalization are used where the weights tell none."""
+        notes = getattr(self.data, "notes", None)
+        if notes is not None:
+            return tuple(notes(self.postprocess))
+        return (f"the weights tell no classes and no normalization: that of {self.normalization_from()} is used",)
 
     def named(self) -> Recipe:
         """The recipe with the class names stored with the weights, where its data gives none."""

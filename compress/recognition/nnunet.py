@@ -10,7 +10,7 @@ from pathlib import Path
 from compress.data.planned.cases import Folder, Held
 from compress.data.planned.plan import Plan, plan_of
 from compress.data.planned.results import Fold, Results, results_in
-from compress.data.planned.rules import Step, rules_beside, steps_of
+from compress.data.planned.rules import Step, pickles_beside, rules_beside, steps_of
 from compress.errors import DataError
 
 FINAL = "checkpoint_final.pth"
@@ -107,7 +107,7 @@ def told(training: Training) -> list[str]:
     """What was found, a sentence each."""
     plan, folder = training.plan, training.results.path
     rules = training.rules
-    pickled = sorted(folder.glob("crossval_results_folds_*/postprocessing.pkl"))
+    pickled = pickles_beside(training.results)
     return [
         f"network: nnU-Net's {plan.arch['class']}, {plan.channels} channels in, {len(plan.classes)} classes out "
         f"({folder.name}, fold {training.fold}, {training.checkpoint})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,9 @@ from compress.errors import DataError
 
 TILES: Mapping[Role, int] = {"train": 8, "calibration": 4, "val": 4}
 """So many tiles are drawn of each volume; test cases are whole."""
+SHARE = 10
+"""One of so many training cases is for validation where the held-out ones are all for testing: the network has seen it,
+a pass that trains has not."""
 Cases = Mapping[Role, Sequence[Case]]
 
 
@@ -86,7 +90,11 @@ class Folder:
                 f"{self.root}: fold {self.held.fold} has seen every labelled case, and nothing can be measured on "
                 "those; give others in imagesTs and labelsTs, or a split.csv"
             )
-        roles: Cases = {"train": rest, "calibration": [], "val": aside if tested else [], "test": tested or aside}
+        # By a hash: which they are must not change where a case is added.
+        ordered = sorted(rest, key=lambda case: hashlib.sha256(case.name.encode()).digest())
+        checked = aside if tested else ordered[: len(rest) // SHARE]
+        rest = [case for case in rest if case not in checked]
+        roles: Cases = {"train": rest, "calibration": [], "val": checked, "test": tested or aside}
         return with_calibration(roles, calibration, self.root)
 
     def _part(self, part: str) -> list[Case]:

@@ -66,7 +66,7 @@ class Normalizer:
         """
         voxels_DHW = voxels_DHW.astype(np.float32)
         if self.scheme == "ZScoreNormalization":
-            taken = inside_DHW if self.masked else np.ones_like(inside_DHW)
+            taken = inside_DHW if self.masked and inside_DHW.any() else np.ones_like(inside_DHW)
             seen = voxels_DHW[taken]
             voxels_DHW[taken] = (seen - seen.mean()) / max(seen.std(), LEAST)
         elif self.scheme == "CTNormalization":

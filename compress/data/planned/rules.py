@@ -26,6 +26,11 @@ def rules_beside(results: Results) -> Path | None:
     return found[-1] if found else None
 
 
+def pickles_beside(results: Results) -> list[Path]:
+    """The same rules as nnU-Net pickles them."""
+    return sorted(results.path.glob("crossval_results_folds_*/postprocessing.pkl"))
+
+
 def steps_of(path: Path, class_names: Sequence[str]) -> list[Step]:
     """The rules in their order, each one word and its options.
 
