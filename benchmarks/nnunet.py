@@ -70,25 +70,25 @@ def main(
     to: Annotated[Path, typer.Option(help="The Markdown file to write.")] = HERE / "nnunet.md",
 ) -> None:
     """Compare, and write the tables."""
-    pages = [_compared(load(path, data), threads, cases, None) for path in recipes]
-    if other_spacing is not None:
-        pages += [_compared(load(path, data), threads, min(cases, 12), other_spacing) for path in recipes]
-    page = "\n".join([*_head(threads), *pages])
+    tables = [table for path in recipes for table in _compared(load(path, data), threads, cases, other_spacing)]
+    page = "\n".join([*_head(threads), *tables])
     write_bytes(to, page.encode())
     Console(width=140).print(page, markup=False)
 
 
-def _compared(recipe: Recipe, threads: int, count: int, spacing: float | None) -> str:
+def _compared(recipe: Recipe, threads: int, count: int, other_spacing: float | None) -> Iterator[str]:
+    """A table of the test cases as they are, and one of a few in another spacing."""
     task = recipe.task()
-    some = task.data.cases["test"][:count]
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
-        some = some if spacing is None else [_stretched(case, spacing, Path(scratch)) for case in some]
         infers = dict(_artifacts(recipe, task, Path(scratch), threads, stack))
         ours = {name: partial(task.labels, infer) for name, infer in infers.items()}
         asked: dict[str, Answer] = {PREDICTOR: _predictor(recipe, task, threads), **ours}
-        answers, seconds = _answers(asked, some)
-        rows = [_row(name, task, some, answers, seconds[name]) for name in asked]
-    return _table(recipe, task, rows, spacing)
+        for spacing in (None,) if other_spacing is None else (None, other_spacing):
+            some = task.data.cases["test"][: count if spacing is None else min(count, 12)]
+            some = some if spacing is None else [_stretched(case, spacing, Path(scratch)) for case in some]
+            answers, seconds = _answers(asked, some)
+            rows = [_row(name, task, some, answers, seconds[name]) for name in asked]
+            yield _table(recipe, task, rows, spacing)
 
 
 def _answers(

@@ -143,7 +143,7 @@ def _configuration(there: Mapping[str, Any], name: str, where: str) -> dict[str,
 def _labels(told: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], int | None]:
     """The class names, background first, and the index that counts nowhere."""
     labels = dict(told["labels"])
-    regions = [name for name, value in labels.items() if isinstance(value, Sequence) and len(value) > 1]
+    regions = [name for name, value in labels.items() if isinstance(value, list) and len(value) > 1]
     if regions:
         raise DataError(
             f"{where}: labels are regions that overlap ({', '.join(regions[:3])}: a sigmoid each, by "
@@ -151,7 +151,7 @@ def _labels(told: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], int |
             "labels"
         )
     ignore = labels.pop("ignore", None)
-    indices = {name: int(value[0] if isinstance(value, Sequence) else value) for name, value in labels.items()}
+    indices = {name: int(value[0] if isinstance(value, list) else value) for name, value in labels.items()}
     names = sorted(indices, key=indices.__getitem__)
     if [indices[name] for name in names] != list(range(len(names))) or len(names) < 2:
         raise DataError(f"{where}: labels are {indices}, and are to be whole numbers from 0 (background) without a gap")
