@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from compress.cluster import ALONE, Workers
 from compress.data.dataset.cases import Case, Dataset, Fit, FloatArray, MaskArray, Spacing
+from compress.data.dataset.frames import Frame, looked_at
 from compress.data.dataset.oddities import oddities
 from compress.data.dataset.restore import labels_at
 from compress.data.dataset.tiles import Size, blended, central
+from compress.data.dataset.windows import slid
 from compress.errors import DataError
 from compress.measure.segmentation import CaseScores, Ruler, Scores, score_case, scores_of
 from compress.postprocess.applying.chain import Postprocess
@@ -118,14 +120,12 @@ class Task:
         """The network's answer at its own size, or of tiles at the size that they are taken from."""
         fit, pixels_CHW = self.data.fit, self.data.whole_pixels(case)
         image_CHW = self.data.normalization(pixels_CHW)
-        answer = partial(Answer, pixels_CHW=pixels_CHW, fit=fit, postprocess=self.postprocess)
+        answer = partial(
+            Answer, pixels_CHW=pixels_CHW, fit=fit, postprocess=self.postprocess, frame=self.data.frame(case)
+        )
         if isinstance(infer, Chooser) and needs_logits(self, case) is None:
             return answer(said_KHW=infer.labels(image_CHW[None]), are_labels=True)
-        if fit.how == "tile":
-            logits_1KHW = blended(infer, image_CHW, fit.size, self._answer, fit.overlap)
-        else:
-            logits_1KHW = infer(image_CHW[None])
-        return answer(said_KHW=finite(logits_1KHW)[0])
+        return answer(said_KHW=finite(_logits(infer, image_CHW, fit, self._answer))[0])
 
     @cached_property
     def logits(self) -> int:
@@ -151,9 +151,10 @@ class Task:
 
     def shown(self, case: Case) -> tuple[MaskArray, MaskArray]:
         """The image (HWC uint8) and its truth (HW) at the network's size, or of tiles all together, to look at."""
-        seen_HWC = (np.moveaxis(self.data.whole_pixels(case), 0, -1) * 255).round().astype(np.uint8)
+        seen_CHW = looked_at(self.data.whole_pixels(case), self.data.frame(case))
+        seen_HWC = (np.moveaxis(seen_CHW, 0, -1) * 255).round().astype(np.uint8)
         truth_HW = self.data.whole_mask(case)
-        if self.data.fit.how == "tile":
+        if self.data.fit.in_tiles:
             return _thinned(seen_HWC, truth_HW.ndim), _thinned(truth_HW, truth_HW.ndim)
         return seen_HWC, truth_HW
 
@@ -164,11 +165,11 @@ class Task:
             labels_HW = answer.labels(self.data.size_of(case), self.data.spacing_of(case))
             whole_HW[central(answer.size, whole_HW.shape)] = labels_HW
         elif self.postprocess.steps:
-            spacing = self.data.spacing_of(case)
-            whole_HW = self.data.fit.mask(answer.labels(self.data.size_of(case), spacing), spacing=spacing)
+            labels_HW = answer.labels(self.data.size_of(case), self.data.spacing_of(case))
+            whole_HW = self.data.as_seen(case, labels_HW)
         else:
             whole_HW = answer.at_its_size()
-        return _thinned(whole_HW, whole_HW.ndim) if self.data.fit.how == "tile" else whole_HW
+        return _thinned(whole_HW, whole_HW.ndim) if self.data.fit.in_tiles else whole_HW
 
     def _compared(self, infer: Infer, case: Case) -> tuple[MaskArray, MaskArray, Spacing | None]:
         """Labels and truth of one size, and the pixel spacing there.
@@ -185,6 +186,19 @@ class Task:
         return labels_HW, fitted_HW[central(answer.size, fitted_HW.shape)], answer.spacing(truth_HW.shape, spacing)
 
 
+def _logits(infer: Infer, image_CHW: FloatArray, fit: Fit, answer: Size) -> NDArray[Any]:
+    """What a network says of an image (1KHW), piece by piece where it takes pieces.
+
+    Args:
+        answer: the size of what it says of one tile.
+    """
+    if fit.how == "tile":
+        return blended(infer, image_CHW, fit.size, answer, fit.overlap)
+    if fit.how == "nnunet":
+        return slid(infer, image_CHW, fit.size, fit.overlap, fit.mirrored)[None]
+    return infer(image_CHW[None])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """What a network said of a case, and how labels are made of it."""
@@ -196,6 +210,8 @@ class Answer:
     """What it answered for, scaled to 0..1, at the network's size; of tiles all that they are taken from."""
     fit: Fit
     postprocess: Postprocess
+    frame: Frame | None = None
+    """Where what it answered for lies in the image; None where that is all of it."""
 
     @property
     def size(self) -> Size:
@@ -204,7 +220,7 @@ class Answer:
     @property
     def is_partial(self) -> bool:
         """Whether an unpadded network answered for the centre of its input only."""
-        return self.fit.how != "tile" and self.size != self.fit.size
+        return not self.fit.in_tiles and self.size != self.fit.size
 
     def labels(self, original: Size, spacing: Spacing | None) -> MaskArray:
         """Labels of the image's original size (HW), or, if partial, of the centre at the network's size.
@@ -216,6 +232,10 @@ class Answer:
             inner_CHW = self.pixels_CHW[central(self.size, self.fit.size)]
             labels_HW = self._chosen(self.said_KHW, inner_CHW, self.size)
             return self.postprocess.cleaned(labels_HW, self.spacing(original, spacing))
+        if self.frame is not None:
+            logits_KHW = self.frame.logits(self.said_KHW)
+            labels_HW = self._chosen(logits_KHW, self.pixels_CHW, logits_KHW.shape[1:])
+            return self.postprocess.cleaned(self.frame.placed(labels_HW), spacing)
         inner_KHW, pixels_CHW = self.fit.unpadded(self.said_KHW, original), self.fit.unpadded(self.pixels_CHW, original)
         size = inner_KHW.shape[1:] if self.fit.restored_from == "labels" else original
         labels_HW = self._chosen(inner_KHW, pixels_CHW, size)
@@ -248,7 +268,7 @@ class Answer:
 def needs_logits(task: Task, case: Case) -> str | None:
     """Why labels that are chosen at the network's own size do not say enough of a case; None where they do."""
     fit = task.data.fit
-    if fit.how == "tile":
+    if fit.in_tiles:
         return "the logits of tiles that overlap are averaged"
     readers = [word for word, step in task.postprocess.steps if step.on == "probabilities"]
     if readers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ def rows(toy: bool) -> list[Any]:
         for entry in yaml.safe_load(path.read_text()):
             row = Row(word=path.stem, **{**entry, "input": tuple(entry["input"])})
             if row.toy == toy:
+                missing = row.word == "nnunet" and find_spec("dynamic_network_architectures") is None
+                skipped = pytest.mark.skipif(missing, reason="dynamic-network-architectures is not installed")
                 more = not toy and row.word in LIBRARIES and any(row.word == each.values[0].word for each in found)
-                found.append(pytest.param(row, id=str(row), marks=pytest.mark.slow if more else ()))
+                found.append(pytest.param(row, id=str(row), marks=pytest.mark.slow if more else skipped))
     return found

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from compress.data.dataset import cases
 from compress.data.dataset.cases import MaskArray
 from compress.errors import DataError
 from compress.pipeline import chance
@@ -35,7 +36,7 @@ def found(monkeypatch: pytest.MonkeyPatch, answer: Answer, count: int = 40) -> F
     masks = [mask(np.random.default_rng(seed)) for seed in range(count)]
     answered = ((answer(masks, place).astype(np.uint8), masks[place]) for place in range(count))
     monkeypatch.setattr(chance, "_answered", lambda _: answered)
-    data = SimpleNamespace(fit=SimpleNamespace(how="resize"), class_names=("background", "blob"), ignore=None)
+    data = SimpleNamespace(fit=cases.Fit(size=(SIDE, SIDE)), class_names=("background", "blob"), ignore=None)
     return fit_of(SimpleNamespace(data=data))  # type: ignore[arg-type]
 
 

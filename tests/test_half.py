@@ -281,6 +281,19 @@ def test_ct_values_without_normalization_are_right_behind_an_instance_norm(tmp_p
         assert float((half(images[1]) - net(images[1])).abs().max() / net(images[1]).abs().max()) < 5e-3
 
 
+def test_a_bias_that_nothing_taught_keeps_no_layer_in_32_bits() -> None:
+    """Behind it a norm takes the mean off, and weight decay has left 1e-8 of it, as in nnU-Net's networks."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(C, C, 3, padding=1) for _ in range(2)]
+    net = body(layers[0], nn.InstanceNorm2d(C, affine=True), nn.LeakyReLU(0.01), layers[1]).eval()
+    for layer in layers:
+        nn.init.normal_(layer.bias, std=1e-8)
+    assert in_half(net, [image(seed) for seed in (1, 2)]).layers()["float32"] == 0
+    # Where the answers are as small there is something to lose.
+    nn.init.normal_(layers[1].weight, std=1e-8)
+    assert "vanish" in str(in_half(net, [image(seed) for seed in (1, 2)]).reasons())
+
+
 def test_between_two_operations_in_32_bits_nothing_is_cast() -> None:
     net = nn.Sequential(conv(3, C), nn.InstanceNorm2d(C), nn.ReLU(), nn.MaxPool2d(2), nn.InstanceNorm2d(C), conv(C, 2))
     half = in_half(net.eval(), [image(1, 1, 3, 128, 128) * 1e3])

@@ -15,7 +15,10 @@ commands = typer.Typer()
 @commands.command()
 def init(
     weights: Annotated[
-        Path, typer.Argument(help="The trained network: a checkpoint, or an ONNX file.", show_default=False)
+        Path,
+        typer.Argument(
+            help="The trained network: a checkpoint, an ONNX file, or nnU-Net's results folder.", show_default=False
+        ),
     ],
     data: Annotated[Path, typer.Argument(help="The folder of images and masks.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The recipe to write; split.csv lies beside it.")] = Path("recipe.yaml"),

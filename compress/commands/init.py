@@ -19,6 +19,7 @@ import yaml
 from compress.data.dataset.pairs import SUFFIXES
 from compress.errors import SegpressError
 from compress.recipe.entries import Entries
+from compress.recognition import nnunet
 from compress.recognition.cases import Cases, cases_in
 from compress.recognition.found import Input, Meaning, input_of, meaning_of
 from compress.recognition.network import Recognized, given, recognized, told
@@ -58,6 +59,8 @@ def init(weights: Path, data: Path, out: Path, answers: Answers, ask: Ask, say: 
             asked is not answered.
     """
     _check_place(out, data, answers, ask)
+    if weights.is_dir():
+        return _of_training(weights, data, out, answers, say)
     known = _network(weights, answers)
     shape = shape_of(known.network)
     say(f"network: {told(known.network)}, {shape.in_channels} channels in, {shape.classes} out ({known.how})")
@@ -79,6 +82,17 @@ def init(weights: Path, data: Path, out: Path, answers: Answers, ask: Ask, say: 
     for sentence in (*meaning.sentences, *found.sentences):
         say(sentence)
     return _written(_draft(weights, data, out, answers, known, cases, meaning, found), cases, out)
+
+
+def _of_training(results: Path, data: Path, out: Path, answers: Answers, say: Say) -> list[Path]:
+    """The recipe of a results folder of nnU-Net, whose plans tell what is looked for elsewhere."""
+    training = nnunet.training_in(results, data)
+    for sentence in nnunet.told(training):
+        say(sentence)
+    text = training.as_yaml(_place(training.results.path, out), _place(data, out), answers.seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_together({out: text.replace("THIS FILE", str(out)).encode()})
+    return [out]
 
 
 def _check_place(out: Path, data: Path, answers: Answers, ask: Ask) -> None:

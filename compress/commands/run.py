@@ -202,6 +202,8 @@ def _on_split(recipe: Recipe, task: Task, folder: Path) -> list[str]:
 def _on_restoring(task: Task) -> list[str]:
     """How answers get back to the size of images that are of another size than the network's input."""
     data, fit = task.data, task.data.fit
+    if fit.how == "nnunet":
+        return ["its answer is brought back to the size of the volume as nnU-Net does: by its logits"]
     sizes = ((data.size_of(case), data.spacing_of(case)) for case in data.cases["test"])
     if all(fit.inner(original, spacing) == original for original, spacing in sizes):
         return []
@@ -223,7 +225,7 @@ def _data(recipe: Recipe, task: Task, rows: list[Row]) -> dict[str, Any]:
         "unit": task.data.reader.unit,
         "sizes_in": _size_unit(task),
         "tolerance": task.data.tolerance,
-        "restore": task.data.fit.restored_from,
+        "restore": "logits" if task.data.fit.how == "nnunet" else task.data.fit.restored_from,
         "logits": task.logits,
         **({"postprocess": task.postprocess.as_list()} if task.postprocess.steps else {}),
         "roles": {

@@ -5,28 +5,23 @@ Shape legend: C channels, D, H, W the three axes of a volume in the order of `ax
 
 from __future__ import annotations
 
-import math
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass as plain_dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 from compress.data.dataset.cases import Case, Dataset, Fit, FloatArray, How, MaskArray, Normalization, Spacing
 from compress.data.dataset.masks import MaskValues, as_indices, parsed_masks, whole_numbers
+from compress.data.dataset.nifti_file import VolumeFile, headed, nibabel_package
 from compress.data.dataset.on_disk import dataset_of, only_of_tiles
 from compress.data.dataset.restore import Way
 from compress.data.dataset.tiles import Size, by
-from compress.errors import DataError, MissingExtra
+from compress.errors import DataError
 
 Side = Annotated[int, Field(ge=4)]
 Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -35,9 +30,6 @@ Intensity = Literal["percentiles", "z_score", "window"]
 PERCENTILES = (0.5, 99.5)
 DEVIATIONS = 5
 """Where a z-score ends: farther from the mean there are artefacts, and what is to be 0..1 has ends."""
-MOST_VOXELS = 2**30
-MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
-"""A NIfTI header's units of length, in mm."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -115,7 +107,7 @@ class Nifti:
                 names does not match the network, or the network takes more than one channel.
             MissingExtra: without nibabel.
         """
-        _nibabel()
+        nibabel_package()
         if channels != 1:
             raise DataError(
                 f"{self.root}: the network takes {channels} channels, but a NIfTI volume has one; set in_channels: 1"
@@ -193,7 +185,7 @@ class Volumes:
         pixels_DHW = self._scaled(image.values(), case.image)
         return self._indices(mask), bool((pixels_DHW == pixels_DHW[0, 0, 0]).all())
 
-    def _indices(self, file: _File) -> MaskArray:
+    def _indices(self, file: VolumeFile) -> MaskArray:
         stored_DHW = whole_numbers(file.values(np.float64), file.path, "voxel")
         return as_indices(stored_DHW, file.path) if self.masks is None else self.masks.indices(stored_DHW, file.path)
 
@@ -212,59 +204,8 @@ class Volumes:
             )
         return np.clip((voxels_DHW - np.float32(low)) / np.float32(high - low), 0, 1)
 
-    def _opened(self, path: Path) -> _File:
-        with _told(path):
-            now = path.stat()
-        return _headed(path, self.axes, now.st_mtime_ns, now.st_size)
-
-
-@lru_cache(maxsize=4096)
-def _headed(path: Path, axes: str, changed: int, size: int) -> _File:
-    """A file with its header read: training asks for the same one several times in every view of every patch.
-
-    Args:
-        changed, size: when it was changed, in ns, and its bytes: another file of the same name is read anew.
-    """
-    return _File(path, axes)
-
-
-class _File:
-    """A NIfTI file whose header is known to be that of a volume; its values are read when they are asked for."""
-
-    def __init__(self, path: Path, axes: str) -> None:
-        self.path = path
-        nibabel = _nibabel()
-        with _told(path):
-            self.image: Any = nibabel.load(path)
-        if not isinstance(self.image, nibabel.Nifti1Image):
-            raise DataError(f"{path}: not a NIfTI file (.nii or .nii.gz)")
-        shape = self.image.shape
-        if len(shape) != 3:
-            raise DataError(
-                f"{path}: has {len(shape)} axes ({by(shape)}), but a volume has three; save each as its own"
-            )
-        if min(shape) < 1 or math.prod(shape) > MOST_VOXELS:
-            raise DataError(f"{path}: {by(shape)} voxels are no volume that can be read")
-        if self.image.get_data_dtype().kind not in "iuf":
-            raise DataError(f"{path}: voxels of {self.image.get_data_dtype()} are no plain numbers; save one channel")
-        self.affine: NDArray[np.float64] = self.image.affine
-        ways = nibabel.orientations
-        spacing = nibabel.affines.voxel_sizes(self.affine) * MM[self.image.header.get_xyzt_units()[0]]
-        start = ways.io_orientation(self.affine) if np.isfinite(self.affine).all() and spacing.all() else None
-        if start is None or np.isnan(start).any():
-            raise DataError(f"{path}: its affine does not tell where every axis runs; correct the header")
-        self.turn = ways.ornt_transform(start, ways.axcodes2ornt(axes))
-        order = np.argsort(self.turn[:, 0])
-        self.size: Size = tuple(shape[axis] for axis in order)
-        self.spacing: Spacing = tuple(float(spacing[axis]) for axis in order)
-
-    def values(self, kind: Any = np.float32) -> NDArray[Any]:
-        """The voxels, turned (DHW)."""
-        with _told(self.path):
-            values = self.image.get_fdata(dtype=kind, caching="unchanged")
-        if not np.isfinite(values).all():
-            raise DataError(f"{self.path}: holds voxels that are NaN or infinite")
-        return np.ascontiguousarray(_nibabel().orientations.apply_orientation(values, self.turn))
+    def _opened(self, path: Path) -> VolumeFile:
+        return headed(path, self.axes)
 
 
 def _resized(pixels_DHW: FloatArray, size: Size) -> FloatArray:
@@ -277,26 +218,3 @@ def _resized(pixels_DHW: FloatArray, size: Size) -> FloatArray:
     # torch antialiases planes only: the depth is the height of a plane whose rows are whole slices.
     flat_11DS = slices_1DHW.flatten(2)[None]
     return F.interpolate(flat_11DS, (depth, flat_11DS.shape[-1]), **how).reshape(size).numpy()
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """What goes wrong while a file is read is told of the file."""
-    nibabel = _nibabel()
-    try:
-        yield
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file, but the split lists it") from None
-    except nibabel.filebasedimages.ImageFileError:
-        raise DataError(f"{path}: not a NIfTI file (.nii or .nii.gz)") from None
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.spatialimages.HeaderDataError) as error:
-        said = " ".join(str(error).split())[:160]
-        raise DataError(f"{path}: damaged or unreadable NIfTI file ({said})") from None
-
-
-def _nibabel() -> Any:
-    try:
-        import nibabel
-    except ModuleNotFoundError:
-        raise MissingExtra("nibabel", "nifti") from None
-    return nibabel

@@ -47,6 +47,8 @@ class Source:
         """What a pack cannot take along, and why."""
         if len(self.artifact.input.shape) != 4:
             yield "it is a network of volumes, and packs are for images"
+        elif self.told["segpress.fit"] == "nnunet":
+            yield "it takes volumes slice by slice, and packs are for images"
         elif self.told["segpress.fit"] == "tile":
             yield "it takes images in tiles, and packs take them whole (`fit: resize` or `fit: pad` in `data`)"
         elif self.artifact.output.shape[2:] != self.artifact.input.shape[2:]:

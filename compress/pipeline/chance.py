@@ -77,7 +77,7 @@ def fit_of(task: Task) -> Fit | None:
 
     Images in tiles have no size in common, and answers that are not finite are told where they are measured.
     """
-    if task.data.fit.how == "tile":
+    if task.data.fit.in_tiles:
         return None
     seen, masks = _Seen(), list[MaskArray]()
     with suppress(NotHere):

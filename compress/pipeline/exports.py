@@ -8,7 +8,9 @@ from pathlib import Path
 from torch import nn
 
 from compress.cache import Cache, key_of, versions
+from compress.data.dataset.cases import Dataset
 from compress.data.dataset.normalization import BGR
+from compress.data.planned.volumes import Planned
 from compress.errors import ExportError
 from compress.pipeline.deployment import Deployment
 from compress.pipeline.exporting import placed, written
@@ -118,9 +120,17 @@ def metadata(stage: Stage, task: Task) -> dict[str, str]:
         "segpress.activation": "sigmoid" if task.logits == 1 else "softmax",
         # What the recipe's post-processing makes of it is told afterwards: it can change without the network.
         **Postprocess().metadata(task.logits),
-        "segpress.restore": data.fit.restored_from,
+        "segpress.restore": "logits" if data.fit.how == "nnunet" else data.fit.restored_from,
         "segpress.axes": data.reader.axes,
         "segpress.spacing": json.dumps(data.fit.spacing),
         "segpress.weights_sha256": sha256(stage.path),
         "segpress.versions": json.dumps(versions()),
+        **_planned(data),
     }
+
+
+def _planned(data: Dataset) -> dict[str, str]:
+    """What nnU-Net's plans say beside all that; nothing for other data."""
+    if not isinstance(data.reader, Planned):
+        return {}
+    return {"segpress.nnunet": json.dumps(data.reader.plan.told(data.fit.overlap, data.fit.mirrored))}

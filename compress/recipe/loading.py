@@ -55,7 +55,7 @@ def text_of(path: Path, data_root: Path | None = None) -> dict[str, Any]:
 def _with_root(path: Path, text: dict[str, Any], root: Path) -> dict[str, Any]:
     data = text.get("data")
     data = {data: None} if isinstance(data, str) else data
-    known = [word for word in ("folder", "nifti") if isinstance(data, dict) and word in data]
+    known = [word for word in ("folder", "nifti", "nnunet") if isinstance(data, dict) and word in data]
     if not isinstance(data, dict) or not known:
         raise RecipeError(str(path), ["--data gives a folder, but the recipe's data is not a folder"])
     options = data[known[0]] or {}

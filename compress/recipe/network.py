@@ -9,6 +9,7 @@ from typing import Any
 from compress.errors import SegpressError
 from compress.networks.foreign.head import SeveralOutputs
 from compress.recipe.entries import Entries
+from compress.recipe.nnunet import data_options, network_options
 from compress.recipe.recipe import SEED, which_output
 from export.registry import named, words
 
@@ -21,7 +22,9 @@ def read_data(entries: Entries, text: dict[str, Any]) -> Any:
     if chosen is None:
         return None
     word, options = chosen
-    for key in ("root", "table"):
+    if word == "nnunet":
+        options = data_options(entries, options, text.get("network"))
+    for key in ("root", "table", "splits"):
         if isinstance(options.get(key), str):
             options = {**options, key: str(entries.resolved(options[key]))}
     if isinstance(options.get("split"), dict):
@@ -47,6 +50,8 @@ def read_network(
         options = {**options, "path": str(entries.resolved(options["path"]).absolute())}
         # An ONNX file brings its weights.
         weights = options["path"] if word == "onnx" and weights is None else weights
+    if word == "nnunet":
+        options, weights = network_options(entries, options, weights)
     made = entries.options(named("compress.networks", word), options, f"network ({word})")
     weights_path = None if weights is None else entries.resolved(weights)
     if made is None or not _has(entries, made, word, weights_path, data):

@@ -85,7 +85,8 @@ class Recipe:
         setting = Setting(
             class_names=data.class_names,
             logits=shape_of(self.network).classes,
-            dims=self.data.dims,
+            # Of what is answered: a network of nnU-Net's may take slices of volumes.
+            dims=3 if data.fit.how == "nnunet" else self.data.dims,
             spacing_known=data.reader.unit == "mm",
         )
         return faults(self.postprocess, setting)
@@ -119,13 +120,18 @@ class Recipe:
         postprocess = Postprocess(steps=tuple(self.postprocess), class_names=data.class_names)
         task = Task(data=data, net=net, seed=self.seed, dynamic=self.dynamic, postprocess=postprocess)
         if self.weights is None or read_description(self.weights) is None:
-            note_on(
-                net, f"the weights tell no classes and no normalization: that of {self.normalization_from()} is used"
-            )
+            note_on(net, *self._untold())
             head = getattr(shape_of(self.network), "head", None)
             if head is not None:
                 check_logits(net, task.probes(most=2), head)
         return task
+
+    def _untold(self) -> tuple[str, ...]:
+        """Whose classes and normalization are used where the weights tell none."""
+        notes = getattr(self.data, "notes", None)
+        if notes is not None:
+            return tuple(notes(self.postprocess))
+        return (f"the weights tell no classes and no normalization: that of {self.normalization_from()} is used",)
 
     def named(self) -> Recipe:
         """The recipe with the class names stored with the weights, where its data gives none."""
@@ -137,7 +143,7 @@ class Recipe:
     def normalization_from(self) -> str:
         """Whose normalization the network gets: a wrong one costs more than any compression."""
         if self.data.normalization is not None:
-            return "the recipe"
+            return str(getattr(self.data, "whose", "the recipe"))
         described = None if self.weights is None else read_description(self.weights)
         return "the weights" if described is not None and described.normalization else "the train cases, measured"
 

@@ -108,6 +108,21 @@ def read_state(path: Path, notes: list[str]) -> dict[str, Tensor]:
     return state
 
 
+def entries_of(path: Path) -> Mapping[str, Any]:
+    """What a training program put into a torch checkpoint by name, its tensors among it; inert where it is no value.
+
+    Raises:
+        WeightsError: if it is missing, damaged, no mapping, or would run something.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    _check_format(path)
+    read, _ = _unpickled(path)
+    if not isinstance(read, Mapping):
+        raise WeightsError(f"{path}: holds a {type(read).__name__}, not values by their names")
+    return read
+
+
 def _unpickled(path: Path) -> tuple[Any, list[str]]:
     """What is in a torch checkpoint, and the names of what was left unread: something inert stands for each."""
     left: dict[str, bool] = {}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from compress.errors import WeightsError
 from compress.networks.foreign.adapter import LogitsAdapter, as_built
 from compress.networks.foreign.computed import folded
+from compress.networks.foreign.left_out import left_out
 from compress.networks.foreign.notes import note_on, notes_of
 from compress.storage.bits import in_bits
 from compress.storage.checkpoint import NESTED, counted, read_state
@@ -86,7 +87,8 @@ def load_weights(net: nn.Module, path: Path) -> None:
     own = net.net if isinstance(net, LogitsAdapter) else net
     ours = own.state_dict()
     read: list[str] = []
-    state, notes = _as_ours(_tensors_in(path, own, read), ours)
+    found, notes = _as_ours(_tensors_in(path, own, read), ours)
+    state = {name: tensor for name, tensor in found.items() if name not in left_out(own)}
     whole = None if not _misfits(state, ours)[0] else as_built(own)
     if whole is not None:
         load_weights(whole, path)

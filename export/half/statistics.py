@@ -61,6 +61,11 @@ class Seen:
     _squares_C: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))
 
     @property
+    def spread(self) -> Tensor:
+        """Its standard deviation within each channel (C)."""
+        return (self._squares_C / max(1, self._count)).sqrt()
+
+    @property
     def error(self) -> float:
         """What rounding changes, over what varies in the tensor within its channels; 0 where nothing varies."""
         varies = self.energy if self.shares else float(self._squares_C.sum())

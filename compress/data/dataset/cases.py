@@ -6,7 +6,6 @@ axes, and a pixel is a voxel.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,14 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.dataset.faults import Look, faults
+from compress.data.dataset.frames import Frame, Framed
+from compress.data.dataset.hashes import by_bytes, by_dates
 from compress.data.dataset.masks import NotIndices
 from compress.data.dataset.normalization import FloatArray as FloatArray  # noqa: PLC0414  whoever has a case has these
 from compress.data.dataset.normalization import Normalization as Normalization  # noqa: PLC0414
 from compress.data.dataset.restore import Way
-from compress.data.dataset.tiles import Corner, Size, corners, cut, middle
+from compress.data.dataset.tiles import Corner, Size, cut, middle
+from compress.data.dataset.windows import drawn, window
 from compress.errors import DataError
 from compress.progress import bar
-from export.files import sha256
 
 Role = Literal["train", "calibration", "val", "test"]
 ROLES: tuple[Role, ...] = ("train", "calibration", "val", "test")
@@ -45,7 +46,7 @@ class Case:
     mask: Path
     patient: str | None = None
     corner: Corner | None = None
-    """The one tile of the image that is meant; None means all of it."""
+    """The one tile of the image that is meant, or its number alone where tiles are drawn; None means all of it."""
     told: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
     """What else split.csv says of it: other columns and their values, of which no result depends."""
 
@@ -61,15 +62,23 @@ class Fit:
 
     size: Size
     """Height and width (of volumes three sides) of the network's input, in pixels."""
-    how: How = "resize"
+    how: How | Literal["nnunet"] = "resize"
     """resize squashes to the size; pad keeps the aspect and fills the end of each axis (bottom and right) with zeros;
-    tile keeps the image as it is and takes it piece by piece, mirrored where it ends."""
+    tile keeps the image as it is and takes it piece by piece, mirrored where it ends; nnunet does as nnU-Net."""
     overlap: float = 0.25
     """The share of a tile's length that its neighbour covers too."""
     spacing: Spacing | None = None
     """What the pixels of an image in tiles are resampled to first; None leaves them as they are."""
     restored_from: Way = "probabilities"
     """What is brought back to an image's own size: probabilities (linearly, then the largest), or labels (nearest)."""
+
+    mirrored: tuple[int, ...] = ()
+    """Axes of a tile along which the network is asked mirrored too, and its answers averaged (nnunet)."""
+
+    @property
+    def in_tiles(self) -> bool:
+        """Whether the network sees an image piece by piece, so that what is seen has any size."""
+        return self.how in ("tile", "nnunet")
 
     def inner(self, original: Size, spacing: Spacing | None = None) -> Size:
         """The size at which the network sees an image of this size and spacing, without what is padded around it."""
@@ -107,7 +116,11 @@ class Fit:
     @property
     def padding(self) -> str | None:
         """What is added around an image of another shape, in words; None where nothing is."""
-        words = {"pad": "0 (before normalization) at the end of each axis", "tile": "the image, mirrored"}
+        words = {
+            "pad": "0 (before normalization) at the end of each axis",
+            "tile": "the image, mirrored",
+            "nnunet": "0 (after normalization) on both sides of each axis",
+        }
         return words.get(self.how)
 
 
@@ -206,7 +219,7 @@ class Dataset:
         if self.fit.how == "tile":
             corner = case.corner or middle(_size(pixels_CHW, self.fit.size), self.fit.size)
             return self.normalization.of(pixels_CHW)(cut(pixels_CHW, corner, self.fit.size))
-        return self.normalization(pixels_CHW)
+        return self.normalization.of(pixels_CHW)(self._part(pixels_CHW, case))
 
     def normalized(self, pixels_CHW: FloatArray, case: Case) -> FloatArray:
         """What became of a case's pixels, normalized: of a tile by what its whole image holds."""
@@ -240,17 +253,23 @@ class Dataset:
 
     def whole_mask(self, case: Case) -> MaskArray:
         """Class indices of `whole_pixels` (HW)."""
-        return self.fit.mask(self.mask(case), fill=self.ignore or 0, spacing=self.spacing_of(case))
+        return self.as_seen(case, self.mask(case), fill=self.ignore or 0)
+
+    def as_seen(self, case: Case, labels_HW: MaskArray, fill: int = 0) -> MaskArray:
+        """Labels at the original size (HW) brought to that of `whole_pixels`, with `fill` where it is padded."""
+        frame = self.frame(case)
+        return frame.mask(labels_HW) if frame else self.fit.mask(labels_HW, fill, self.spacing_of(case))
+
+    def frame(self, case: Case) -> Frame | None:
+        """Where what the network sees lies in the original image; None where that is all of it."""
+        return self.reader.frame(case.image) if isinstance(self.reader, Framed) else None
 
     def _part(self, pixels: NDArray[Pixels], case: Case) -> NDArray[Pixels]:
         """The tile of a case, or all of it, mirrored to at least one tile; where there are no tiles, all of it."""
-        if self.fit.how != "tile":
-            return pixels
-        if case.corner is not None:
-            return cut(pixels, case.corner, self.fit.size)
-        full = _size(pixels, self.fit.size)
-        around = tuple(map(max, full, self.fit.size))
-        return pixels if around == full else cut(pixels, middle(full, around), around)
+        if self.fit.how == "nnunet":
+            corner = drawn(self.whole_mask(case), self.fit.size, case.name, case.corner)
+            return window(pixels, corner, self.fit.size)
+        return _tile(pixels, case.corner, self.fit.size) if self.fit.how == "tile" else pixels
 
     def whole_cases(self, role: Role) -> list[Case]:
         """The cases of a role, each meaning all of its image, as often as the image has tiles."""
@@ -267,28 +286,21 @@ class Dataset:
     def measured_normalization(self) -> Normalization:
         """Mean and deviation of every channel over the train cases (where there are many, some 200 to 400 of them)."""
         cases = self.cases["train"][:: max(1, len(self.cases["train"]) // 200)]
-        sums = np.zeros((2, self.channels))
-        for case in cases:
-            pixels = self.pixels(case).reshape(self.channels, -1)
-            sums += np.stack([pixels.mean(1), np.square(pixels).mean(1)]) / len(cases)
-        mean, std = sums[0], np.sqrt(np.maximum(sums[1] - sums[0] ** 2, 1e-8))
-        return Normalization(
-            mean=tuple(mean.round(4).tolist()), std=tuple(std.round(4).tolist()), scale=self.reader.scale
-        )
+        return _measured((self.pixels(case) for case in cases), len(cases), self.channels, self.reader.scale)
 
     def fingerprint(self) -> str:
         """Changes when a case, a file (size or time of change) or the way of reading or scoring changes."""
         read = (self.class_names, self.channels, self.fit, self.reader, self.normalization, self.ignore)
-        text = [repr((*read, self.tolerance))]
-        for role in ROLES:
-            for case in self.cases[role]:
-                stats = [path.stat() for path in (case.image, case.mask)]
-                text.append(repr((role, case, [(stat.st_size, stat.st_mtime_ns) for stat in stats])))
-        return hashlib.sha256("\n".join(text).encode()).hexdigest()
+        return by_dates((*read, self.tolerance), self.cases, ROLES, self.files)
 
     def sha256(self) -> str:
         """Of the bytes of every file, with the role and name of its case: the same wherever the data lies."""
-        return _sha256_of(self.cases)
+        return by_bytes(self.cases, ROLES, self.files)
+
+    def files(self, case: Case) -> tuple[Path, ...]:
+        """Those of all channels, and the mask's."""
+        images = self.reader.files(case.image) if isinstance(self.reader, Framed) else (case.image,)
+        return *images, case.mask
 
     def check(self, roles: Sequence[Role] = ROLES) -> Mapping[Role, Sequence[tuple[Case, Look]]]:
         """Decode every image and mask of these roles once, so that nothing is found out half-way.
@@ -319,16 +331,21 @@ class Dataset:
             return list(bar(pool.map(partial(_looked_at, self), cases), "checking the data", len(cases)))
 
 
-def _sha256_of(cases: Mapping[Role, Sequence[Case]]) -> str:
-    # A file may be there once for each tile, and a mask once for each of its images.
-    files = {path for some in cases.values() for case in some for path in (case.image, case.mask)}
-    sums = {path: sha256(path) for path in files}
-    text = [
-        repr((role, case.name, case.patient, case.corner, sums[case.image], sums[case.mask]))
-        for role in ROLES
-        for case in cases[role]
-    ]
-    return hashlib.sha256("\n".join(text).encode()).hexdigest()
+def _tile(pixels: NDArray[Pixels], corner: Corner | None, size: Size) -> NDArray[Pixels]:
+    if corner is not None:
+        return cut(pixels, corner, size)
+    full = _size(pixels, size)
+    around = tuple(map(max, full, size))
+    return pixels if around == full else cut(pixels, middle(full, around), around)
+
+
+def _measured(images: Iterator[FloatArray], count: int, channels: int, scale: str) -> Normalization:
+    sums = np.zeros((2, channels))
+    for image_CHW in images:
+        pixels = image_CHW.reshape(channels, -1)
+        sums += np.stack([pixels.mean(1), np.square(pixels).mean(1)]) / count
+    mean, std = sums[0], np.sqrt(np.maximum(sums[1] - sums[0] ** 2, 1e-8))
+    return Normalization(mean=tuple(mean.round(4).tolist()), std=tuple(std.round(4).tolist()), scale=scale)
 
 
 def _looked_at(data: Dataset, case: Case) -> Look:
@@ -339,24 +356,6 @@ def _looked_at(data: Dataset, case: Case) -> Look:
     except DataError as error:
         return Look(fault=str(error))
     return Look(values=frozenset(np.unique(mask_HW).tolist()) - {data.ignore}, constant=constant)
-
-
-def tiled(cases: Mapping[Role, Sequence[Case]], fit: Fit, reader: Reader) -> dict[Role, list[Case]]:
-    """The cases of images taken in tiles: each tile is a case in every role but "test", whose images stay whole.
-
-    Raises:
-        DataError: if the size of an image cannot be read.
-    """
-    found: dict[Role, list[Case]] = {"test": list(cases["test"])}
-    for role in ROLES[:-1]:
-        found[role] = [
-            replace(case, corner=corner)
-            for case in cases[role]
-            for corner in corners(fit.inner(reader.size(case.image), reader.spacing(case.image)), fit.size)
-        ]
-    # The first few calibration cases must not all be of one image.
-    found["calibration"].sort(key=lambda case: hashlib.sha256(f"{case.name} {case.corner}".encode()).digest())
-    return found
 
 
 def _size(pixels: NDArray[Any], like: Size) -> Size:

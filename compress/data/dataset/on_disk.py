@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from compress.data.dataset.cases import Dataset, Fit, How, Normalization, Reader, tiled
+from compress.data.dataset.cases import ROLES, Case, Dataset, Fit, How, Normalization, Reader, Role
 from compress.data.dataset.drawn import Shares
 from compress.data.dataset.masks import Given, MaskValues, mask_values, names_of
 from compress.data.dataset.split import read_split, with_calibration
+from compress.data.dataset.tiles import corners
 from compress.errors import DataError
 
 
@@ -110,3 +112,21 @@ def class_names(given: tuple[str, ...] | None, classes: int, source: str) -> tup
         if name in given[:place] or name in ("", "patient", "mean"):
             raise DataError(f"{source}: '{name}' cannot name class {place}: it is empty, taken or given twice")
     return given
+
+
+def tiled(cases: Mapping[Role, Sequence[Case]], fit: Fit, reader: Reader) -> dict[Role, list[Case]]:
+    """The cases of images taken in tiles: each tile is a case in every role but "test", whose images stay whole.
+
+    Raises:
+        DataError: if the size of an image cannot be read.
+    """
+    found: dict[Role, list[Case]] = {"test": list(cases["test"])}
+    for role in ROLES[:-1]:
+        found[role] = [
+            replace(case, corner=corner)
+            for case in cases[role]
+            for corner in corners(fit.inner(reader.size(case.image), reader.spacing(case.image)), fit.size)
+        ]
+    # The first few calibration cases must not all be of one image.
+    found["calibration"].sort(key=lambda case: hashlib.sha256(f"{case.name} {case.corner}".encode()).digest())
+    return found
