@@ -225,4 +225,4 @@ def test_what_masks_says_changes_the_fingerprint(tmp_path: Path) -> None:
 
 
 def test_what_reads_masks_is_no_kind_of_data() -> None:
-    assert words("compress.data") == ["folder", "nifti", "synthetic"]
+    assert words("compress.data") == ["folder", "nifti", "nnunet", "synthetic"]

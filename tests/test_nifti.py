@@ -171,7 +171,7 @@ def test_volumes_are_resampled_to_a_spacing_and_scored_on_their_own_voxels(varie
             == (1, *found.whole_mask(case).shape)
         )
         # Half of the way to a class's own gray there is the border: a perfect answer but for what resampling blurs.
-        values, _ = task.score(lambda image: np.concatenate([-np.abs(image - k) for k in (0.5, 1, 0)], 1), case)
+        values, *_ = task.score(lambda image: np.concatenate([-np.abs(image - k) for k in (0.5, 1, 0)], 1), case)
         assert values[:, 0].min() > 0.75
         assert task.shown(case)[1].shape == found.whole_mask(case).shape
 
@@ -184,13 +184,13 @@ def test_distances_are_in_mm_by_the_spacing_of_each_file(tmp_path: Path, axis: i
     assert found.reader.unit == "mm"
     moved = np.roll(mask, 1, axis)
     answer = np.stack([1.0 - moved, moved])[None].astype(np.float32)
-    values, _ = Task(data=found, net=nn.Identity(), seed=0).score(lambda _: answer, found.cases["test"][0])
+    values, *_ = Task(data=found, net=nn.Identity(), seed=0).score(lambda _: answer, found.cases["test"][0])
     dice, _, hd95, nsd, *_, hausdorff, _, _ = values[0]
     assert dice == pytest.approx(2 / 3)
     assert hausdorff == hd95 == length
     assert (nsd == 1) == (length < 2.5)
     nothing = np.stack([np.ones_like(mask), np.zeros_like(mask)])[None].astype(np.float32)
-    values, _ = Task(data=found, net=nn.Identity(), seed=0).score(lambda _: nothing, found.cases["test"][0])
+    values, *_ = Task(data=found, net=nn.Identity(), seed=0).score(lambda _: nothing, found.cases["test"][0])
     assert values[0, 6] == pytest.approx(9 * np.hypot(np.hypot(2, 3), 4))
 
 

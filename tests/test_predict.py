@@ -39,7 +39,9 @@ def test_masks_have_the_scores_of_the_report(
     assert predict(done[0], images, Which(step=step, backend=backend), tmp_path, force=False, say=quiet) == 4
     rows = [row for row in done[1]["rows"] if row["backend"] == backend and row["step"] == (step or "01-int8")]
     for name in names:
-        values_KM, _ = score_case(read(tmp_path / "masks" / name), read(folder / "masks" / name), classes=3, ruler=None)
+        values_KM, *_ = score_case(
+            read(tmp_path / "masks" / name), read(folder / "masks" / name), classes=3, ruler=None
+        )
         told = rows[0]["scores"]["per_case"][f"images/{name}"]
         assert np.allclose(values_KM[:, DICE], [told[each]["dice"] for each in ("square", "disc")], atol=1e-6)
         assert read(tmp_path / "overlays" / name).shape == (32, 32, 3)

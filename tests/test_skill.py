@@ -53,8 +53,7 @@ def test_one_class_without_skill_leaves_the_others_their_verdict() -> None:
 
 def of_answers(answer_HW: np.ndarray, truths: list[np.ndarray]) -> Any:
     scored = [score_case(answer_HW, truth, classes=2, ruler=None) for truth in truths]
-    values, alarms = zip(*scored, strict=True)
-    return scores_of([(str(n), str(n)) for n in range(len(truths))], values, ("nerve",), alarms)
+    return scores_of([(str(n), str(n)) for n in range(len(truths))], scored, ("nerve",))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
