@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 
@@ -34,10 +35,36 @@ def test_every_example_is_run() -> None:
     assert [name[:2] for name in sorted(SAYS)] == [f"{number:02}" for number in range(11)]
 
 
-@pytest.mark.parametrize("name", SAYS)
+WHOLE = "09_run"
+"""A whole run, of which `make test` has others."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == WHOLE else ()) for name in SAYS])
 def test_it_says_what_it_promises(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
     runpy.run_path(str(EXAMPLES / f"{name}.py"))
-    assert SAYS[name] in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert SAYS[name] in said and "Dice 0.000" not in said
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_its_first_cell_to_its_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "examples"
+    place.mkdir()
+    for name in ("phantom.yaml", "notebook.ipynb"):
+        (place / name).write_bytes((EXAMPLES / name).read_bytes())
+    (tmp_path / "recipes").symlink_to(EXAMPLES.parent / "recipes")
+    monkeypatch.chdir(place)
+    cells = json.loads((place / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]
+    known: dict[str, object] = {"__name__": "__main__"}
+    for cell in cells:
+        assert not cell.get("outputs"), "results are of whoever runs it"
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), known)
+    said = capsys.readouterr().out
+    assert "as trained: Dice 0." in said and "small: Dice 0." in said and "small.onnx" in said
+    assert "Dice 0.000" not in said
