@@ -91,7 +91,7 @@ def _site(path: str) -> str | None:
     """Where a page of the repository is on the site; None of what is none, or is not there."""
     if path in PAGES:
         return PAGES[path]
-    if not path.endswith((".md", ".svg")) or not (ROOT / path).is_file():
+    if not path.endswith((".md", ".svg", ".png")) or not (ROOT / path).is_file():
         return None
     return path.removeprefix("docs/") if path.startswith(("docs/", "benchmarks/")) else None
 
