@@ -258,6 +258,7 @@ def mixed(task: Task) -> nn.Module:
     return every_kind(task.net, task.example)
 
 
+@pytest.mark.slow
 def test_networks_with_every_kind_are_pruned_saved_loaded_and_exported(
     mixed: nn.Module, task: Task, tmp_path: Path
 ) -> None:

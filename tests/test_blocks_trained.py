@@ -134,7 +134,7 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["smp", "MONAI"])
+@pytest.mark.parametrize("name", [pytest.param("smp", marks=pytest.mark.slow), "MONAI"])
 def test_stages_of_others_networks_become_narrower_with_all_that_is_in_them(name: str, tmp_path: Path) -> None:
     """Residual blocks in a row; half of a U-Net with its skip, the widths of which shrink where they are inside."""
     network, shape, stage = NETWORKS[name]

@@ -358,6 +358,7 @@ def test_openvino_computes_in_the_type_of_the_file_or_in_float32_and_tells(
     assert set(OpenVino().executed_precisions(built)) == ({type_of_file} if native else {"FP32"})
 
 
+@pytest.mark.slow
 def test_a_run_builds_scores_and_tells_of_16_bits(done: Done, tmp_path: Path) -> None:
     gates = [{"smaller": {"at_least": 1.7, "backend": "onnxruntime"}}, {"parity": {"at_most": 0.001}}]
     report = gone_on(done, tmp_path, passes=[{"half": {"calibrate": 4}}], gates=gates).as_dict()

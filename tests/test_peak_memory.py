@@ -129,7 +129,15 @@ def onnx(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return to_onnx(load_net(weights), torch.zeros(1, 1, 32, 32), tmp_path_factory.mktemp("peak") / "model.onnx")
 
 
-@pytest.mark.parametrize("word", [word for word in CPU.backends if not is_for_signs(word)])
+# Every whole run asks for torch's, whose process takes a second to import it.
+WORDS = [
+    pytest.param(word, marks=pytest.mark.slow if word == "torch" else ())
+    for word in CPU.backends
+    if not is_for_signs(word)
+]
+
+
+@pytest.mark.parametrize("word", WORDS)
 def test_a_process_that_runs_the_artifact_on_this_runtime_needs_some(
     word: str, onnx: Artifact, weights: Path, tmp_path: Path
 ) -> None:
