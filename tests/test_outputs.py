@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -229,5 +230,35 @@ def test_a_browser_that_does_not_print_is_told_with_what_it_says(
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     (tmp_path / "report.html").write_text("")
     with pytest.raises(SurroundingsError, match=r"did not print .*report.html \(no display\)"):
-        Outputs(pdf=tmp_path / "report.pdf").write({}, page=tmp_path / "report.html")
+        Outputs(pdf=tmp_path / "report.pdf").write({}, folder=tmp_path)
     assert not (tmp_path / "report.pdf").exists()
+
+
+def test_mlflow_is_told_what_was_done_and_what_came_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'segpress[mlflow]'")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri(f"file://{tmp_path / 'server'}")
+    finish(tmp_path / "run", two_steps())
+    record = json.loads((tmp_path / "run" / "report.json").read_text())
+    told = Outputs(mlflow="nerves")
+    told.begin()
+    told.write(record, folder=tmp_path / "run")
+    (run,) = mlflow.search_runs(experiment_names=["nerves"], output_format="list")
+    assert run.data.tags["verdict"] and run.data.params["seed"] == str(record["seed"])
+    assert any(name.endswith("/dice_drop") for name in run.data.metrics)
+    assert {"report.json", "report.html"} <= {path.name for path in (tmp_path / "server").rglob("report.*")}
+
+
+def test_a_server_that_takes_nothing_is_told_with_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'segpress[mlflow]'")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    (tmp_path / "server").write_text("a file")
+    mlflow.set_tracking_uri(f"file://{tmp_path / 'server'}")
+    with pytest.raises(SurroundingsError, match=r"--mlflow: file://"):
+        Outputs(mlflow="nerves").write({"name": "x"}, folder=tmp_path)
+
+
+def test_without_mlflow_it_is_said_how_to_install_it_before_anything_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(SegpressError, match=r"segpress\[mlflow\]"):
+        Outputs(mlflow="nerves").begin()

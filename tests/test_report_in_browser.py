@@ -161,5 +161,5 @@ def test_a_report_is_printed_where_that_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(page(report()))
     outputs = Outputs(pdf=tmp_path / "to" / "report.pdf")
     outputs.begin()
-    outputs.write({}, page=tmp_path / "report.html")
+    outputs.write({}, folder=tmp_path)
     assert (tmp_path / "to" / "report.pdf").read_bytes().startswith(b"%PDF-")

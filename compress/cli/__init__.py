@@ -26,6 +26,7 @@ from compress.cli.options import (
     DataRoot,
     Fresh,
     Junit,
+    Mlflow,
     Out,
     Pdf,
     RecipePath,
@@ -77,6 +78,7 @@ def run(
     summary: Summary = None,
     benchmark_json: Benchmark = None,
     pdf: Pdf = None,
+    mlflow: Mlflow = None,
     workers: Annotated[int, typer.Option(min=1, help="Train blocks in so many processes at once (Ray).")] = 1,
     cluster: Cluster = None,
 ) -> None:
@@ -87,7 +89,7 @@ def run(
     from compress.report.outputs import Outputs
     from compress.report.terminal import show
 
-    outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json, pdf=pdf)
+    outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json, pdf=pdf, mlflow=mlflow)
     outputs.begin()
     loaded = load(recipe, data)
     folder = out / loaded.name
@@ -99,7 +101,7 @@ def run(
     at_once = Workers(count=workers, address=cluster)
     report = run_recipe(loaded, folder, fresh=fresh, say=say, workers=at_once)
     show(report.as_dict(), console)
-    outputs.write(report.as_dict(), page=folder / "report.html")
+    outputs.write(report.as_dict(), folder=folder)
     console.print(f"Report: {folder / 'report.html'} (also report.md, report.json)", markup=False)
     raise typer.Exit(report.exit_code)
 

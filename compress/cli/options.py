@@ -23,6 +23,9 @@ Benchmark = Annotated[
     Path | None, typer.Option("--benchmark-json", help="Also write latency, size and drop for github-action-benchmark.")
 ]
 Pdf = Annotated[Path | None, typer.Option("--pdf", help="Also print the report there, on A4; Chromium does it.")]
+Mlflow = Annotated[
+    str | None, typer.Option("--mlflow", help="Also tell MLflow, as a run of this experiment (MLFLOW_TRACKING_URI).")
+]
 Cluster = Annotated[
     str | None, typer.Option(help="The address of a Ray cluster whose machines all see the folders named.")
 ]

@@ -21,13 +21,15 @@ class Outputs:
     """What is there already stays: GitHub gives all steps of a job one file ($GITHUB_STEP_SUMMARY)."""
     benchmark_json: Path | None = None
     pdf: Path | None = None
+    mlflow: str | None = None
+    """The experiment that MLflow is told of."""
 
     def begin(self) -> None:
         """Look whether they can be written, before hours are spent on what they will say; and remove what an earlier
         command left there, which nobody shall take for this one's verdict should it end without any.
 
         Raises:
-            SegpressError: naming the option and its file; or if nothing is here that prints a PDF.
+            SegpressError: naming the option and its file; or what is not here of what prints a PDF, or tells MLflow.
         """
         options = {
             "--junit": self.junit,
@@ -39,6 +41,10 @@ class Outputs:
             fault = None if path is None else _fault(path)
             if fault:
                 raise SegpressError(f"{option}: {path}: {fault}")
+        if self.mlflow is not None:
+            from compress.report.mlflow import check_installed
+
+            check_installed()
         if self.pdf is not None:
             from compress.report.pdf import browser
 
@@ -47,18 +53,18 @@ class Outputs:
             if path is not None:
                 path.unlink(missing_ok=True)
 
-    def write(self, report: Mapping[str, Any], notes: tuple[str, ...] = (), page: Path | None = None) -> None:
+    def write(self, report: Mapping[str, Any], notes: tuple[str, ...] = (), folder: Path | None = None) -> None:
         """Write each that is asked for, whole or not at all.
 
         Args:
             report: `Report.as_dict()`, or report.json read back.
             notes: for the summary.
-            page: the report's, for the PDF.
+            folder: the run's, for the PDF and MLflow.
         """
-        if self.pdf is not None and page is not None:
+        if self.pdf is not None and folder is not None:
             from compress.report.pdf import to_pdf
 
-            _write(self.pdf, to_pdf(page))
+            _write(self.pdf, to_pdf(folder / "report.html"))
         if self.junit is not None:
             from compress.report.junit import to_junit
 
@@ -73,6 +79,10 @@ class Outputs:
             before = self.summary.read_bytes() if self.summary.is_file() else b""
             gap = b"\n" if before and not before.endswith(b"\n\n") else b""
             _write(self.summary, before + gap + to_summary(report, notes).encode())
+        if self.mlflow is not None and folder is not None:
+            from compress.report.mlflow import to_mlflow
+
+            to_mlflow(report, folder, self.mlflow)
 
 
 def _write(path: Path, data: bytes) -> None:
