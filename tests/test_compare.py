@@ -314,3 +314,16 @@ def test_other_seeds_weights_and_versions_are_told_and_compared(main: Path, tmp_
 def test_a_run_is_equal_to_itself(main: Path) -> None:
     done = compress("compare", main, main)
     assert done.returncode == 0 and "All 3 gates hold." in done.stdout
+
+
+def test_a_page_shows_both_with_the_cases_that_changed_most(main: Path, tmp_path: Path) -> None:
+    after = dice()
+    after[7] -= 0.4
+    page = tmp_path / "to" / "page.html"
+    done = compress("compare", main, change(tmp_path, two_steps(after, seed=1)), "--page", page)
+    assert done.returncode in (0, 1, 3)
+    text = page.read_text()
+    assert "case_007" in text and "+0.4000" in text and "<svg" in text and "<script" not in text
+    assert text.index("Verdict") < text.index("Before and after") < text.index("Cases that changed most")
+    (tmp_path / "folder").mkdir()
+    refused(compress("compare", main, main, "--page", tmp_path / "folder"), "--page: ", "is a folder; give a file")

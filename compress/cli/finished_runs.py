@@ -60,14 +60,15 @@ def compare(
     junit: Junit = None,
     summary: Summary = None,
     benchmark_json: Benchmark = None,
+    page: Annotated[Path | None, typer.Option("--page", help="Also write an HTML page of the two there.")] = None,
 ) -> None:
     """Judge what a change cost, from the run of the main branch and that of the change; nothing is measured."""
     from compress.commands.compare import DEFAULTS, NOTHING, limits
     from compress.commands.compare import compare as compared
-    from compress.report.outputs import Outputs
+    from compress.report.outputs import Outputs, write_whole
     from compress.report.terminal import show_gates, show_notes, show_table
 
-    outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json)
+    outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json, page=page)
     outputs.begin()
     allowed = limits({"drop": drop, "slower": slower, "larger": larger}, DEFAULTS if gates is None else NOTHING)
     found = compared(main, change, allowed, gates, every_step=every_step)
@@ -77,6 +78,10 @@ def compare(
     show_notes(found.notes, console)
     show_gates(found.record, console)
     outputs.write(found.record, found.notes)
+    if page is not None:
+        from compress.report.change_page import to_html
+
+        write_whole(page, to_html(found.record, found.table, found.notes, found.pairs).encode())
     raise typer.Exit(found.exit_code)
 
 

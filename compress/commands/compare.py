@@ -10,7 +10,7 @@ from typing import Any
 
 from compress.errors import RecipeError, SegpressError
 from compress.gates.judging.change import Allowed, judge_change, judge_pairs
-from compress.gates.judging.two_runs import Measured, Pairing, aligned, paired
+from compress.gates.judging.two_runs import Measured, Pair, Pairing, aligned, paired
 from compress.gates.judging.verdict import Verdict
 from compress.measure.row import Row
 from compress.pipeline.finished import finished
@@ -32,6 +32,8 @@ class Compared:
     record: dict[str, Any]
     """The change's report.json, with the verdicts on the change as its `gates`."""
     table: Table
+    pairs: Sequence[Pair]
+    """The artifacts that both runs have."""
     notes: tuple[str, ...]
     """What else the runs differ in, a sentence each."""
     exit_code: int
@@ -65,7 +67,13 @@ def compare(
     title = f"{now.name}, {change} beside {main}"
     record = {**now.record, "name": title, "gates": [verdict.as_dict() for verdict in verdicts]}
     notes = (*unsealed(main, change), *_differences(was, now, pairing))
-    return Compared(record=record, table=change_table(pairing.pairs), notes=notes, exit_code=exit_code(verdicts))
+    return Compared(
+        record=record,
+        table=change_table(pairing.pairs),
+        pairs=pairing.pairs,
+        notes=notes,
+        exit_code=exit_code(verdicts),
+    )
 
 
 def limits(given: Mapping[str, str | None], otherwise: Allowed) -> Allowed:

@@ -21,6 +21,8 @@ class Outputs:
     """What is there already stays: GitHub gives all steps of a job one file ($GITHUB_STEP_SUMMARY)."""
     benchmark_json: Path | None = None
     pdf: Path | None = None
+    page: Path | None = None
+    """HTML of what else there is to show, of two runs."""
     mlflow: str | None = None
     """The experiment that MLflow is told of."""
 
@@ -36,6 +38,7 @@ class Outputs:
             "--summary": self.summary,
             "--benchmark-json": self.benchmark_json,
             "--pdf": self.pdf,
+            "--page": self.page,
         }
         for option, path in options.items():
             fault = None if path is None else _fault(path)
@@ -49,7 +52,7 @@ class Outputs:
             from compress.report.pdf import browser
 
             browser()
-        for path in (self.junit, self.benchmark_json, self.pdf):
+        for path in (self.junit, self.benchmark_json, self.pdf, self.page):
             if path is not None:
                 path.unlink(missing_ok=True)
 
@@ -64,28 +67,29 @@ class Outputs:
         if self.pdf is not None and folder is not None:
             from compress.report.pdf import to_pdf
 
-            _write(self.pdf, to_pdf(folder / "report.html"))
+            write_whole(self.pdf, to_pdf(folder / "report.html"))
         if self.junit is not None:
             from compress.report.junit import to_junit
 
-            _write(self.junit, to_junit(report).encode())
+            write_whole(self.junit, to_junit(report).encode())
         if self.benchmark_json is not None:
             from compress.report.benchmark_json import to_benchmark_json
 
-            _write(self.benchmark_json, to_benchmark_json(report).encode())
+            write_whole(self.benchmark_json, to_benchmark_json(report).encode())
         if self.summary is not None:
             from compress.report.job_summary import to_summary
 
             before = self.summary.read_bytes() if self.summary.is_file() else b""
             gap = b"\n" if before and not before.endswith(b"\n\n") else b""
-            _write(self.summary, before + gap + to_summary(report, notes).encode())
+            write_whole(self.summary, before + gap + to_summary(report, notes).encode())
         if self.mlflow is not None and folder is not None:
             from compress.report.mlflow import to_mlflow
 
             to_mlflow(report, folder, self.mlflow)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, and the folders that it lies in, whole or not at all."""
     place = path.resolve()
     make_folder(place.parent)
     write_bytes(place, data)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from compress.gates.judging.paired_drop import COLLAPSE
+from compress.gates.judging.paired_drop import pairs as paired
+from compress.measure.segmentation import Scores
 from compress.report.derived import compared, drops, recorded
 from compress.report.derived.drops import Pairs
 from compress.report.derived.recorded import Json
@@ -22,12 +25,27 @@ def scatter(report: Json) -> Markup | None:
     names = recorded.class_names(report)
     if not after or not names:
         return None
-    found = []
-    for name in names:
-        figure = Figure(figsize=(4.7, 4.7 + 0.2 * len(after)), layout="constrained")
-        _panel(figure.subplots(), name, [(line.title, drops.pairs_of(report, line.row, name)) for line in after])
-        found.append(svg(figure))
-    return side_by_side(found)
+    return _panels({name: [(line.title, drops.pairs_of(report, line.row, name)) for line in after] for name in names})
+
+
+def of_pairs(names: Sequence[str], scored: Sequence[tuple[str, Scores, Scores]]) -> Markup:
+    """The same of artifacts of two runs, each with its title and its scores before and after."""
+    return _panels({name: [(title, _defined(was, now, name)) for title, was, now in scored] for name in names})
+
+
+def _defined(was: Scores, now: Scores, name: str) -> Pairs:
+    before_N, after_N = paired(was.column(name, "dice"), now.column(name, "dice"), "dice")
+    defined_N = ~np.isnan(before_N)
+    return list(zip(before_N[defined_N].tolist(), after_N[defined_N].tolist(), strict=True))
+
+
+def _panels(by_class: Mapping[str, Sequence[tuple[str, Pairs]]]) -> Markup:
+    drawn = []
+    for name, found in by_class.items():
+        figure = Figure(figsize=(4.7, 4.7 + 0.2 * len(found)), layout="constrained")
+        _panel(figure.subplots(), name, found)
+        drawn.append(svg(figure))
+    return side_by_side(drawn)
 
 
 def _panel(axes: Axes, name: str, found: Sequence[tuple[str, Pairs]]) -> None:
