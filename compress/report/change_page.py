@@ -59,7 +59,7 @@ def _drops(pair: Pair) -> Iterator[tuple[str, float]]:
     was, now = _scores(pair)
     for case in was.cases:
         drop = paired_drop(was.among([case]), now.among([case]), None, "dice").mean
-        if np.isfinite(drop):
+        if np.isfinite(drop) and drop != 0:
             yield case, drop
 
 
