@@ -73,6 +73,7 @@ FLOORS = (
     "compress.postprocess",
     "compress.postprocess.applying",
     "compress.data",
+    "compress.data.dataset.forms",
     "compress.data.dataset",
     "compress.measure",
     "compress.progress",

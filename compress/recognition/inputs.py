@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compress.data.dataset.cases import Fit, FloatArray, Normalization
-from compress.data.dataset.images import Images, stored
+from compress.data.dataset.images import Images
 from compress.data.dataset.masks import IGNORED
 from compress.data.dataset.normalization import BGR
 from compress.data.dataset.restore import labels_at
@@ -111,7 +111,7 @@ class Judge:
 
     def _counts(self, way: Way, size: Size, place: int) -> NDArray[np.float64]:
         """How many pixels have each class in the answer and each stored value in the mask (KV)."""
-        stored_HW, _ = stored(self.masks[place])
+        stored_HW = self.found.read(self.masks[place])
         image_CHW = way.normalization(self._image(place, size)).astype(np.float32)
         with torch.no_grad():
             logits_KHW = self.net(torch.from_numpy(image_CHW)[None])[0].float().numpy()
@@ -135,8 +135,8 @@ class Judge:
         if len(values) > classes:
             raise DataError(
                 f"{self.masks[0].parent}: the masks hold {len(values)} values ({self.found}), and the network tells "
-                f"{classes} classes apart; say which class each is with --masks, such as --masks '0: 0, "
-                f"{values[-1]}: 1'"
+                f"{classes} classes apart; say which class each is with --masks, such as --masks "
+                f"'{self.found.told(values[0])}: 0, {self.found.told(values[-1])}: 1'"
             )
         if free > 4:
             return [plain]

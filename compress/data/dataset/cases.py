@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data.dataset.annotated import files_of
 from compress.data.dataset.faults import Look, faults
 from compress.data.dataset.masks import NotIndices
 from compress.data.dataset.normalization import FloatArray as FloatArray  # noqa: PLC0414  whoever has a case has these
@@ -280,7 +281,7 @@ class Dataset:
         text = [repr((*read, self.tolerance))]
         for role in ROLES:
             for case in self.cases[role]:
-                stats = [path.stat() for path in (case.image, case.mask)]
+                stats = [path.stat() for path in (case.image, *files_of(case.mask))]
                 text.append(repr((role, case, [(stat.st_size, stat.st_mtime_ns) for stat in stats])))
         return hashlib.sha256("\n".join(text).encode()).hexdigest()
 
@@ -319,14 +320,21 @@ class Dataset:
 
 def _sha256_of(cases: Mapping[Role, Sequence[Case]]) -> str:
     # A file may be there once for each tile, and a mask once for each of its images.
-    files = {path for some in cases.values() for case in some for path in (case.image, case.mask)}
+    files = {path for some in cases.values() for case in some for path in (case.image, *files_of(case.mask))}
     sums = {path: sha256(path) for path in files}
+    of_masks = {case.mask: _together(sums, case.mask) for some in cases.values() for case in some}
     text = [
-        repr((role, case.name, case.patient, case.corner, sums[case.image], sums[case.mask]))
+        repr((role, case.name, case.patient, case.corner, sums[case.image], of_masks[case.mask]))
         for role in ROLES
         for case in cases[role]
     ]
     return hashlib.sha256("\n".join(text).encode()).hexdigest()
+
+
+def _together(sums: Mapping[Path, str], mask: Path) -> str:
+    """The hash of a mask, whatever it is read from."""
+    read = [sums[path] for path in files_of(mask)]
+    return read[0] if read == [sums.get(mask)] else " ".join((mask.name, *read))
 
 
 def _looked_at(data: Dataset, case: Case) -> Look:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,8 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from compress.data.dataset.annotated import BACKGROUND, form_of
 from compress.data.dataset.cases import Case, Fit, FloatArray, MaskArray, Spacing
-from compress.data.dataset.masks import MANY, MaskValues, NotIndices, as_indices, soft_edges, told_as, whole_numbers
+from compress.data.dataset.masks import (
+    IGNORE,
+    MANY,
+    MaskValues,
+    NotIndices,
+    as_indices,
+    soft_edges,
+    told_as,
+    whole_numbers,
+)
 from compress.data.dataset.tiles import Size
 from compress.errors import DataError
 
@@ -48,6 +59,8 @@ class Images:
     """Height and width of one pixel of every original image in mm; None when unknown."""
     masks: MaskValues | None = None
     """Which class each stored value or colour of a mask is; None where they are class indices."""
+    names: tuple[str, ...] = ()
+    """The classes by name, background first: what annotations call regions."""
     axes: ClassVar[str] = "HW"
     scale: ClassVar[str] = "pixel / largest pixel value"
     resize: ClassVar[str] = (
@@ -86,11 +99,25 @@ class Images:
 
     def mask(self, path: Path) -> MaskArray:
         """The class indices (HW): the stored values themselves (of palettes the palette index), or as `masks` says."""
+        form = form_of(path)
+        if form is not None:
+            return form.drawn(path, partial(self._index_of, path))
         image = _decoded(path)
         stored_HW = _stored(image, path, self.masks)
         if self.masks is None:
             return as_indices(stored_HW, path)
         return self.masks.indices(stored_HW, path, soft=_soft(image))
+
+    def _index_of(self, path: Path, label: str) -> int:
+        known = {**{name: index for index, name in enumerate(self.names)}, **dict.fromkeys(BACKGROUND, 0)}
+        known |= {} if self.masks is None else dict(self.masks.labels)
+        if label not in known:
+            such = self.names[-1] if self.names else 1
+            raise DataError(
+                f"{path}: the label '{label}' is no class (there are {', '.join(self.names)}); name it in classes, or "
+                f"say which it is: masks: {{{label}: {such}}}, or masks: {{{label}: {IGNORE}}}"
+            )
+        return known[label]
 
     def checked(self, case: Case) -> tuple[MaskArray, bool]:
         image = _open_image(case.image)
