@@ -118,6 +118,8 @@ def data(root: Path, **given: Any) -> Dataset:
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks_are_found_by_names_and_drawn(kind: str, tmp_path: Path) -> None:
     KINDS[kind](tmp_path)
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "settings.json").write_text("// no JSON")
     found = data(tmp_path)
     cases = [case for role in ("train", "val", "test") for case in found.cases[role]]  # type: ignore[index]
     assert len(cases) == 4

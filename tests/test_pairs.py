@@ -28,6 +28,9 @@ def laid(root: Path, *names: str) -> Path:
     return root
 
 
+FOLDERS = ("train2017", "val2017", "test2017")
+
+
 def pairs(*stems: str) -> list[Pair]:
     return [Pair(image=Path(f"images/{stem}.png"), mask=Path(f"masks/{stem}.png")) for stem in stems]
 
@@ -120,6 +123,9 @@ def test_names_that_tell_the_role_are_taken() -> None:
     rows = roles_by_name(pairs("train_1", "train_2", "val_1", "test_1"), None)
     assert rows is not None and [row.role for row in rows] == ["train", "train", "val", "test"]
     assert roles_by_name(pairs("train_1", "other"), None) is None
+    found = [Pair(image=Path(f"{folder}/{name}.png"), mask=Path("m.png")) for folder in FOLDERS for name in "ab"]
+    rows = roles_by_name(found, None)
+    assert rows is not None and [row.role for row in rows] == ["train", "train", "val", "val", "test", "test"]
 
 
 def test_a_table_may_lie_beside_the_recipe(tmp_path: Path) -> None:

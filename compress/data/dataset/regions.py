@@ -33,6 +33,12 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: not a JSON file that can be read ({error})") from None
 
 
+def json_files(root: Path) -> list[Path]:
+    """Those in a folder and all below it, hidden ones left out, in order of names."""
+    found = sorted(root.rglob("*.json"))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+
+
 @lru_cache(maxsize=8)
 def _read(path: Path, changed: int) -> Any:
     return json.loads(path.read_text(encoding="utf-8-sig"))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.dataset.annotated import IndexOf
-from compress.data.dataset.regions import BoolArray, counts_in, filled, of_runs, read_json
+from compress.data.dataset.regions import BoolArray, counts_in, filled, json_files, of_runs, read_json
 from compress.errors import DataError
 
 MARK = ".json#"
@@ -69,7 +69,7 @@ def found(root: Path, images: Sequence[Path]) -> list[tuple[Path, Path]]:
     for image in images:
         by_name.setdefault(image.name, []).append(image)
     pairs: dict[Path, Path] = {}
-    for file in sorted(root.rglob("*.json")):
+    for file in json_files(root):
         told = read_json(file)
         if not isinstance(told, dict) or not all(isinstance(told.get(section), list) for section in SECTIONS):
             continue

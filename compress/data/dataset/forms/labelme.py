@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.dataset.annotated import BACKGROUND, IndexOf
-from compress.data.dataset.regions import BoolArray, filled, read_json
+from compress.data.dataset.regions import BoolArray, filled, json_files, read_json
 from compress.errors import DataError
 
 
@@ -42,7 +42,7 @@ def drawn(path: Path, index_of: IndexOf) -> NDArray[np.uint8]:
 def found(root: Path, images: Sequence[Path]) -> list[tuple[Path, Path]]:
     """Every image with the JSON file of its name: beside it, or the only one of that name in the folder."""
     by_name: dict[str, list[Path]] = {}
-    for file in sorted(root.rglob("*.json")):
+    for file in json_files(root):
         if _is_labelme(read_json(file)):
             by_name.setdefault(file.stem, []).append(file.relative_to(root))
     pairs = []
