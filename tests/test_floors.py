@@ -128,6 +128,7 @@ VENDORS = {
     "tensorly": "compress/editing/decomposition/thin_layers.py",
     "segmentation_models_pytorch": "compress/networks/smp.py",
     "nibabel": "compress/data/nifti.py",
+    "pydicom": "compress/data/dataset/dicom.py",
     "timm": "compress/networks/foreign/timm_encoder.py",
     "torchvision": "compress/networks/foreign/torchvision_import.py",
     "nni": "compress/search/strategies/sampling/nni_strategies.py",

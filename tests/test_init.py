@@ -110,6 +110,7 @@ def test_the_command_says_what_to_do_next_and_writes_nothing_over(theirs: Path, 
         ({"masks": "0: background, 255: square"}, "--masks: says nothing of 128"),
         ({"masks": "0: 0, 255: 1, 128: blob"}, "128 is to be 'blob'"),
         ({"masks": "[1"}, "is not a mapping"),
+        ({"window": "5,1"}, "--window: '5,1' is not a smaller and a larger value"),
         ({"classes": ("a", "b")}, "--classes: 3 different names"),
         ({"network": "unet"}, r"--network \(unet\): lacks the option 'classes'"),
         ({"network": "unte: {classes: 3}"}, r"--network \(unte\): no such network; did you mean 'unet'\?"),
@@ -273,10 +274,12 @@ def test_labels_of_annotations_become_the_classes_in_the_order_that_scores_best(
 
 @pytest.mark.parametrize("given", ["z_score: image", "{z_score: image}"])
 def test_a_normalization_can_be_given_as_a_recipe_says_it(theirs: Path, tmp_path: Path, given: str) -> None:
-    answers = Answers(size=(32, 32), normalization=given, masks="0: background, 255: square, 128: disc")
+    masks = "0: background, 255: square, 128: disc"
+    answers = Answers(size=(32, 32), normalization=given, masks=masks, window="0, 255")
     said: list[str] = []
     init(theirs / "best.ckpt", theirs / "data", tmp_path / "r.yaml", answers, nobody, said.append)
     assert yaml.safe_load((tmp_path / "r.yaml").read_text())["data"]["folder"]["normalization"] == {"z_score": "image"}
+    assert yaml.safe_load((tmp_path / "r.yaml").read_text())["data"]["folder"]["window"] == [0, 255]
 
 
 def test_probabilities_are_told_before_anything_is_tried(theirs: Path, tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ class Folder:
     """Where the masks hold something else than class indices: the class of each stored value or colour, by name or by
     index, such as {0: background, 255: polyp} or {'#ff0000': polyp}, or of each label of annotations, such as
     {adenoma: polyp}; `ignore` is the class of what counts nowhere."""
+    window: tuple[float, float] | None = None
+    """The values of gray images, of DICOM after the rescale slope, that become 0 and 1; what lies beyond is clipped."""
     normalization: Normalization | None = None
     """None takes the one stored with the weights, else the one measured on the train cases."""
     calibration: Annotated[int, Field(ge=0)] = 32
@@ -62,6 +64,8 @@ class Folder:
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
         only_of_tiles(self.fit, overlap=self.overlap)
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise ValueError(f"window goes from {self.window[0]:g} to {self.window[1]:g}; give the smaller end first")
         if self.table is not None and self.split is not None:
             raise ValueError("table names the split of every case, and split draws one; give one of them")
         labels = labels_in(self.masks or {})
@@ -84,6 +88,6 @@ class Folder:
             fit,
             channels=channels,
             classes=classes,
-            reader_of=lambda masks: Images(known_spacing=self.spacing, masks=masks, names=names),
+            reader_of=lambda masks: Images(known_spacing=self.spacing, masks=masks, names=names, window=self.window),
             split=self.split,
         )

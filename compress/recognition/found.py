@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from compress.data.dataset.cases import Case, Normalization
+from compress.data.dataset.dicom import Window
 from compress.data.dataset.images import Images
 from compress.data.dataset.masks import IGNORE, IGNORED
 from compress.data.dataset.tiles import by
@@ -159,6 +160,7 @@ def input_of(
     meaning: Meaning,
     size: Size | None,
     normalization: str | None,
+    window: Window | None,
     ask: Ask,
 ) -> Input:
     """The size and the normalization that the network was most likely trained with.
@@ -167,7 +169,7 @@ def input_of(
         SegpressError: if it finds nothing whatever it is given, or sizes are alike and nobody says which.
     """
     shape, described = shape_of(known.network), read_description(weights)
-    judge = _judge(known, cases, meaning)
+    judge = replace(_judge(known, cases, meaning), reader=Images(window=window))
     stored_with = described.normalization if described is not None else None
     sizes = _sizes(shape.check_size, [case.image for case in cases])
     if described is not None and described.size is not None:

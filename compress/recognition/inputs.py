@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +77,7 @@ class Judge:
     found: Stored
     order: tuple[int, ...] | None = None
     """The class of each stored value, where it is known."""
+    reader: Images = field(default_factory=Images)
 
     def tried(self, way: Way, size: Size) -> Tried:
         """The Dice of one way at one size, with the order of classes that gives most."""
@@ -107,7 +108,7 @@ class Judge:
         return [measured(self._image(place, size))[None] for place in range(min(most, len(self.images)))]
 
     def _image(self, place: int, size: Size) -> FloatArray:
-        return Images().image(self.images[place], self.channels, Fit(size=size))
+        return self.reader.image(self.images[place], self.channels, Fit(size=size))
 
     def _counts(self, way: Way, size: Size, place: int) -> NDArray[np.float64]:
         """How many pixels have each class in the answer and each stored value in the mask (KV)."""

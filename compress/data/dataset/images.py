@@ -19,6 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from compress.data.dataset.annotated import BACKGROUND, form_of
 from compress.data.dataset.cases import Case, Fit, FloatArray, MaskArray, Spacing
+from compress.data.dataset.dicom import Window, is_dicom, read_frame, size_of, windowed
 from compress.data.dataset.masks import (
     IGNORE,
     MANY,
@@ -61,11 +62,23 @@ class Images:
     """Which class each stored value or colour of a mask is; None where they are class indices."""
     names: tuple[str, ...] = ()
     """The classes by name, background first: what annotations call regions."""
+    window: Window | None = None
+    """The values of gray images that become 0 and 1; None for the smallest and the largest that a pixel can be."""
     axes: ClassVar[str] = "HW"
-    scale: ClassVar[str] = "pixel / largest pixel value"
-    resize: ClassVar[str] = (
-        "bilinear, antialiased when made smaller (Pillow's BILINEAR), width before height, before scaling to 0..1"
-    )
+
+    @property
+    def scale(self) -> str:
+        if self.window is None:
+            return "pixel / largest pixel value"
+        low, high = self.window
+        return f"values from {low:g} to {high:g} (of DICOM after its rescale slope), clipped, to 0..1"
+
+    @property
+    def resize(self) -> str:
+        when = "before" if self.window is None else "after"
+        return (
+            f"bilinear, antialiased when made smaller (Pillow's BILINEAR), width before height, {when} scaling to 0..1"
+        )
 
     @property
     def unit(self) -> str:
@@ -76,6 +89,8 @@ class Images:
 
     def size(self, path: Path) -> Size:
         """Height and width, from the header alone."""
+        if is_dicom(path):
+            return size_of(path)
         with _opened(path) as image:
             sides = image.height, image.width
             return sides[::-1] if _turned(image, path) > LAST_UPRIGHT else sides
@@ -85,12 +100,13 @@ class Images:
 
     def image(self, path: Path, channels: int, fit: Fit) -> FloatArray:
         """The image (CHW, 0..1), fitted by Pillow: bilinear, antialiased."""
-        image = _open_image(path)
+        image = _open_image(path, self.window)
         height, width = fit.inner((image.height, image.width))
-        if image.mode in SIXTEEN_BIT:
+        if image.mode in (*SIXTEEN_BIT, "F"):
             # Resized as float, since Pillow resizes integers over 8 bits coarsely.
             gray = Image.fromarray(np.asarray(image).astype(np.float32))
-            fitted_HW = np.asarray(_resized(gray, height, width), np.float32) / np.float32(65535)
+            largest = np.float32(65535 if image.mode in SIXTEEN_BIT else 1)
+            fitted_HW = np.asarray(_resized(gray, height, width), np.float32) / largest
             fitted_CHW = np.repeat(fitted_HW[None], channels, axis=0)
         else:
             fitted = np.asarray(_resized(_as_8bit(image, channels, path), height, width), np.float32) / 255
@@ -120,7 +136,7 @@ class Images:
         return known[label]
 
     def checked(self, case: Case) -> tuple[MaskArray, bool]:
-        image = _open_image(case.image)
+        image = _open_image(case.image, self.window)
         mask_HW = self.mask(case.mask)
         if image.size != (mask_HW.shape[1], mask_HW.shape[0]):
             raise DataError(
@@ -214,11 +230,23 @@ def _resized(image: Image.Image, height: int, width: int) -> Image.Image:
     return image
 
 
-def _open_image(path: Path) -> Image.Image:
+def _open_image(path: Path, window: Window | None) -> Image.Image:
+    """An image of pixels from 0 to their largest value, or with a window of floats from 0 to 1."""
+    if is_dicom(path):
+        return read_frame(path, window)
     image = _decoded(path)
+    if window is not None:
+        if image.mode not in GRAY or image.mode == "P":
+            raise DataError(
+                f"{path}: is in colour ({image.mode}), which has no window: leave window out, or save it gray"
+            )
+        return Image.fromarray(windowed(np.asarray(image), window))
     if image.mode in ("F", "I"):
         kind = "floating-point" if image.mode == "F" else "32-bit or signed"
-        raise DataError(f"{path}: {kind} pixels have no known range; save it as 8-bit or unsigned 16-bit")
+        raise DataError(
+            f"{path}: {kind} pixels have no known range; save it as 8-bit or unsigned 16-bit, or say in data which "
+            "values become black and white: window: [-160, 240]"
+        )
     if image.mode in SIXTEEN_BIT and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
         raise DataError(f"{path}: 16-bit gray whose 0 is white is read otherwise by other software; save it inverted")
     if image.mode not in (*GRAY, *COLOUR):

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress.data.dataset import dicom
 from compress.data.dataset.annotated import files_of, forms
 from compress.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
-"""Of files that Pillow opens."""
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", *dicom.SUFFIXES)
+"""Of files that Pillow opens, and of DICOM."""
 MASKS = (
     "masks|mask|labels|label|annotations|annotation|segmentations|segmentation|seg|segs|gt|groundtruth|ground_truth|"
     "ground truth|masks_png|labelstr|labelsts|manual|targets|target|truth"
