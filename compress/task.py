@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from compress.cluster import ALONE, Workers
 from compress.data.dataset.cases import Case, Dataset, Fit, FloatArray, MaskArray, Spacing
+from compress.data.dataset.channels import seen
 from compress.data.dataset.oddities import oddities
 from compress.data.dataset.restore import labels_at
 from compress.data.dataset.tiles import Size, blended, central
@@ -154,7 +155,7 @@ class Task:
 
     def shown(self, case: Case) -> tuple[MaskArray, MaskArray]:
         """The image (HWC uint8) and its truth (HW) at the network's size, or of tiles all together, to look at."""
-        seen_HWC = (np.moveaxis(self.data.whole_pixels(case), 0, -1) * 255).round().astype(np.uint8)
+        seen_HWC = (np.moveaxis(seen(self.data.whole_pixels(case)), 0, -1) * 255).round().astype(np.uint8)
         truth_HW = self.data.whole_mask(case)
         if self.data.fit.how == "tile":
             return _thinned(seen_HWC, truth_HW.ndim), _thinned(truth_HW, truth_HW.ndim)

@@ -88,6 +88,8 @@ class Folder:
             fit,
             channels=channels,
             classes=classes,
-            reader_of=lambda masks: Images(known_spacing=self.spacing, masks=masks, names=names, window=self.window),
+            reader_of=lambda masks: Images(
+                known_spacing=self.spacing, masks=masks, names=names, window=self.window, channels=channels
+            ),
             split=self.split,
         )

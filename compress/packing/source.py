@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress.data.dataset.channels import USUAL
 from compress.data.dataset.images import Images
 from compress.data.dataset.normalization import Normalization
 from compress.errors import SegpressError
@@ -52,6 +53,8 @@ class Source:
             yield "it takes images in tiles, and packs take them whole (`fit: resize` or `fit: pad` in `data`)"
         elif self.artifact.output.shape[2:] != self.artifact.input.shape[2:]:
             yield "it answers for the middle of an image alone, and packs for all of it"
+        if self.artifact.input.shape[1] not in USUAL:
+            yield f"it takes {self.artifact.input.shape[1]} channels, and packs take gray or colour"
         if self.normalization.scale not in (None, Images().scale):
             yield f"its values are scaled otherwise than packs do ({self.normalization.scale})"
         if -1 in self.artifact.input.shape:

@@ -169,7 +169,7 @@ def input_of(
         SegpressError: if it finds nothing whatever it is given, or sizes are alike and nobody says which.
     """
     shape, described = shape_of(known.network), read_description(weights)
-    judge = replace(_judge(known, cases, meaning), reader=Images(window=window))
+    judge = replace(_judge(known, cases, meaning), reader=Images(window=window, channels=shape.in_channels))
     stored_with = described.normalization if described is not None else None
     sizes = _sizes(shape.check_size, [case.image for case in cases])
     if described is not None and described.size is not None:

@@ -169,9 +169,10 @@ def ways(channels: int, measured: Normalization) -> list[Way]:
     found = [Way(title=title, normalization=each) for title, each in known]
     own = Way(title="each image by its own mean and std", normalization=Normalization(z_score="image"), usual=False)
     found.append(own)
-    if channels == 3:
+    if channels > 1:
         title = "each channel of an image by its own mean and std"
         found.append(Way(title=title, normalization=Normalization(z_score="channel"), usual=False))
+    if channels == 3:
         for title, each in known[:1] + known[2:3]:
             turned = replace(each, order=BGR)
             found.append(Way(title=f"{title}, in the order BGR", normalization=turned, usual=False))

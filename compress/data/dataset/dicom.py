@@ -81,7 +81,7 @@ def _unranged(data: Any, bits: int) -> str:
     )
     return (
         f"values of {bits} bits have no range of their own: say which become black and white{own} (in data; compress "
-        "init: --window)"
+        "init: --window=LOW,HIGH)"
     )
 
 

@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from compress.data.dataset import channels as stacks
 from compress.data.dataset.annotated import BACKGROUND, form_of
 from compress.data.dataset.cases import Case, Fit, FloatArray, MaskArray, Spacing
+from compress.data.dataset.channels import is_stack, read_stack
 from compress.data.dataset.dicom import Window, is_dicom, read_frame, size_of, windowed
 from compress.data.dataset.masks import (
     IGNORE,
@@ -64,6 +66,8 @@ class Images:
     """The classes by name, background first: what annotations call regions."""
     window: Window | None = None
     """The values of gray images that become 0 and 1; None for the smallest and the largest that a pixel can be."""
+    channels: int | None = None
+    """How many the network takes; None where that is not known."""
     axes: ClassVar[str] = "HW"
 
     @property
@@ -89,6 +93,8 @@ class Images:
 
     def size(self, path: Path) -> Size:
         """Height and width, from the header alone."""
+        if is_stack(path, self.channels):
+            return stacks.size_of(path)
         if is_dicom(path):
             return size_of(path)
         with _opened(path) as image:
@@ -100,6 +106,8 @@ class Images:
 
     def image(self, path: Path, channels: int, fit: Fit) -> FloatArray:
         """The image (CHW, 0..1), fitted by Pillow: bilinear, antialiased."""
+        if is_stack(path, channels):
+            return self._stack(path, channels, fit)
         image = _open_image(path, self.window)
         height, width = fit.inner((image.height, image.width))
         if image.mode in (*SIXTEEN_BIT, "F"):
@@ -112,6 +120,12 @@ class Images:
             fitted = np.asarray(_resized(_as_8bit(image, channels, path), height, width), np.float32) / 255
             fitted_CHW = np.ascontiguousarray(fitted[None] if fitted.ndim == 2 else fitted.transpose(2, 0, 1))
         return fit.padded(fitted_CHW)
+
+    def _stack(self, path: Path, channels: int, fit: Fit) -> FloatArray:
+        pixels_CHW = read_stack(path, channels, self.window)
+        height, width = fit.inner(pixels_CHW.shape[1:])
+        each = (_resized(Image.fromarray(one_HW), height, width) for one_HW in pixels_CHW)
+        return fit.padded(np.stack([np.asarray(one, np.float32) for one in each]))
 
     def mask(self, path: Path) -> MaskArray:
         """The class indices (HW): the stored values themselves (of palettes the palette index), or as `masks` says."""
@@ -136,14 +150,16 @@ class Images:
         return known[label]
 
     def checked(self, case: Case) -> tuple[MaskArray, bool]:
-        image = _open_image(case.image, self.window)
+        if is_stack(case.image, self.channels):
+            pixels = np.moveaxis(read_stack(case.image, self.channels, self.window), 0, -1)
+        else:
+            pixels = np.asarray(_open_image(case.image, self.window))
         mask_HW = self.mask(case.mask)
-        if image.size != (mask_HW.shape[1], mask_HW.shape[0]):
+        if pixels.shape[:2] != mask_HW.shape:
             raise DataError(
                 f"{case.mask}: the mask is {mask_HW.shape[1]}x{mask_HW.shape[0]}, its image "
-                f"{case.image.name} is {image.width}x{image.height}: they must be equal"
+                f"{case.image.name} is {pixels.shape[1]}x{pixels.shape[0]}: they must be equal"
             )
-        pixels = np.asarray(image)
         return mask_HW, bool((pixels == pixels[0, 0]).all())
 
 
@@ -244,8 +260,8 @@ def _open_image(path: Path, window: Window | None) -> Image.Image:
     if image.mode in ("F", "I"):
         kind = "floating-point" if image.mode == "F" else "32-bit or signed"
         raise DataError(
-            f"{path}: {kind} pixels have no known range; save it as 8-bit or unsigned 16-bit, or say in data which "
-            "values become black and white: window: [-160, 240]"
+            f"{path}: {kind} pixels have no known range; save it as 8-bit or unsigned 16-bit, or say which values "
+            "become black and white: window: [-160, 240] (in data; compress init: --window=-160,240)"
         )
     if image.mode in SIXTEEN_BIT and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
         raise DataError(f"{path}: 16-bit gray whose 0 is white is read otherwise by other software; save it inverted")

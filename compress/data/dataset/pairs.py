@@ -10,10 +10,11 @@ from pathlib import Path
 
 from compress.data.dataset import dicom
 from compress.data.dataset.annotated import files_of, forms
+from compress.data.dataset.channels import ARRAY
 from compress.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", *dicom.SUFFIXES)
-"""Of files that Pillow opens, and of DICOM."""
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", *dicom.SUFFIXES, ARRAY)
+"""Of files that Pillow opens, of DICOM, and of NumPy's arrays."""
 MASKS = (
     "masks|mask|labels|label|annotations|annotation|segmentations|segmentation|seg|segs|gt|groundtruth|ground_truth|"
     "ground truth|masks_png|labelstr|labelsts|manual|targets|target|truth"
