@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,3 +193,22 @@ def test_a_run_keeps_the_split_that_was_drawn_and_says_so(tmp_path: Path) -> Non
     )
     again = read_split(root, tmp_path / "run" / "kept" / "split.csv")
     assert again == {role: list(cases) for role, cases in task.data.cases.items()} and again["calibration"]
+
+
+def test_links_to_folders_are_followed_once_and_a_folder_that_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "elsewhere", {"train": 2})
+    root = tmp_path / "data"
+    root.mkdir()
+    for name in ("images", "masks"):
+        (root / name).symlink_to(tmp_path / "elsewhere" / name)
+    (root / "images" / "round").symlink_to(root)
+    assert [str(pair.image) for pair in find_pairs(root)] == ["images/train_000.png", "images/train_001.png"]
+
+    def refused(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(DataError, match="data: the folder cannot be read \\(Permission denied\\)"):
+        find_pairs(root)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from compress.data.dataset import dicom
 from compress.data.dataset.annotated import files_of, forms
 from compress.data.dataset.channels import ARRAY
+from compress.data.dataset.walk import files_below
 from compress.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", *dicom.SUFFIXES, ARRAY)
@@ -76,13 +77,8 @@ def without_mask(root: Path, pairs: Sequence[Pair]) -> list[Path]:
     return sorted(path for path in (each.relative_to(root) for each in _files(root)) if path not in known)
 
 
-def _files(root: Path) -> Iterator[Path]:
-    # Hidden ones are a system's own: "._a.png" is no image.
-    return (
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
+def _files(root: Path) -> list[Path]:
+    return [path for path in files_below(root) if path.suffix.lower() in SUFFIXES]
 
 
 def _is_mask(path: Path) -> bool:

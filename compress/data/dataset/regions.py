@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data.dataset.walk import files_below
 from compress.errors import DataError
 
 BoolArray = NDArray[np.bool_]
@@ -34,9 +35,8 @@ def read_json(path: Path) -> Any:
 
 
 def json_files(root: Path) -> list[Path]:
-    """Those in a folder and all below it, hidden ones left out, in order of names."""
-    found = sorted(root.rglob("*.json"))
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    """Those in a folder and all below it, in order of names."""
+    return [path for path in files_below(root) if path.suffix.lower() == ".json"]
 
 
 @lru_cache(maxsize=8)
