@@ -12,7 +12,7 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "segpress needs Python 3.11 or newer: make PYTHON=python3.11 setup"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[openvino,tensorrt-rtx,smp,torchvision,monai,nifti,nnunet,search,nni,benchmarks,docs,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[openvino,tensorrt-rtx,smp,torchvision,monai,nifti,nnunet,dicom,search,nni,benchmarks,docs,dev]'
 	@touch $@
 
 demo: setup

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from compress.cluster import ALONE, Workers
 from compress.data.dataset.cases import Case, Dataset, Fit, FloatArray, MaskArray, Spacing
+from compress.data.dataset.channels import seen
 from compress.data.dataset.frames import Frame, looked_at
 from compress.data.dataset.oddities import oddities
 from compress.data.dataset.restore import labels_at
@@ -151,8 +152,8 @@ class Task:
 
     def shown(self, case: Case) -> tuple[MaskArray, MaskArray]:
         """The image (HWC uint8) and its truth (HW) at the network's size, or of tiles all together, to look at."""
-        seen_CHW = looked_at(self.data.whole_pixels(case), self.data.frame(case))
-        seen_HWC = (np.moveaxis(seen_CHW, 0, -1) * 255).round().astype(np.uint8)
+        pixels_CHW = looked_at(self.data.whole_pixels(case), self.data.frame(case))
+        seen_HWC = (np.moveaxis(seen(pixels_CHW), 0, -1) * 255).round().astype(np.uint8)
         truth_HW = self.data.whole_mask(case)
         if self.data.fit.in_tiles:
             return _thinned(seen_HWC, truth_HW.ndim), _thinned(truth_HW, truth_HW.ndim)

@@ -19,10 +19,11 @@ from torch import nn
 
 from compress.commands.check import check
 from compress.commands.init import Answers, init
-from compress.data.dataset.cases import Normalization
+from compress.data.dataset.cases import Case, Normalization
 from compress.errors import SegpressError, WeightsError
 from compress.networks.unet import UNet
 from compress.recipe import load
+from compress.recognition.found import meaning_of
 from compress.recognition.inputs import IMAGENET, Tried, Way, tried_ways
 from compress.recognition.network import recognized
 from compress.recognition.recipe_text import _text
@@ -109,6 +110,7 @@ def test_the_command_says_what_to_do_next_and_writes_nothing_over(theirs: Path, 
         ({"masks": "0: background, 255: square"}, "--masks: says nothing of 128"),
         ({"masks": "0: 0, 255: 1, 128: blob"}, "128 is to be 'blob'"),
         ({"masks": "[1"}, "is not a mapping"),
+        ({"window": "5,1"}, "--window: '5,1' is not a smaller and a larger value"),
         ({"classes": ("a", "b")}, "--classes: 3 different names"),
         ({"network": "unet"}, r"--network \(unet\): lacks the option 'classes'"),
         ({"network": "unte: {classes: 3}"}, r"--network \(unte\): no such network; did you mean 'unet'\?"),
@@ -250,12 +252,34 @@ def test_an_images_own_numbers_and_bgr_are_taken_where_they_are_better(
     assert len({each.way.title for each in tried}) == len(tried) == 9
 
 
+def test_labels_of_annotations_become_the_classes_in_the_order_that_scores_best(theirs: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(theirs / "data" / "images", data / "images")
+    for value, label in ((128, "a disc"), (255, "square")):
+        (data / "masks" / label).mkdir(parents=True)
+        for path in (theirs / "data" / "masks").iterdir():
+            on = np.asarray(Image.open(path)) == value
+            Image.fromarray(on.astype(np.uint8) * 255).save(data / "masks" / label / path.name)
+    given = Answers(size=(32, 32), normalization="0.45,0.2")
+    said: list[str] = []
+    init(theirs / "best.ckpt", data, tmp_path / "r.yaml", given, nobody, said.append)
+    folder = yaml.safe_load((tmp_path / "r.yaml").read_text())["data"]["folder"]
+    assert folder["classes"] == ["background", "square", "a disc"] and "masks" not in folder
+    assert any("masks: labels a disc, square; classes background, square, a disc" in line for line in said)
+    masks = [data / "masks" / "{a disc|square}" / path.name for path in (data / "masks" / "square").iterdir()]
+    cases = [Case(name=path.name, image=path, mask=path) for path in masks[:3]]
+    named = meaning_of(cases, 3, None, ("background", "box", "blob")).in_order((0, 2, 1))
+    assert named.written() == {"a disc": "blob", "square": "box"}
+
+
 @pytest.mark.parametrize("given", ["z_score: image", "{z_score: image}"])
 def test_a_normalization_can_be_given_as_a_recipe_says_it(theirs: Path, tmp_path: Path, given: str) -> None:
-    answers = Answers(size=(32, 32), normalization=given, masks="0: background, 255: square, 128: disc")
+    masks = "0: background, 255: square, 128: disc"
+    answers = Answers(size=(32, 32), normalization=given, masks=masks, window="0, 255")
     said: list[str] = []
     init(theirs / "best.ckpt", theirs / "data", tmp_path / "r.yaml", answers, nobody, said.append)
     assert yaml.safe_load((tmp_path / "r.yaml").read_text())["data"]["folder"]["normalization"] == {"z_score": "image"}
+    assert yaml.safe_load((tmp_path / "r.yaml").read_text())["data"]["folder"]["window"] == [0, 255]
 
 
 def test_probabilities_are_told_before_anything_is_tried(theirs: Path, tmp_path: Path) -> None:

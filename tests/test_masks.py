@@ -192,7 +192,7 @@ def test_a_class_that_does_not_exist_is_told_with_what_was_meant(
     ("masks", "said"),
     [
         ("{}", "masks names no value"),
-        ("{red: nerve}", "masks: 'red' is neither a stored value (0, 255) nor a colour ('#ff0000' or [255, 0, 0])"),
+        ("{'#red': nerve}", "masks: '#red' is neither a stored value (0, 255) nor a colour ('#ff0000' or [255, 0, 0])"),
         ("{[256, 0, 0]: nerve}", "'[256, 0, 0]' is neither"),
         ("{'#ff0000': nerve, [255, 0, 0]: vessel}", "masks: '#ff0000' is given twice"),
         ("{'#ff0000': nerve, 300: vessel}", "300 stands among colours, where a number is a gray from 0 to 255"),

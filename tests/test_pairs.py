@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +28,9 @@ def laid(root: Path, *names: str) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     return root
+
+
+FOLDERS = ("train2017", "val2017", "test2017")
 
 
 def pairs(*stems: str) -> list[Pair]:
@@ -120,6 +125,9 @@ def test_names_that_tell_the_role_are_taken() -> None:
     rows = roles_by_name(pairs("train_1", "train_2", "val_1", "test_1"), None)
     assert rows is not None and [row.role for row in rows] == ["train", "train", "val", "test"]
     assert roles_by_name(pairs("train_1", "other"), None) is None
+    found = [Pair(image=Path(f"{folder}/{name}.png"), mask=Path("m.png")) for folder in FOLDERS for name in "ab"]
+    rows = roles_by_name(found, None)
+    assert rows is not None and [row.role for row in rows] == ["train", "train", "val", "val", "test", "test"]
 
 
 def test_a_table_may_lie_beside_the_recipe(tmp_path: Path) -> None:
@@ -185,3 +193,22 @@ def test_a_run_keeps_the_split_that_was_drawn_and_says_so(tmp_path: Path) -> Non
     )
     again = read_split(root, tmp_path / "run" / "kept" / "split.csv")
     assert again == {role: list(cases) for role, cases in task.data.cases.items()} and again["calibration"]
+
+
+def test_links_to_folders_are_followed_once_and_a_folder_that_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "elsewhere", {"train": 2})
+    root = tmp_path / "data"
+    root.mkdir()
+    for name in ("images", "masks"):
+        (root / name).symlink_to(tmp_path / "elsewhere" / name)
+    (root / "images" / "round").symlink_to(root)
+    assert [str(pair.image) for pair in find_pairs(root)] == ["images/train_000.png", "images/train_001.png"]
+
+    def refused(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(DataError, match="data: the folder cannot be read \\(Permission denied\\)"):
+        find_pairs(root)

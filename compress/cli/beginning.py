@@ -29,6 +29,9 @@ def init(
     normalization: Annotated[
         str | None, typer.Option(help="imagenet, unit (0..1), or means and deviations of pixels in 0..1: 0.4,0.2.")
     ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="The values of gray images that become black and white: --window=-160,240.")
+    ] = None,
     masks: Annotated[
         str | None, typer.Option(help="The class of each stored value: '0: background, 255: polyp'.")
     ] = None,
@@ -49,6 +52,7 @@ def init(
         network=network,
         size=None if sides is None else (sides[0], sides[1]),
         normalization=normalization,
+        window=window,
         masks=masks,
         classes=None if classes is None else tuple(name.strip() for name in classes.split(",")),
         patients=patients,

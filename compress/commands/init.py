@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from compress.data.dataset.dicom import Window
 from compress.data.dataset.pairs import SUFFIXES
 from compress.errors import SegpressError
 from compress.recipe.entries import Entries
@@ -43,6 +44,8 @@ class Answers:
     size: tuple[int, int] | None = None
     normalization: str | None = None
     """`imagenet`, `unit`, or as many numbers of mean and of deviation as there are channels."""
+    window: str | None = None
+    """The values that become black and white, as `LOW,HIGH`."""
     masks: str | None = None
     """The class of each stored value, as YAML."""
     classes: tuple[str, ...] | None = None
@@ -75,7 +78,9 @@ def init(weights: Path, data: Path, out: Path, answers: Answers, ask: Ask, say: 
         say(f"data: {sentence}")
     masks = None if answers.masks is None else _mapping("--masks", answers.masks)
     meaning = meaning_of(cases.seen(), shape.classes, masks, answers.classes)
-    found = input_of(known, weights, cases.seen(), meaning, answers.size, answers.normalization, ask)
+    found = input_of(
+        known, weights, cases.seen(), meaning, answers.size, answers.normalization, _window(answers.window), ask
+    )
     meaning = meaning.in_order(found.order)
     if answers.classes is None and answers.masks is None and found.classes is None:
         meaning = _named(meaning, ask)
@@ -136,6 +141,18 @@ def _mapping(flag: str, text: str) -> dict[Any, Any]:
     return read
 
 
+def _window(text: str | None) -> Window | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.strip("[] ").split(","))
+    except ValueError:
+        low = high = 0.0
+    if not low < high:
+        raise SegpressError(f"--window: '{text}' is not a smaller and a larger value, such as -160,240")
+    return low, high
+
+
 def _named(meaning: Meaning, ask: Ask) -> Meaning:
     """The names of the classes, which no file tells: asked where somebody can answer, else plain ones."""
     proposed = ", ".join(meaning.names)
@@ -172,6 +189,7 @@ def _draft(
         masks=meaning.written(),
         ignore=meaning.ignore,
         normalization=found.normalization.told,
+        window=_window(answers.window),
         calibration=cases.calibration(data),
         comments={
             "network": [f"{told(known.network)}: {known.how}."],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.data.dataset.cases import Case, Fit
+from compress.data.dataset.channels import seen
 from compress.data.dataset.pairs import SUFFIXES
 from compress.errors import DataError, SegpressError
 from compress.measure.row import Row
@@ -49,7 +50,7 @@ def predict(folder: Path, images: Sequence[Path], which: Which, out: Path, *, fo
         left_out: list[str] = []
         for name, path in found.items():
             try:
-                seen_CHW = reader.image(path, 1 if data.channels == 1 else 3, Fit(size=reader.size(path)))
+                seen_CHW = seen(reader.image(path, data.channels, Fit(size=reader.size(path))))
                 labels_HW = opened.task.labels(opened.infer, Case(name=name, image=path, mask=path))
             except DataError as error:
                 left_out.append(str(error))

@@ -9,8 +9,8 @@ from pydantic.dataclasses import dataclass
 from compress.data.dataset.cases import Dataset, Fit, How, Normalization
 from compress.data.dataset.drawn import Shares
 from compress.data.dataset.images import Images
-from compress.data.dataset.masks import parsed_masks
-from compress.data.dataset.on_disk import dataset_of, only_of_tiles
+from compress.data.dataset.masks import labels_in, names_of, parsed_masks
+from compress.data.dataset.on_disk import class_names, dataset_of, only_of_tiles
 from compress.data.dataset.restore import Way
 
 
@@ -42,7 +42,10 @@ class Folder:
     """Mask index whose pixels count neither in training nor in any score."""
     masks: dict[str | int, str | int] | None = None
     """Where the masks hold something else than class indices: the class of each stored value or colour, by name or by
-    index, such as {0: background, 255: polyp} or {'#ff0000': polyp}; `ignore` is the class of what counts nowhere."""
+    index, such as {0: background, 255: polyp} or {'#ff0000': polyp}, or of each label of annotations, such as
+    {adenoma: polyp}; `ignore` is the class of what counts nowhere."""
+    window: tuple[float, float] | None = None
+    """The values of gray images, of DICOM after the rescale slope, that become 0 and 1; what lies beyond is clipped."""
     normalization: Normalization | None = None
     """None takes the one stored with the weights, else the one measured on the train cases."""
     calibration: Annotated[int, Field(ge=0)] = 32
@@ -61,10 +64,14 @@ class Folder:
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
         only_of_tiles(self.fit, overlap=self.overlap)
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise ValueError(f"window goes from {self.window[0]:g} to {self.window[1]:g}; give the smaller end first")
         if self.table is not None and self.split is not None:
             raise ValueError("table names the split of every case, and split draws one; give one of them")
-        if self.masks is not None:
-            parsed_masks(self.masks)
+        labels = labels_in(self.masks or {})
+        stored = {key: target for key, target in (self.masks or {}).items() if key not in labels}
+        if self.masks is not None and (stored or not labels):
+            parsed_masks(stored)
         return self
 
     def __call__(self, *, channels: int, classes: int) -> Dataset:
@@ -74,12 +81,15 @@ class Folder:
             DataError: if a file is missing, the split is empty or lists a file twice, or the
                 number of class names does not match the network.
         """
+        names = class_names(names_of(self.masks, self.classes, classes), classes, f"{self.root}")
         fit = Fit(size=self.size, how=self.fit, restored_from=self.restore)
         return dataset_of(
             self,
             fit,
             channels=channels,
             classes=classes,
-            reader_of=lambda masks: Images(known_spacing=self.spacing, masks=masks),
+            reader_of=lambda masks: Images(
+                known_spacing=self.spacing, masks=masks, names=names, window=self.window, channels=channels
+            ),
             split=self.split,
         )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress.data.dataset.channels import USUAL
+from compress.data.dataset.images import Images
 from compress.data.dataset.normalization import Normalization
 from compress.errors import SegpressError
 from compress.measure.row import Row
@@ -53,6 +55,10 @@ class Source:
             yield "it takes images in tiles, and packs take them whole (`fit: resize` or `fit: pad` in `data`)"
         elif self.artifact.output.shape[2:] != self.artifact.input.shape[2:]:
             yield "it answers for the middle of an image alone, and packs for all of it"
+        if self.artifact.input.shape[1] not in USUAL:
+            yield f"it takes {self.artifact.input.shape[1]} channels, and packs take gray or colour"
+        if self.normalization.scale not in (None, Images().scale):
+            yield f"its values are scaled otherwise than packs do ({self.normalization.scale})"
         if -1 in self.artifact.input.shape:
             yield "its file leaves axes open, and packs are of one size (leave `dynamic` out)"
         for word, options in (pair for step in self.steps for pair in step.items()):

@@ -117,7 +117,11 @@ def _data(run: Recorded, shape: tuple[int, ...]) -> tuple[Dataset, MaskValues | 
         class_names=names,
         channels=shape[1],
         fit=fit if overlap is None else dataclasses.replace(fit, overlap=overlap),
-        reader=Images(known_spacing=getattr(configured, "spacing", None)),
+        reader=Images(
+            known_spacing=getattr(configured, "spacing", None),
+            window=getattr(configured, "window", None),
+            channels=shape[1],
+        ),
         normalization=normalization,
         source=str(run.path.parent),
     )

@@ -13,8 +13,9 @@ import numpy as np
 import yaml
 
 from compress.data.dataset.cases import Case, Normalization
-from compress.data.dataset.images import Images, stored
-from compress.data.dataset.masks import IGNORE, IGNORED, told_as
+from compress.data.dataset.dicom import Window
+from compress.data.dataset.images import Images
+from compress.data.dataset.masks import IGNORE, IGNORED
 from compress.data.dataset.tiles import by
 from compress.errors import DataError, SegpressError
 from compress.networks.foreign.checks import check_logits
@@ -39,11 +40,13 @@ class Meaning:
     """The class index of each stored value; None where that is to be found out."""
     scored: bool = False
     """Whether the order was found by what the network answers."""
+    unnamed: bool = False
+    """Whether nobody has said the names of the classes."""
 
     @property
     def plain(self) -> bool:
         """Whether masks hold class indices."""
-        return self.order == self.stored.values and not self.stored.colours
+        return self.order == self.stored.values and not self.stored.colours and not self.stored.labels
 
     @property
     def ignore(self) -> int | None:
@@ -53,12 +56,19 @@ class Meaning:
     def sentences(self) -> list[str]:
         if self.plain:
             return [f"masks: class indices ({self.stored})"]
+        if self.stored.labels:
+            sure = " (in the order that scores best)" if self.scored and len(self.stored.labels) > 2 else ""
+            return [f"masks: labels {self.stored}; classes {', '.join(self.names)}{sure}"]
         pairs = ", ".join(f"{value} is {name}" for value, name in (self.written() or {}).items())
         many = self.scored and len(self.stored.values) > 2
         return [f"masks: {pairs}" + (" (the order that scores best)" if many else "")]
 
     def in_order(self, order: tuple[int, ...]) -> Meaning:
-        return self if self.order is not None else replace(self, order=order, scored=True)
+        if self.order is not None:
+            return self
+        named = {index: label for index, label in zip(order, self.stored.labels, strict=False) if index}
+        names = tuple(named.get(index, name) for index, name in enumerate(self.names))
+        return replace(self, order=order, scored=True, names=names if self.unnamed else self.names)
 
     def named(self, names: tuple[str, ...]) -> Meaning:
         if len(names) != len(self.names) or len(set(names)) != len(names) or not all(names):
@@ -71,9 +81,11 @@ class Meaning:
             return None
         pairs = zip(self.stored.values, self.order, strict=True)
         return {
-            told_as(value, self.stored.colours): IGNORE if index == IGNORED else self.names[index]
+            self.stored.told(value): IGNORE if index == IGNORED else self.names[index]
             for value, index in pairs
-        }
+            if not self.stored.labels
+            or (value and (index == IGNORED or self.stored.labels[value] != self.names[index]))
+        } or None
 
 
 def meaning_of(
@@ -90,7 +102,7 @@ def meaning_of(
     told = [str(name) for name in (masks or {}).values() if not str(name).isdecimal() and name != IGNORE]
     if names is None and len(dict.fromkeys(told)) == count:
         names = ("background", *(name for name in dict.fromkeys(told) if name != "background"))
-    meaning = Meaning(stored=found, names=plain, order=None)
+    meaning = Meaning(stored=found, names=plain, order=None, unnamed=names is None)
     meaning = meaning if names is None else meaning.named(names)
     if masks is not None:
         return replace(meaning, order=tuple(_index(value, found, masks, meaning.names) for value in found.values))
@@ -102,8 +114,17 @@ def meaning_of(
 
 
 def _index(value: int, found: Stored, masks: Mapping[Any, Any], names: Sequence[str]) -> int:
-    told = told_as(value, found.colours)
-    target = next((each for key, each in masks.items() if str(key).lower() == told.strip("'")), None)
+    told = found.told(value)
+    if value == 0 and found.labels:
+        return 0
+    target = next(
+        (
+            each
+            for key, each in masks.items()
+            if str(key) in (told, told.strip("'")) or str(key).lower() == told.strip("'")
+        ),
+        None,
+    )
     if target is None:
         raise DataError(f"--masks: says nothing of {told}, which masks hold ({found})")
     if target == IGNORE:
@@ -139,6 +160,7 @@ def input_of(
     meaning: Meaning,
     size: Size | None,
     normalization: str | None,
+    window: Window | None,
     ask: Ask,
 ) -> Input:
     """The size and the normalization that the network was most likely trained with.
@@ -147,7 +169,7 @@ def input_of(
         SegpressError: if it finds nothing whatever it is given, or sizes are alike and nobody says which.
     """
     shape, described = shape_of(known.network), read_description(weights)
-    judge = _judge(known, cases, meaning)
+    judge = replace(_judge(known, cases, meaning), reader=Images(window=window, channels=shape.in_channels))
     stored_with = described.normalization if described is not None else None
     sizes = _sizes(shape.check_size, [case.image for case in cases])
     if described is not None and described.size is not None:
@@ -184,7 +206,7 @@ def _judge(known: Recognized, cases: Sequence[Case], meaning: Meaning) -> Judge:
     """The network with a few cases, those first whose masks hold most."""
     shape = shape_of(known.network)
     some = [cases[place] for place in np.linspace(0, len(cases) - 1, min(40, len(cases))).round().astype(int)]
-    held = {case.name: len(np.unique(stored(case.mask)[0])) for case in some}
+    held = {case.name: len(np.unique(meaning.stored.read(case.mask))) for case in some}
     chosen = sorted(some, key=lambda case: -held[case.name])[: inputs.CASES]
     found = meaning.stored
     return Judge(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compress.data.dataset.cases import Fit, FloatArray, Normalization
-from compress.data.dataset.images import Images, stored
+from compress.data.dataset.images import Images
 from compress.data.dataset.masks import IGNORED
 from compress.data.dataset.normalization import BGR
 from compress.data.dataset.restore import labels_at
@@ -77,6 +77,7 @@ class Judge:
     found: Stored
     order: tuple[int, ...] | None = None
     """The class of each stored value, where it is known."""
+    reader: Images = field(default_factory=Images)
 
     def tried(self, way: Way, size: Size) -> Tried:
         """The Dice of one way at one size, with the order of classes that gives most."""
@@ -107,11 +108,11 @@ class Judge:
         return [measured(self._image(place, size))[None] for place in range(min(most, len(self.images)))]
 
     def _image(self, place: int, size: Size) -> FloatArray:
-        return Images().image(self.images[place], self.channels, Fit(size=size))
+        return self.reader.image(self.images[place], self.channels, Fit(size=size))
 
     def _counts(self, way: Way, size: Size, place: int) -> NDArray[np.float64]:
         """How many pixels have each class in the answer and each stored value in the mask (KV)."""
-        stored_HW, _ = stored(self.masks[place])
+        stored_HW = self.found.read(self.masks[place])
         image_CHW = way.normalization(self._image(place, size)).astype(np.float32)
         with torch.no_grad():
             logits_KHW = self.net(torch.from_numpy(image_CHW)[None])[0].float().numpy()
@@ -135,8 +136,8 @@ class Judge:
         if len(values) > classes:
             raise DataError(
                 f"{self.masks[0].parent}: the masks hold {len(values)} values ({self.found}), and the network tells "
-                f"{classes} classes apart; say which class each is with --masks, such as --masks '0: 0, "
-                f"{values[-1]}: 1'"
+                f"{classes} classes apart; say which class each is with --masks, such as --masks "
+                f"'{self.found.told(values[0])}: 0, {self.found.told(values[-1])}: 1'"
             )
         if free > 4:
             return [plain]
@@ -168,9 +169,10 @@ def ways(channels: int, measured: Normalization) -> list[Way]:
     found = [Way(title=title, normalization=each) for title, each in known]
     own = Way(title="each image by its own mean and std", normalization=Normalization(z_score="image"), usual=False)
     found.append(own)
-    if channels == 3:
+    if channels > 1:
         title = "each channel of an image by its own mean and std"
         found.append(Way(title=title, normalization=Normalization(z_score="channel"), usual=False))
+    if channels == 3:
         for title, each in known[:1] + known[2:3]:
             turned = replace(each, order=BGR)
             found.append(Way(title=f"{title}, in the order BGR", normalization=turned, usual=False))

@@ -25,6 +25,7 @@ class Draft:
     """The class of each stored value, as a recipe writes it; None where masks hold class indices."""
     ignore: int | None
     normalization: Mapping[str, Any]
+    window: tuple[float, float] | None
     calibration: int
     comments: Mapping[str, Sequence[str]]
     """Sentences to stand above a key."""
@@ -41,6 +42,8 @@ class Draft:
             folder += [*self._said("masks"), f"masks: {{{pairs}}}"]
         if self.ignore is not None:
             folder += [f"ignore: {self.ignore}"]
+        if self.window is not None:
+            folder += [f"window: [{self.window[0]:g}, {self.window[1]:g}]"]
         said = ", ".join(f"{key}: {_numbers(value)}" for key, value in self.normalization.items())
         folder += [*self._said("normalization"), f"normalization: {{{said}}}"]
         folder += [f"calibration: {self.calibration}  # train cases that give int8 its ranges"]

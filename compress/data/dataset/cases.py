@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data.dataset.annotated import files_of
 from compress.data.dataset.faults import Look, faults
 from compress.data.dataset.frames import Frame, Framed
 from compress.data.dataset.hashes import by_bytes, by_dates
@@ -300,7 +301,7 @@ class Dataset:
     def files(self, case: Case) -> tuple[Path, ...]:
         """Those of all channels, and the mask's."""
         images = self.reader.files(case.image) if isinstance(self.reader, Framed) else (case.image,)
-        return *images, case.mask
+        return *images, *files_of(case.mask)
 
     def check(self, roles: Sequence[Role] = ROLES) -> Mapping[Role, Sequence[tuple[Case, Look]]]:
         """Decode every image and mask of these roles once, so that nothing is found out half-way.

@@ -131,7 +131,9 @@ def roles_by_name(pairs: Sequence[Pair], patients: Mapping[Path, str] | None) ->
     """The roles that folders or names begin with, such as `test/images/a.png`; None where they do not tell them all."""
     rows = []
     for pair in pairs:
-        words = [part.lower() for part in (*pair.image.parent.parts, *re.split(r"[-_]", pair.stem)[:1])]
+        # As in train2017/.
+        folders = [part.rstrip("0123456789") for part in pair.image.parent.parts]
+        words = [part.lower() for part in (*folders, *re.split(r"[-_]", pair.stem)[:1])]
         role = next((_ROLE_OF[word] for word in words if word in _ROLE_OF), None)
         if role is None:
             return None

@@ -30,8 +30,13 @@ def by_bytes(cases: Cases[Role], roles: Sequence[Role], files: Files) -> str:
     # A file may be there once for each tile, and a mask once for each of its images.
     sums = {path: sha256(path) for path in {path for some in cases.values() for case in some for path in files(case)}}
     text = [
-        repr((role, case.name, case.patient, case.corner, *(sums[path] for path in files(case))))
+        repr((role, case.name, case.patient, case.corner, *(sums[path] for path in files(case)), *_within(case, files)))
         for role in roles
         for case in cases[role]
     ]
     return hashlib.sha256("\n".join(text).encode()).hexdigest()
+
+
+def _within(case: Any, files: Files) -> tuple[str, ...]:
+    """What tells a mask among others of the same file."""
+    return () if case.mask in files(case) else (case.mask.name,)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,8 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from compress.data.dataset import channels as stacks
+from compress.data.dataset.annotated import BACKGROUND, form_of
 from compress.data.dataset.cases import Case, Fit, FloatArray, MaskArray, Spacing
-from compress.data.dataset.masks import MANY, MaskValues, NotIndices, as_indices, soft_edges, told_as, whole_numbers
+from compress.data.dataset.channels import is_stack, read_stack
+from compress.data.dataset.dicom import Window, is_dicom, read_frame, size_of, windowed
+from compress.data.dataset.masks import (
+    IGNORE,
+    MANY,
+    MaskValues,
+    NotIndices,
+    as_indices,
+    soft_edges,
+    told_as,
+    whole_numbers,
+)
 from compress.data.dataset.tiles import Size
 from compress.errors import DataError
 
@@ -48,11 +62,27 @@ class Images:
     """Height and width of one pixel of every original image in mm; None when unknown."""
     masks: MaskValues | None = None
     """Which class each stored value or colour of a mask is; None where they are class indices."""
+    names: tuple[str, ...] = ()
+    """The classes by name, background first: what annotations call regions."""
+    window: Window | None = None
+    """The values of gray images that become 0 and 1; None for the smallest and the largest that a pixel can be."""
+    channels: int | None = None
+    """How many the network takes; None where that is not known."""
     axes: ClassVar[str] = "HW"
-    scale: ClassVar[str] = "pixel / largest pixel value"
-    resize: ClassVar[str] = (
-        "bilinear, antialiased when made smaller (Pillow's BILINEAR), width before height, before scaling to 0..1"
-    )
+
+    @property
+    def scale(self) -> str:
+        if self.window is None:
+            return "pixel / largest pixel value"
+        low, high = self.window
+        return f"values from {low:g} to {high:g} (of DICOM after its rescale slope), clipped, to 0..1"
+
+    @property
+    def resize(self) -> str:
+        when = "before" if self.window is None else "after"
+        return (
+            f"bilinear, antialiased when made smaller (Pillow's BILINEAR), width before height, {when} scaling to 0..1"
+        )
 
     @property
     def unit(self) -> str:
@@ -63,6 +93,10 @@ class Images:
 
     def size(self, path: Path) -> Size:
         """Height and width, from the header alone."""
+        if is_stack(path, self.channels):
+            return stacks.size_of(path)
+        if is_dicom(path):
+            return size_of(path)
         with _opened(path) as image:
             sides = image.height, image.width
             return sides[::-1] if _turned(image, path) > LAST_UPRIGHT else sides
@@ -72,35 +106,60 @@ class Images:
 
     def image(self, path: Path, channels: int, fit: Fit) -> FloatArray:
         """The image (CHW, 0..1), fitted by Pillow: bilinear, antialiased."""
-        image = _open_image(path)
+        if is_stack(path, channels):
+            return self._stack(path, channels, fit)
+        image = _open_image(path, self.window)
         height, width = fit.inner((image.height, image.width))
-        if image.mode in SIXTEEN_BIT:
+        if image.mode in (*SIXTEEN_BIT, "F"):
             # Resized as float, since Pillow resizes integers over 8 bits coarsely.
             gray = Image.fromarray(np.asarray(image).astype(np.float32))
-            fitted_HW = np.asarray(_resized(gray, height, width), np.float32) / np.float32(65535)
+            largest = np.float32(65535 if image.mode in SIXTEEN_BIT else 1)
+            fitted_HW = np.asarray(_resized(gray, height, width), np.float32) / largest
             fitted_CHW = np.repeat(fitted_HW[None], channels, axis=0)
         else:
             fitted = np.asarray(_resized(_as_8bit(image, channels, path), height, width), np.float32) / 255
             fitted_CHW = np.ascontiguousarray(fitted[None] if fitted.ndim == 2 else fitted.transpose(2, 0, 1))
         return fit.padded(fitted_CHW)
 
+    def _stack(self, path: Path, channels: int, fit: Fit) -> FloatArray:
+        pixels_CHW = read_stack(path, channels, self.window)
+        height, width = fit.inner(pixels_CHW.shape[1:])
+        each = (_resized(Image.fromarray(one_HW), height, width) for one_HW in pixels_CHW)
+        return fit.padded(np.stack([np.asarray(one, np.float32) for one in each]))
+
     def mask(self, path: Path) -> MaskArray:
         """The class indices (HW): the stored values themselves (of palettes the palette index), or as `masks` says."""
+        form = form_of(path)
+        if form is not None:
+            return form.drawn(path, partial(self._index_of, path))
         image = _decoded(path)
         stored_HW = _stored(image, path, self.masks)
         if self.masks is None:
             return as_indices(stored_HW, path)
         return self.masks.indices(stored_HW, path, soft=_soft(image))
 
+    def _index_of(self, path: Path, label: str) -> int:
+        known = {**{name: index for index, name in enumerate(self.names)}, **dict.fromkeys(BACKGROUND, 0)}
+        known |= {} if self.masks is None else dict(self.masks.labels)
+        if label not in known:
+            such = self.names[-1] if self.names else 1
+            raise DataError(
+                f"{path}: the label '{label}' is no class (there are {', '.join(self.names)}); name it in classes, or "
+                f"say which it is: masks: {{{label}: {such}}}, or masks: {{{label}: {IGNORE}}}"
+            )
+        return known[label]
+
     def checked(self, case: Case) -> tuple[MaskArray, bool]:
-        image = _open_image(case.image)
+        if is_stack(case.image, self.channels):
+            pixels = np.moveaxis(read_stack(case.image, self.channels, self.window), 0, -1)
+        else:
+            pixels = np.asarray(_open_image(case.image, self.window))
         mask_HW = self.mask(case.mask)
-        if image.size != (mask_HW.shape[1], mask_HW.shape[0]):
+        if pixels.shape[:2] != mask_HW.shape:
             raise DataError(
                 f"{case.mask}: the mask is {mask_HW.shape[1]}x{mask_HW.shape[0]}, its image "
-                f"{case.image.name} is {image.width}x{image.height}: they must be equal"
+                f"{case.image.name} is {pixels.shape[1]}x{pixels.shape[0]}: they must be equal"
             )
-        pixels = np.asarray(image)
         return mask_HW, bool((pixels == pixels[0, 0]).all())
 
 
@@ -187,11 +246,23 @@ def _resized(image: Image.Image, height: int, width: int) -> Image.Image:
     return image
 
 
-def _open_image(path: Path) -> Image.Image:
+def _open_image(path: Path, window: Window | None) -> Image.Image:
+    """An image of pixels from 0 to their largest value, or with a window of floats from 0 to 1."""
+    if is_dicom(path):
+        return read_frame(path, window)
     image = _decoded(path)
+    if window is not None:
+        if image.mode not in GRAY or image.mode == "P":
+            raise DataError(
+                f"{path}: is in colour ({image.mode}), which has no window: leave window out, or save it gray"
+            )
+        return Image.fromarray(windowed(np.asarray(image), window))
     if image.mode in ("F", "I"):
         kind = "floating-point" if image.mode == "F" else "32-bit or signed"
-        raise DataError(f"{path}: {kind} pixels have no known range; save it as 8-bit or unsigned 16-bit")
+        raise DataError(
+            f"{path}: {kind} pixels have no known range; save it as 8-bit or unsigned 16-bit, or say which values "
+            "become black and white: window: [-160, 240] (in data; compress init: --window=-160,240)"
+        )
     if image.mode in SIXTEEN_BIT and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
         raise DataError(f"{path}: 16-bit gray whose 0 is white is read otherwise by other software; save it inverted")
     if image.mode not in (*GRAY, *COLOUR):

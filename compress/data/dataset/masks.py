@@ -38,11 +38,13 @@ class MaskValues:
 
     values: tuple[tuple[int, int], ...]
     colours: bool = False
+    labels: tuple[tuple[str, int], ...] = ()
+    """The class index of labels that annotations have, where they are not the names of classes."""
 
     @property
     def ignored(self) -> int | None:
         """The class index of pixels that count nowhere; None where there are none."""
-        return IGNORED if any(index == IGNORED for _, index in self.values) else None
+        return IGNORED if IGNORED in dict((*self.values, *self.labels)).values() else None
 
     def indices(self, stored_HW: NDArray[Any], path: Path, *, soft: str = "") -> NDArray[np.uint8]:
         """Class indices (HW) of stored values or colours (HW).
@@ -91,7 +93,9 @@ def mask_values(given: Given | None, names: Sequence[str], ignore: int | None, s
     """
     if given is None:
         return None
-    parsed, colours = parsed_masks(given)
+    labels = labels_in(given)
+    stored = {key: target for key, target in given.items() if key not in labels}
+    parsed, colours = parsed_masks(stored) if stored or not labels else ([], False)
     found = {value: _index(target, names, f"{source}: masks: {told_as(value, colours)}") for value, target in parsed}
     if 0 not in found.values():
         found.setdefault(0, 0)
@@ -101,7 +105,8 @@ def mask_values(given: Given | None, names: Sequence[str], ignore: int | None, s
             raise DataError(
                 f"{source}: {told_as(value, colours)} has a class in masks, and ignore names it too; drop one"
             )
-    return MaskValues(values=tuple(sorted(found.items())), colours=colours)
+    named = tuple((label, _index(target, names, f"{source}: masks: {label}")) for label, target in labels.items())
+    return MaskValues(values=tuple(sorted(found.items())), colours=colours, labels=named)
 
 
 def parsed_masks(given: Given) -> tuple[list[tuple[int, str | int]], bool]:
@@ -120,6 +125,11 @@ def parsed_masks(given: Given) -> tuple[list[tuple[int, str | int]], bool]:
         if value in values[:index]:
             raise ValueError(f"masks: {told_as(value, colours)} is given twice")
     return list(zip(values, given.values(), strict=True)), colours
+
+
+def labels_in(given: Given) -> dict[str, str | int]:
+    """What it says of labels (of annotations, of folders of classes): what begins with a letter."""
+    return {key: target for key, target in given.items() if isinstance(key, str) and key[:1].isalpha()}
 
 
 def names_of(given: Given | None, names: tuple[str, ...] | None, classes: int) -> tuple[str, ...] | None:

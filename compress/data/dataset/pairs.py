@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress.data.dataset import dicom
+from compress.data.dataset.annotated import files_of, forms
+from compress.data.dataset.channels import ARRAY
+from compress.data.dataset.walk import files_below
 from compress.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
-"""Of files that Pillow opens."""
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", *dicom.SUFFIXES, ARRAY)
+"""Of files that Pillow opens, of DICOM, and of NumPy's arrays."""
 MASKS = (
     "masks|mask|labels|label|annotations|annotation|segmentations|segmentation|seg|segs|gt|groundtruth|ground_truth|"
     "ground truth|masks_png|labelstr|labelsts|manual|targets|target|truth"
@@ -32,7 +36,7 @@ class Pair:
     @property
     def stem(self) -> str:
         """The image's name without the folders and words that tell it from its mask."""
-        return _key(self.image)[-1]
+        return case_key(self.image)[-1]
 
 
 def find_pairs(root: Path) -> list[Pair]:
@@ -47,30 +51,34 @@ def find_pairs(root: Path) -> list[Pair]:
     if not files:
         raise DataError(f"{root}: holds no image ({', '.join(SUFFIXES[:5])}); give the folder of images and masks")
     masks = {path for path in files if _is_mask(path)}
-    by_key = _by_key([path for path in files if path not in masks], root, "images")
-    of_masks = _by_key(sorted(masks), root, "masks")
+    images = [path for path in files if path not in masks]
+    by_key = _bycase_key(images, root, "images")
+    of_masks = _bycase_key(sorted(masks), root, "masks")
     pairs = [Pair(image=image, mask=of_masks[key]) for key, image in by_key.items() if key in of_masks]
+    for form in () if pairs else forms():
+        pairs = pairs or [Pair(image=image, mask=mask) for image, mask in form.found(root, images)]
     if not pairs:
         raise DataError(
             f"{root}: none of its {len(files)} images has a mask of its name: put images into images/ and masks of the "
-            "same names into masks/, or call them a.png and a_mask.png"
+            "same names into masks/, or call them a.png and a_mask.png; masks of one class each lie in masks/CLASS/, "
+            "annotations of Labelme beside images, and a file of COCO anywhere in the folder"
         )
     return pairs
 
 
+def mask_files(root: Path) -> list[Path]:
+    """Every image in a folder of masks, relative to the root."""
+    return [path for path in sorted(each.relative_to(root) for each in _files(root)) if _is_mask(path)]
+
+
 def without_mask(root: Path, pairs: Sequence[Pair]) -> list[Path]:
     """The images that have no mask, and the masks that have no image."""
-    known = {path for pair in pairs for path in (pair.image, pair.mask)}
+    known = {path for pair in pairs for path in (pair.image, *files_of(pair.mask))}
     return sorted(path for path in (each.relative_to(root) for each in _files(root)) if path not in known)
 
 
-def _files(root: Path) -> Iterator[Path]:
-    # Hidden ones are a system's own: "._a.png" is no image.
-    return (
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
+def _files(root: Path) -> list[Path]:
+    return [path for path in files_below(root) if path.suffix.lower() in SUFFIXES]
 
 
 def _is_mask(path: Path) -> bool:
@@ -83,7 +91,7 @@ def _is_mask(path: Path) -> bool:
     return bool(_MASK_WORD.search(path.stem))
 
 
-def _key(path: Path) -> tuple[str, ...]:
+def case_key(path: Path) -> tuple[str, ...]:
     """What an image and its mask have in common: their folders and names without the words that tell them apart."""
     folders = [
         part for part in path.parent.parts if not _MASK_FOLDER.fullmatch(part) and not _IMAGE_FOLDER.fullmatch(part)
@@ -95,10 +103,10 @@ def _key(path: Path) -> tuple[str, ...]:
     return (*folders, stem)
 
 
-def _by_key(paths: Sequence[Path], root: Path, what: str) -> dict[tuple[str, ...], Path]:
+def _bycase_key(paths: Sequence[Path], root: Path, what: str) -> dict[tuple[str, ...], Path]:
     found: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path in paths:
-        found[_key(path)].append(path)
+        found[case_key(path)].append(path)
     twice = next((same for same in found.values() if len(same) > 1), None)
     if twice is not None:
         raise DataError(

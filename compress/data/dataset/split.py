@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from compress.data.dataset.annotated import files_of
 from compress.data.dataset.cases import Case, Role
 from compress.data.dataset.drawn import Row, Shares, as_csv, drawn_from
 from compress.data.dataset.pairs import Pair
@@ -91,7 +92,7 @@ def _case(root: Path, row: dict[str, str | None], place: str) -> Case:
     if not mask:
         raise DataError(f"{place}: {image} has no mask")
     for path in (image, mask):
-        if not (root / path).is_file():
+        if not all(file.is_file() for file in ((root / image,) if path == image else files_of(root / path))):
             what = "image" if path == image else f"mask of {image}"
             raise DataError(f"{place}: the {what}, {root / path}, does not exist")
     patient = (row.get("patient") or "").strip() or None
