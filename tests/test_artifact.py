@@ -11,7 +11,7 @@ import pytest
 from export.artifact import Artifact, Port
 from export.device import Device, cuda_capabilities
 from export.errors import BackendError, NotHere, SegpressError, SurroundingsError
-from export.files import make_folder, write_bytes, write_json
+from export.files import make_folder, write_bytes, write_json, write_together
 from export.host import usable_cpus
 from export.quantization.rules import Rules
 from export.registry import find_backend, find_device, named, words
@@ -147,3 +147,25 @@ def test_a_device_elsewhere_is_not_here() -> None:
 
 def test_this_process_may_use_some_cpus() -> None:
     assert 1 <= usable_cpus() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "no"), KeyboardInterrupt()])
+def test_files_that_belong_together_are_all_there_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    first, second = tmp_path / "split.csv", tmp_path / "recipe.yaml"
+    write_together({first: b"a", second: b"b"})
+    assert (first.read_bytes(), second.read_bytes()) == (b"a", b"b")
+    first.unlink()
+    second.unlink()
+    rename = Path.replace
+
+    def fails(path: Path, to: Path) -> Path:
+        if to == second:
+            raise error
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises((SegpressError, KeyboardInterrupt)):
+        write_together({first: b"a", second: b"b"})
+    assert not list(tmp_path.iterdir())

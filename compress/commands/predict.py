@@ -90,7 +90,11 @@ def _files(images: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in images:
         if path.is_dir():
-            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES and each.name[0] != ".")
+            try:
+                lying = sorted(path.iterdir())
+            except OSError as error:
+                raise SegpressError(f"{path}: the folder cannot be read ({error.strerror})") from None
+            inside = [each for each in lying if each.suffix.lower() in SUFFIXES and each.name[0] != "."]
             if not inside:
                 raise SegpressError(f"{path}: holds no image ({', '.join(SUFFIXES[:5])})")
             found += inside
