@@ -56,6 +56,12 @@ def source(done: Done) -> Source:
     return source_of(finished(done[0]), None, ("onnxruntime",), None)
 
 
+@pytest.fixture(autouse=True)
+def python_keeps_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does for users, whatever is set where tests run."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+
+
 @pytest.mark.parametrize(("kind", "backend"), [("python", "openvino"), ("triton", "onnxruntime")])
 def test_a_pack_gives_the_masks_of_the_run(kind: str, backend: str, done: Done, tmp_path: Path) -> None:
     images = sorted((Path(done[1]["data"]["source"]) / "images").glob("*.png"))[:3]
@@ -66,6 +72,7 @@ def test_a_pack_gives_the_masks_of_the_run(kind: str, backend: str, done: Done, 
     assert "100.0000% of the pixels of 3 images have the class that the run gives them" in ran.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["a pack"]
     assert kind == "triton" or "python 'a pack'/segpress_run.py" in ran.stdout
+    assert not list(tmp_path.rglob("__pycache__"))
     (told,) = {path.read_text() for path in (tmp_path / "a pack").rglob("segpress.json")}
     about = json.loads(told)
     row = next(row for row in done[1]["rows"] if (row["step"], row["backend"]) == ("01-int8", backend))

@@ -32,7 +32,7 @@ _TOKEN = re.compile(r'\s*(?:#[^\n]*\n\s*)*("(?:[^"\\]|\\.)*"|[\w.+-]+|[:{}\[\],;
 
 def served(repository: Path, images: Sequence[Path], scratch: Path) -> list[Tensor]:
     """The masks of images (HW uint8 each), in a process of its own."""
-    command = [sys.executable, "-m", "compress.packing.emulators.triton", str(repository), str(scratch)]
+    command = [sys.executable, "-B", "-m", "compress.packing.emulators.triton", str(repository), str(scratch)]
     done = subprocess.run([*command, *map(str, images)], capture_output=True, text=True, check=False, env=os.environ)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]

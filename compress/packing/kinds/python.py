@@ -39,7 +39,8 @@ class Python:
     @staticmethod
     def masks(folder: Path, images: Sequence[Path], scratch: Path) -> list[MaskArray]:
         """What the pack's own program makes of images (HW each), in a process of its own."""
-        command = [sys.executable, "segpress_run.py", "--out", str(scratch.resolve())]
+        # What Python keeps of modules has no place in a pack.
+        command = [sys.executable, "-B", "segpress_run.py", "--out", str(scratch.resolve())]
         files = [str(path.resolve()) for path in images]
         # Elsewhere, and without this process's ways to segpress: a pack stands alone.
         surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
