@@ -153,6 +153,7 @@ def test_a_command_that_cannot_even_begin_is_no_failed_gate(place: Path) -> None
     assert done.code == 4 and "ModuleNotFoundError" in done.summary
 
 
+@pytest.mark.slow
 def test_without_a_summary_none_is_written(place: Path) -> None:
     assert act(place, recipe="recipe.yaml", out="my runs", summary="false").summary == ""
 

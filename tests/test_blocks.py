@@ -414,6 +414,7 @@ def test_what_was_trained_before_a_run_was_stopped_is_not_trained_again(
     assert notes[0] == "blocks: 1 of 3 blocks were trained before"
 
 
+@pytest.mark.slow
 def test_other_processes_train_the_same_blocks(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here another process is this one, and the first of them dies; tests/test_cluster.py has real ones."""
     orders: list[int] = []

@@ -121,7 +121,11 @@ def apart(net: nn.Module, task: Task, part: str) -> float:
     return float(torch.stack(found).mean())
 
 
-@pytest.mark.parametrize("part", ALONE)
+# Those that compare in other ways, for which the others stand.
+FEW = [part if part in ("logits", "pairwise") else pytest.param(part, marks=pytest.mark.slow) for part in ALONE]
+
+
+@pytest.mark.parametrize("part", FEW)
 def test_each_part_of_the_teacher_brings_a_damaged_network_back_to_it_in_that(part: str, task: Task) -> None:
     net = damaged(task, 0.1)
     after = Distill(steps=10, rate=3e-3, truth=0, average=0.0, augment="none", **ALONE[part])(net, task)

@@ -136,7 +136,7 @@ def compilers_of_variants() -> Iterator[Any]:
     reason = "no g++-aarch64-linux-gnu and qemu-user-static"
     # The others are compared with the standard operators, below.
     yield pytest.param([COMPILER], [], {"portable"}, marks=[needs_compiler, pytest.mark.slow], id="here")
-    marks = pytest.mark.skipif(arm is None or emulator is None, reason=reason)
+    marks = [pytest.mark.skipif(arm is None or emulator is None, reason=reason), pytest.mark.slow]
     yield pytest.param([arm, "-static"], [emulator], {"neon", "portable"}, marks=marks, id="arm")
 
 

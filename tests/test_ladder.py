@@ -217,7 +217,7 @@ def bytes_of_integers(artifact: Artifact) -> int:
     return sum(tensor.ByteSize() for tensor in onnx.load(artifact.path).graph.initializer if "int" in tensor.name)
 
 
-@pytest.mark.parametrize(("bits", "opset"), [(4, 18), (2, 21)])
+@pytest.mark.parametrize(("bits", "opset"), [pytest.param(4, 18, marks=pytest.mark.slow), (2, 21)])
 def test_a_file_with_weights_of_few_bits_opens_everywhere_and_is_smaller(
     bits: int, opset: int, eight_bits: int, tmp_path: Path
 ) -> None:

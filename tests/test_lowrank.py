@@ -174,7 +174,7 @@ def test_a_trained_network_survives_at_half_its_size(task: Task, thin: tuple[nn.
     assert "lowrank: kept encoder.0.0, head: fewer than 8 input or output channels" in notes
 
 
-@pytest.mark.parametrize("how", ["svd", "spatial", "cp"])
+@pytest.mark.parametrize("how", ["svd", *(pytest.param(how, marks=pytest.mark.slow) for how in ("spatial", "cp"))])
 def test_the_others_do_too(task: Task, how: Any) -> None:
     net = Lowrank(how=how, at_least=8, macs=0.6)(task.net, task)
     assert macs(net, [task.example.shape]) <= 0.6 * macs(task.net, [task.example.shape])

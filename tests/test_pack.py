@@ -207,10 +207,9 @@ int main(int, char** words) {
 
 
 def compiled_settings() -> Iterator[Any]:
-    """The one with most in it; the others, a compilation each, are slow."""
+    """A compilation each."""
     for each in settings():
-        marks = [] if each.id == "components and holes" else [pytest.mark.slow]
-        yield pytest.param(*each.values, id=each.id, marks=marks)
+        yield pytest.param(*each.values, id=each.id, marks=pytest.mark.slow)
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler (c++)")

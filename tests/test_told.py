@@ -93,6 +93,7 @@ def test_files_sidecars_and_the_report_say_it(processed: Any) -> None:
         assert "of the baseline and every artifact alike: threshold" in (folder / name).read_text()
 
 
+@pytest.mark.slow
 def test_without_steps_again_files_and_report_are_what_they_were(done: Done, processed: Any, tmp_path: Path) -> None:
     folder, report, _ = processed
     recipe = {key: value for key, value in report["recipe"].items() if key != "postprocess"}

@@ -142,6 +142,7 @@ def opened(backend: Any, artifact: Artifact, net: nn.Module, image: Tensor, fold
         return parity(infer(net), session, [image.numpy()]).relative_error
 
 
+@pytest.mark.slow
 @volumes("reversible")
 def test_without_half_of_its_channels_it_is_smaller_and_runs_everywhere(name: str, tmp_path: Path) -> None:
     volume = VOLUMES[name]

@@ -42,7 +42,7 @@ def mine(channels: int = 2, **given: Any) -> Wrapped:
     return wrap(Mine(channels), IMAGES, **{"classes": TWO, "test": PAIR, "mean": 0.5, "std": [0.25], **given})
 
 
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_module_is_pruned_trained_quantized_built_and_measured(channels: int, tmp_path: Path) -> None:
     began = mine(channels, train=PAIR, val=PAIR)
     before = copy.deepcopy(began.held.state_dict())
