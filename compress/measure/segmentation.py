@@ -38,7 +38,7 @@ One = TypeVar("One")
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Scoring:
-    """Which test cases are scored: the recipe's `scoring`."""
+    """Which test cases are scored, and how their scores are told apart: the recipe's `scoring`."""
 
     others: Annotated[int, Field(ge=1)] | None = None
     """What no gate on a drop reads is scored on so many test cases; None scores it on all. The baseline that drops

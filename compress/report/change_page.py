@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib.style
-import numpy as np
 
-from compress.gates.judging.paired_drop import COLLAPSE, paired_drop
+from compress.gates.judging.paired_drop import COLLAPSE, case_drops
 from compress.gates.judging.two_runs import Pair
 from compress.measure.segmentation import Scores
 from compress.report.derived import numbers, recorded, verdicts
@@ -32,7 +32,7 @@ def to_html(record: Mapping[str, Any], table: Table, notes: Sequence[str], pairs
     """
     scored = [pair for pair in pairs if pair.before.scores is not None and pair.after.scores is not None]
     with matplotlib.style.context(["default", STYLE]):
-        drawn = [(title_of(pair), *_scores(pair)) for pair in scored]
+        drawn = [(title_of(pair), pair.before.scores or {}, pair.after.scores or {}) for pair in scored]
         plot = of_pairs(recorded.class_names(record), drawn) if drawn else None
     return page("change.html.j2", numbers=numbers, collapse=COLLAPSE).render(
         record=record,
@@ -56,17 +56,11 @@ def case_table(pairs: Sequence[Pair]) -> Table:
 
 
 def _drops(pair: Pair) -> Iterator[tuple[str, float]]:
-    was, now = _scores(pair)
-    for case in was.cases:
-        drop = paired_drop(was.among([case]), now.among([case]), None, "dice").mean
-        if np.isfinite(drop) and drop != 0:
-            yield case, drop
-
-
-def _scores(pair: Pair) -> tuple[Scores, Scores]:
     was, now = (Scores.from_dict(dict(row.scores or {})) for row in (pair.before, pair.after))
-    was = was.among(now.cases)
-    return was, now.among(was.cases)
+    was, now = was.among(now.cases), now.among(was.cases)
+    for case, drop in zip(was.cases, case_drops(was, now, None, "dice").tolist(), strict=True):
+        if not math.isnan(drop) and drop != 0:
+            yield case, drop
 
 
 def title_of(pair: Pair) -> str:

@@ -25,11 +25,9 @@ def paired_drop(before: Scores, after: Scores, class_name: str | None, metric: s
         class_name: None averages the foreground classes of each case first.
         level: confidence of each of its limits.
     """
-    assert before.cases == after.cases
-    names = after.class_names if class_name is None else (class_name,)
-    drops_NK = np.stack([_worse(before, after, name, metric) for name in names], axis=1)
-    defined = ~np.isnan(drops_NK).all(axis=1)
-    drops_N = np.nanmean(drops_NK[defined], axis=1) if defined.any() else np.empty(0)
+    drops_N = case_drops(before, after, class_name, metric)
+    defined = ~np.isnan(drops_N)
+    drops_N = drops_N[defined]
     units = np.asarray(after.units)[defined]
     per_unit = np.asarray([drops_N[units == unit].mean() for unit in dict.fromkeys(units)])
     if len(per_unit) == 0:
@@ -42,6 +40,21 @@ def paired_drop(before: Scores, after: Scores, class_name: str | None, metric: s
         collapsed=0 if _is_distance(metric) else collapsed(per_unit),
         lower=lower,
     )
+
+
+def case_drops(before: Scores, after: Scores, class_name: str | None, metric: str) -> Values:
+    """How much worse each case became (N); NaN where neither network nor truth has the class, or any class.
+
+    Args:
+        class_name: None averages the foreground classes of each case.
+    """
+    assert before.cases == after.cases
+    names = after.class_names if class_name is None else (class_name,)
+    drops_NK = np.stack([_worse(before, after, name, metric) for name in names], axis=1)
+    drops_N = np.full(len(drops_NK), math.nan)
+    defined = ~np.isnan(drops_NK).all(axis=1)
+    drops_N[defined] = np.nanmean(drops_NK[defined], axis=1)
+    return drops_N
 
 
 def collapsed(drops_N: Values) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -83,7 +82,7 @@ def _in_words(sizes: Sizes, unit: str) -> Iterator[str]:
 
 
 def _signed(value: float) -> str:
-    return f"{math.copysign(1, value):+.0f}"[0] + amount(abs(value))
+    return ("-" if value < 0 else "+") + amount(abs(value))
 
 
 CONFUSION_NOTE = (

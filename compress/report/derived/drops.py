@@ -68,7 +68,12 @@ def _paired(row: Json, class_name: str | None, key: str) -> float | None:
 
 def pairs_of(report: Json, row: Json, class_name: str) -> Pairs:
     """Dice of the baseline under torch and of `row`, for each case that the paired drop counts."""
-    before, after = (scores_of(each).get("per_case") or {} for each in (reference(report["rows"]), row))
+    return pairs_between(scores_of(reference(report["rows"])), scores_of(row), class_name)
+
+
+def pairs_between(was: Json, now: Json, class_name: str) -> Pairs:
+    """Dice before and after, from two rows' scores, for each case that a paired drop counts."""
+    before, after = (each.get("per_case") or {} for each in (was, now))
     cases = [case for case in after if case in before]
     was_N, now_N = (np.asarray([_dice(arm[case], class_name) for case in cases]) for arm in (before, after))
     was_N, now_N = pairs(was_N, now_N, "dice")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from compress.gates.judging.paired_drop import COLLAPSE
-from compress.gates.judging.paired_drop import pairs as paired
-from compress.measure.segmentation import Scores
 from compress.report.derived import compared, drops, recorded
 from compress.report.derived.drops import Pairs
 from compress.report.derived.recorded import Json
@@ -28,15 +25,11 @@ def scatter(report: Json) -> Markup | None:
     return _panels({name: [(line.title, drops.pairs_of(report, line.row, name)) for line in after] for name in names})
 
 
-def of_pairs(names: Sequence[str], scored: Sequence[tuple[str, Scores, Scores]]) -> Markup:
+def of_pairs(names: Sequence[str], scored: Sequence[tuple[str, Json, Json]]) -> Markup:
     """The same of artifacts of two runs, each with its title and its scores before and after."""
-    return _panels({name: [(title, _defined(was, now, name)) for title, was, now in scored] for name in names})
-
-
-def _defined(was: Scores, now: Scores, name: str) -> Pairs:
-    before_N, after_N = paired(was.column(name, "dice"), now.column(name, "dice"), "dice")
-    defined_N = ~np.isnan(before_N)
-    return list(zip(before_N[defined_N].tolist(), after_N[defined_N].tolist(), strict=True))
+    return _panels(
+        {name: [(title, drops.pairs_between(was, now, name)) for title, was, now in scored] for name in names}
+    )
 
 
 def _panels(by_class: Mapping[str, Sequence[tuple[str, Pairs]]]) -> Markup:
