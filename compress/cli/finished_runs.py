@@ -65,7 +65,7 @@ def compare(
     """Judge what a change cost, from the run of the main branch and that of the change; nothing is measured."""
     from compress.commands.compare import DEFAULTS, NOTHING, limits
     from compress.commands.compare import compare as compared
-    from compress.report.outputs import Outputs, write_whole
+    from compress.report.outputs import Outputs
     from compress.report.terminal import show_gates, show_notes, show_table
 
     outputs = Outputs(junit=junit, summary=summary, benchmark_json=benchmark_json, page=page)
@@ -77,11 +77,12 @@ def compare(
     console.print()
     show_notes(found.notes, console)
     show_gates(found.record, console)
-    outputs.write(found.record, found.notes)
+    html = ""
     if page is not None:
         from compress.report.change_page import to_html
 
-        write_whole(page, to_html(found.record, found.table, found.notes, found.pairs).encode())
+        html = to_html(found.record, found.table, found.notes, found.pairs)
+    outputs.write(found.record, found.notes, html=html)
     raise typer.Exit(found.exit_code)
 
 

@@ -56,40 +56,44 @@ class Outputs:
             if path is not None:
                 path.unlink(missing_ok=True)
 
-    def write(self, report: Mapping[str, Any], notes: tuple[str, ...] = (), folder: Path | None = None) -> None:
+    def write(
+        self, report: Mapping[str, Any], notes: tuple[str, ...] = (), folder: Path | None = None, html: str = ""
+    ) -> None:
         """Write each that is asked for, whole or not at all.
 
         Args:
             report: `Report.as_dict()`, or report.json read back.
             notes: for the summary.
             folder: the run's, for the PDF and MLflow.
+            html: the page.
         """
+        if self.page is not None:
+            _write(self.page, html.encode())
         if self.pdf is not None and folder is not None:
             from compress.report.pdf import to_pdf
 
-            write_whole(self.pdf, to_pdf(folder / "report.html"))
+            _write(self.pdf, to_pdf(folder / "report.html"))
         if self.junit is not None:
             from compress.report.junit import to_junit
 
-            write_whole(self.junit, to_junit(report).encode())
+            _write(self.junit, to_junit(report).encode())
         if self.benchmark_json is not None:
             from compress.report.benchmark_json import to_benchmark_json
 
-            write_whole(self.benchmark_json, to_benchmark_json(report).encode())
+            _write(self.benchmark_json, to_benchmark_json(report).encode())
         if self.summary is not None:
             from compress.report.job_summary import to_summary
 
             before = self.summary.read_bytes() if self.summary.is_file() else b""
             gap = b"\n" if before and not before.endswith(b"\n\n") else b""
-            write_whole(self.summary, before + gap + to_summary(report, notes).encode())
+            _write(self.summary, before + gap + to_summary(report, notes).encode())
         if self.mlflow is not None and folder is not None:
             from compress.report.mlflow import to_mlflow
 
             to_mlflow(report, folder, self.mlflow)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file, and the folders that it lies in, whole or not at all."""
+def _write(path: Path, data: bytes) -> None:
     place = path.resolve()
     make_folder(place.parent)
     write_bytes(place, data)

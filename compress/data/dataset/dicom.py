@@ -20,8 +20,8 @@ SUFFIXES = (".dcm", ".dicom")
 Window = tuple[float, float]
 """Both ends, in the file's unit."""
 GRAY = ("MONOCHROME1", "MONOCHROME2")
-# What pydicom raises on files that are none, are damaged, or are packed in a way for which a decoder is missing (a kind of
-# RuntimeError).
+# What pydicom raises on files that are none, are damaged, or are packed in a way for which a decoder is missing (one of
+# RuntimeError's kinds).
 _DAMAGE = (OSError, ValueError, RuntimeError, AttributeError, LookupError, EOFError, TypeError)
 
 
